@@ -1,0 +1,192 @@
+package dev.saccade;
+
+import dev.saccade.binding.Saccade;
+import java.lang.ref.Reference;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+import java.util.function.Supplier;
+import org.bytedeco.javacpp.LongPointer;
+import org.bytedeco.javacpp.Pointer;
+
+/**
+ * One operation on its way into the library: the context's gate, the checks of its tensors, its args struct, and the one
+ * place where a status becomes an exception. Tensors that were checked stay reachable until the call is closed.
+ */
+final class Call implements AutoCloseable {
+  private static final Set<DType> F32 = Set.of(DType.F32);
+  private static final Set<DType> I32 = Set.of(DType.I32);
+  private static final Set<DType> U8 = Set.of(DType.U8);
+
+  private final Context context;
+  private final Map<Class<?>, Pointer> structs = new HashMap<>();
+  private final List<Tensor> tensors = new ArrayList<>();
+  private final long[] bytes = new long[1];
+  private Storage workspace;
+  private String operation;
+
+  Call(Context context) {
+    this.context = context;
+  }
+
+  Call begin(String name) {
+    operation = name;
+    return this;
+  }
+
+  /** The args struct of an operation: one block of native memory per context, cleared, its size filled in. */
+  <A extends Pointer> A args(Class<A> type, Supplier<A> create) {
+    A args = type.cast(structs.computeIfAbsent(type, unused -> create.get()));
+    Pointer.memset(args, 0, args.sizeof());
+    new LongPointer(args).put(0, args.sizeof()); // struct_size, the first field of all of them
+    return args;
+  }
+
+  // ----------------------------------------------------------------------------------------- checks
+
+  /**
+   * Checks that a tensor is there, open, of this context, of one of the types, and of the shape (-1: any size).
+   *
+   * @return the tensor
+   */
+  Tensor check(String name, Tensor tensor, Set<DType> types, long... shape) {
+    if (tensor == null) {
+      throw invalid(name, expectation(types, shape), "null");
+    }
+    if (tensor.context() != context) {
+      throw invalid(name, "a tensor of the context of the call", tensor.describe() + " of another context");
+    }
+    if (!tensor.isOpen()) {
+      throw new ClosedException(operation + ": " + name + ": " + tensor.describe() + " is closed");
+    }
+    boolean fits = types.contains(tensor.dtype()) && tensor.rank() == shape.length;
+    for (int i = 0; fits && i < shape.length; i++) {
+      fits = shape[i] < 0 || shape[i] == tensor.shape(i);
+    }
+    if (!fits) {
+      throw invalid(name, expectation(types, shape), tensor.describe());
+    }
+    keep(tensor);
+    return tensor;
+  }
+
+  void keep(Tensor tensor) {
+    tensors.add(tensor);
+  }
+
+  private Tensor dense(String name, Tensor tensor, Set<DType> types, long... shape) {
+    check(name, tensor, types, shape);
+    if (!tensor.isDense()) {
+      throw invalid(name, "a dense tensor", tensor.describe() + " with gaps between its rows");
+    }
+    return tensor;
+  }
+
+  /** Address of a dense f32 tensor. */
+  long f32(String name, Tensor tensor, long... shape) {
+    return dense(name, tensor, F32, shape).address();
+  }
+
+  /** Address of a dense i32 tensor. */
+  long i32(String name, Tensor tensor, long... shape) {
+    return dense(name, tensor, I32, shape).address();
+  }
+
+  /** Address of a dense u8 tensor. */
+  long u8(String name, Tensor tensor, long... shape) {
+    return dense(name, tensor, U8, shape).address();
+  }
+
+  /** Address of a dense f32 tensor, 0 for null. */
+  long optionalF32(String name, Tensor tensor, long... shape) {
+    return tensor == null ? 0 : f32(name, tensor, shape);
+  }
+
+  /** Address of a dense i32 tensor, 0 for null. */
+  long optionalI32(String name, Tensor tensor, long... shape) {
+    return tensor == null ? 0 : i32(name, tensor, shape);
+  }
+
+  /** Address of a dense u8 tensor, 0 for null. */
+  long optionalU8(String name, Tensor tensor, long... shape) {
+    return tensor == null ? 0 : u8(name, tensor, shape);
+  }
+
+  /** Address of a tensor whose rows (and heads) may have strides; the last dimension never has gaps. */
+  long strided(String name, Tensor tensor, Set<DType> types, long... shape) {
+    return check(name, tensor, types, shape).address();
+  }
+
+  InvalidArgumentException invalid(String name, String expected, String actual) {
+    return new InvalidArgumentException(operation, name, expected, actual);
+  }
+
+  private static String expectation(Set<DType> types, long[] shape) {
+    String dims = Arrays.toString(shape).replace("-1", "*");
+    return String.join(" or ", types.stream().sorted().map(DType::toString).toList()) + dims;
+  }
+
+  // ------------------------------------------------------------------------------------------- launch
+
+  /** Turns a status into its exception. */
+  void invoke(int status) {
+    if (status == Saccade.SACCADE_OK) {
+      return;
+    }
+    String message = Saccade.saccade_error_message(context.handle()).getString();
+    throw switch (status) {
+      case Saccade.SACCADE_INVALID_ARGUMENT ->
+          new InvalidArgumentException(
+              operation,
+              Saccade.saccade_error_argument(context.handle()).getString(),
+              Saccade.saccade_error_expected(context.handle()).getString(),
+              Saccade.saccade_error_actual(context.handle()).getString());
+      case Saccade.SACCADE_UNSUPPORTED -> new UnsupportedException(message);
+      case Saccade.SACCADE_OUT_OF_MEMORY -> new OutOfMemoryException(message);
+      default -> new FatalException(message);
+    };
+  }
+
+  /** Where a workspace query writes its answer. */
+  long[] bytes() {
+    return bytes;
+  }
+
+  /**
+   * The context's workspace, grown to what the query just answered. Operations of a context run in the order of its
+   * stream, so they share one.
+   *
+   * @param status the query's status
+   */
+  long workspace(int status) {
+    invoke(status);
+    if (bytes[0] == 0) {
+      return 0;
+    }
+    if (workspace == null || workspace.bytes() < bytes[0]) {
+      if (workspace != null) {
+        workspace.close();
+      }
+      workspace = context.memory().allocate(bytes[0], "workspace of " + operation);
+    }
+    return workspace.address();
+  }
+
+  /** Leaves the gate; until here every checked tensor, and with it foreign memory, stayed reachable. */
+  @Override
+  public void close() {
+    for (Tensor tensor : tensors) {
+      Reference.reachabilityFence(tensor.storage().keepAlive());
+    }
+    tensors.clear();
+    context.exit();
+  }
+
+  void free() {
+    structs.values().forEach(Pointer::close);
+    structs.clear();
+  }
+}

@@ -1,0 +1,273 @@
+package dev.saccade;
+
+import dev.saccade.binding.Saccade;
+import dev.saccade.binding.saccade_context;
+import dev.saccade.binding.saccade_context_args;
+import java.lang.System.Logger.Level;
+import java.util.Comparator;
+import java.util.List;
+import java.util.Objects;
+import java.util.concurrent.atomic.AtomicReference;
+import org.bytedeco.javacpp.BytePointer;
+import org.bytedeco.javacpp.PointerPointer;
+
+/**
+ * A device, its threads or stream, and the memory of its tensors. All operations take one.
+ *
+ * <p>A context serves one thread at a time: a call from a second thread while a first is inside one throws {@link
+ * ConcurrentUseException}. Threads may take turns. Use a context per thread to compute in parallel; contexts share
+ * nothing.
+ *
+ * <p>Closing a context frees every tensor that was allocated from it.
+ */
+public final class Context implements AutoCloseable {
+  private static final System.Logger LOG = System.getLogger("dev.saccade");
+
+  /** With {@code -Ddev.saccade.debug=true} every allocation records its stack, for leak reports. */
+  static final boolean DEBUG = Boolean.getBoolean("dev.saccade.debug");
+
+  static {
+    int library = Saccade.saccade_abi_version();
+    if (library != Saccade.SACCADE_ABI_VERSION) {
+      throw new UnsatisfiedLinkError(
+          "libsaccade has ABI version "
+              + library
+              + ", these classes were built for "
+              + Saccade.SACCADE_ABI_VERSION
+              + ": use saccade-core and saccade-native of one version");
+    }
+  }
+
+  private final Device device;
+  private final AtomicReference<Thread> user = new AtomicReference<>();
+  private int depth;
+  private saccade_context handle;
+  private final MemoryPool memory;
+  private final Call call;
+
+  private Context(Builder builder) {
+    device = builder.device;
+    try (saccade_context_args args = new saccade_context_args();
+        BytePointer isa = new BytePointer(builder.instructionSet);
+        BytePointer error = new BytePointer(1024);
+        PointerPointer<saccade_context> result = new PointerPointer<>(1)) {
+      args.struct_size(args.sizeof());
+      args.device(device.kind().code());
+      args.device_index(device.index());
+      args.threads(builder.threads);
+      args.instruction_set(isa);
+      args.stream(0);
+      int status = Saccade.saccade_context_create(args, result, error, error.capacity());
+      if (status != Saccade.SACCADE_OK) {
+        String message = error.getString();
+        throw status == Saccade.SACCADE_UNSUPPORTED
+            ? new UnsupportedException(message)
+            : new SaccadeException(message);
+      }
+      handle = result.get(saccade_context.class, 0);
+    }
+    memory = new MemoryPool(this, builder.cacheLimit);
+    call = new Call(this);
+  }
+
+  /** A CPU context with one thread per processor that this process may use. */
+  public static Context cpu() {
+    return builder().build();
+  }
+
+  /**
+   * A context of GPU {@code index}.
+   *
+   * @throws UnsupportedException if the native library was built without CUDA
+   */
+  public static Context cuda(int index) {
+    return builder().device(Device.cuda(index)).build();
+  }
+
+  /** A context with chosen options. */
+  public static Builder builder() {
+    return new Builder();
+  }
+
+  /** One line on the native library: version, compiler, build type, backends. */
+  public static String nativeBuild() {
+    return Saccade.saccade_build_info().getString();
+  }
+
+  /** Options of a context. */
+  public static final class Builder {
+    private Device device = Device.CPU;
+    private int threads;
+    private String instructionSet = "";
+    private long cacheLimit = 1L << 30;
+
+    private Builder() {}
+
+    /** The device; the CPU by default. */
+    public Builder device(Device device) {
+      this.device = Objects.requireNonNull(device);
+      return this;
+    }
+
+    /** CPU threads, the caller's included; 0, the default, for all that this process may use. */
+    public Builder threads(int threads) {
+      this.threads = threads;
+      return this;
+    }
+
+    /**
+     * CPU instruction set: {@code avx512}, {@code avx2} or {@code baseline}; by default the best that the machine has.
+     * One that it lacks is an error.
+     */
+    public Builder instructionSet(String name) {
+      this.instructionSet = Objects.requireNonNull(name);
+      return this;
+    }
+
+    /** Most bytes of freed memory that are kept for reuse; 1 GiB by default. */
+    public Builder cacheLimit(long bytes) {
+      this.cacheLimit = bytes;
+      return this;
+    }
+
+    /**
+     * Creates the context.
+     *
+     * @throws UnsupportedException if the build or the machine lacks the device or the instruction set
+     * @throws SaccadeException if an option is out of range
+     */
+    public Context build() {
+      return new Context(this);
+    }
+  }
+
+  /** The device that tensors of this context live on. */
+  public Device device() {
+    return device;
+  }
+
+  /** CPU threads in use, the caller's included. */
+  public int threads() {
+    try (Call ignored = begin("threads")) {
+      return Saccade.saccade_context_threads(handle);
+    }
+  }
+
+  /** CPU instruction set in use: avx512, avx2 or baseline. */
+  public String instructionSet() {
+    try (Call ignored = begin("instruction_set")) {
+      return Saccade.saccade_context_instruction_set(handle).getString();
+    }
+  }
+
+  /** A new scope: closing it frees the tensors that were allocated in it. */
+  public Scope scope() {
+    return new Scope(this);
+  }
+
+  /**
+   * Gives this context its provider of matrix products.
+   *
+   * @param cblasSgemm address of a {@code cblas_sgemm} that may be called from several threads at once and starts none
+   *     of its own; 0 takes it away
+   */
+  public void setGemm(long cblasSgemm) {
+    try (Call current = begin("context_set_gemm")) {
+      current.invoke(Saccade.saccade_context_set_gemm(handle, cblasSgemm));
+    }
+  }
+
+  /** Bytes of the live tensors that this context allocated. */
+  public long liveBytes() {
+    return memory.liveBytes();
+  }
+
+  /** Gives cached memory of freed tensors back to the system. */
+  public void trim() {
+    try (Call ignored = begin("trim")) {
+      memory.trim();
+    }
+  }
+
+  /**
+   * Frees every tensor of this context, then the context. With {@code -Ddev.saccade.debug=true} tensors that no scope
+   * had freed are logged with the place of their allocation. Closing twice is allowed.
+   */
+  @Override
+  public void close() {
+    enter("close");
+    try {
+      if (handle == null) {
+        return;
+      }
+      if (DEBUG) {
+        for (String leak : leaks()) {
+          LOG.log(Level.WARNING, leak);
+        }
+      }
+      call.free();
+      memory.close();
+      Saccade.saccade_context_destroy(handle);
+      handle = null;
+    } finally {
+      exit();
+    }
+  }
+
+  /**
+   * What is allocated and not closed, largest first, one line each; with {@code -Ddev.saccade.debug=true} the line names
+   * the place of the allocation.
+   */
+  public List<String> leaks() {
+    return memory.live().stream()
+        .sorted(Comparator.comparingLong(Storage::bytes).reversed())
+        .map(Storage::describe)
+        .toList();
+  }
+
+  boolean isOpen() {
+    return handle != null;
+  }
+
+  saccade_context handle() {
+    return handle;
+  }
+
+  MemoryPool memory() {
+    return memory;
+  }
+
+  /** Enters the gate; the result is closed to leave it. Calls of one thread may nest. */
+  Call begin(String operation) {
+    enter(operation);
+    if (handle == null) {
+      exit();
+      throw new ClosedException(operation + ": the context is closed");
+    }
+    return depth == 1 ? call.begin(operation) : new Call(this).begin(operation);
+  }
+
+  private void enter(String operation) {
+    Thread current = Thread.currentThread();
+    Thread other = user.compareAndExchange(null, current);
+    if (other != null && other != current) {
+      throw new ConcurrentUseException(
+          operation
+              + ": the context is in use by thread \""
+              + other.getName()
+              + "\"; a context serves one thread at a time");
+    }
+    depth++;
+  }
+
+  void exit() {
+    if (--depth == 0) {
+      user.set(null);
+    }
+  }
+
+  @Override
+  public String toString() {
+    return "Context[" + device + (handle == null ? ", closed]" : "]");
+  }
+}

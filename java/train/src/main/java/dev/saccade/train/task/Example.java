@@ -1,0 +1,41 @@
+package dev.saccade.train.task;
+
+import static dev.saccade.train.task.Vocabulary.ANSWER;
+import static dev.saccade.train.task.Vocabulary.END_ANSWER;
+import static dev.saccade.train.task.Vocabulary.END_THINK;
+import static dev.saccade.train.task.Vocabulary.THINK;
+
+import java.util.stream.IntStream;
+
+/**
+ * A question about a scene, with its answer.
+ *
+ * <p>The arrays are shared, not copied: treat them as read-only.
+ *
+ * @param task the name of the task that asked
+ * @param scene what is seen
+ * @param question the tokens that follow the visual tokens
+ * @param thoughts the tokens between {@code <think>} and {@code </think>} of the reference response
+ * @param truth the token of the right answer
+ */
+public record Example(String task, Scene scene, int[] question, int[] thoughts, int truth) {
+
+  /** An example whose thoughts are the reading of the scene. */
+  public Example(String task, Scene scene, int[] question, int truth) {
+    this(task, scene, question, scene.reading(), truth);
+  }
+
+  /**
+   * The reference response, in a new array: {@code <answer> truth </answer>}, after {@code <think>
+   * thoughts </think>} if {@code thinking}.
+   */
+  public int[] reference(boolean thinking) {
+    IntStream answer = IntStream.of(ANSWER, truth, END_ANSWER);
+    if (!thinking) {
+      return answer.toArray();
+    }
+    IntStream opened = IntStream.concat(IntStream.of(THINK), IntStream.of(thoughts));
+    IntStream closed = IntStream.concat(IntStream.of(END_THINK), answer);
+    return IntStream.concat(opened, closed).toArray();
+  }
+}

@@ -1,0 +1,72 @@
+package dev.saccade.train.task;
+
+import java.util.Arrays;
+import java.util.HashSet;
+import java.util.List;
+import java.util.stream.Collectors;
+
+/**
+ * Tasks that take turns: index i is a question of task i mod n.
+ *
+ * @param tasks at least one, of distinct names
+ */
+public record TaskMixture(List<Task> tasks) {
+
+  /** The tasks that {@link #parse} knows by name. */
+  public static final List<Task> KNOWN = List.of(new CountTask(), new ReadTask());
+
+  /**
+   * Copies the list.
+   *
+   * @throws IllegalArgumentException if it is empty or a name occurs twice
+   */
+  public TaskMixture {
+    tasks = List.copyOf(tasks);
+    if (tasks.isEmpty()) {
+      throw new IllegalArgumentException("a mixture needs at least one task");
+    }
+    var names = new HashSet<String>();
+    for (Task task : tasks) {
+      if (!names.add(task.name())) {
+        throw new IllegalArgumentException("task \"" + task.name() + "\" occurs twice");
+      }
+    }
+  }
+
+  /**
+   * Reads names joined by {@code '+'}, such as {@code "count"} or {@code "count+read"}.
+   *
+   * @throws IllegalArgumentException if a name is unknown or occurs twice; the message lists those
+   *     known
+   */
+  public static TaskMixture parse(String text) {
+    return new TaskMixture(
+        Arrays.stream(text.split("\\+", -1)).map(name -> known(name.strip(), text)).toList());
+  }
+
+  /** The task that asks at an index; any value. */
+  public Task at(long index) {
+    return tasks.get((int) Math.floorMod(index, (long) tasks.size()));
+  }
+
+  /** The names joined by {@code '+'}: what {@link #parse} reads. */
+  @Override
+  public String toString() {
+    return names(tasks, "+");
+  }
+
+  private static Task known(String name, String text) {
+    return KNOWN.stream()
+        .filter(task -> task.name().equals(name))
+        .findFirst()
+        .orElseThrow(
+            () ->
+                new IllegalArgumentException(
+                    "unknown task \"%s\" in \"%s\"; known tasks: %s, joined by +"
+                        .formatted(name, text, names(KNOWN, ", "))));
+  }
+
+  private static String names(List<Task> tasks, String separator) {
+    return tasks.stream().map(Task::name).collect(Collectors.joining(separator));
+  }
+}

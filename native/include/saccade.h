@@ -1,0 +1,699 @@
+/*
+ * Saccade: fused kernels for the reinforcement-learning post-training of multimodal models.
+ *
+ * The whole C ABI.  One function per operation, one args struct per function; the order below is the table of
+ * contents.  Sections marked § refer to docs/spec.md, the mathematical contract.
+ *
+ * Conventions
+ *   Addresses     saccade_address, host memory for a CPU context, device memory for a CUDA context, unless a
+ *                 field says "host".  0 means absent; a required field that is absent is an error unless its
+ *                 size is 0.
+ *   Layout        row-major, last dimension contiguous.  *_stride fields count elements; 0 means dense.
+ *                 Padding between rows is never read or written.
+ *   float tensor  f32, bf16 or f16, named by a *_dtype field next to the address.  Everything else is f32
+ *                 unless a comment says otherwise.
+ *   Packing       offsets[S+1], i32, from 0, non-decreasing: sequence s owns rows offsets[s] .. offsets[s+1]-1.
+ *   Outputs       are always overwritten, never accumulated into, unless a field says so; they may not overlap
+ *                 inputs.  Optional outputs may be 0.
+ *   Options       a field of value 0 is "off" or the value named in its comment; nothing is defaulted silently.
+ *   Scalars       *_scalar fields are optional addresses of one f32 (or i64 where noted) next to the data; when
+ *                 given they replace the plain field, so that a captured launch can be replayed with new values.
+ *   Memory        no operation allocates.  saccade_<op>_workspace() gives the bytes that `workspace` must hold
+ *                 (0: none is needed); it depends on metadata only.  Workspaces are 64-byte aligned.
+ *   Errors        every function returns a saccade_status; the message stays in the context until its next call.
+ *   Threads       a context is used by one thread at a time.
+ *   Versions      struct_size is sizeof of the struct that the caller was compiled with.  Structs only grow at
+ *                 the end; new fields mean "off" when 0.
+ */
+#ifndef SACCADE_H
+#define SACCADE_H
+
+#include <stdint.h>
+
+#if defined(__GNUC__)
+#define SACCADE_API __attribute__((visibility("default")))
+#else
+#define SACCADE_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define SACCADE_ABI_VERSION 1
+
+typedef uint64_t saccade_address;
+
+typedef enum saccade_status {
+  SACCADE_OK = 0,
+  SACCADE_INVALID_ARGUMENT = 1, /* metadata or host data is wrong: the message names argument, expected, actual */
+  SACCADE_UNSUPPORTED = 2,      /* the build, the device or the context cannot do this */
+  SACCADE_OUT_OF_MEMORY = 3,    /* recoverable: the context stays usable */
+  SACCADE_INTERNAL = 4          /* a defect, or a device that can no longer be used */
+} saccade_status;
+
+typedef enum saccade_dtype {
+  SACCADE_F32 = 0,
+  SACCADE_BF16 = 1,
+  SACCADE_F16 = 2,
+  SACCADE_F64 = 3,
+  SACCADE_I32 = 4,
+  SACCADE_I64 = 5,
+  SACCADE_U8 = 6
+} saccade_dtype;
+
+typedef enum saccade_device { SACCADE_CPU = 0, SACCADE_CUDA = 1 } saccade_device;
+
+/* ---------------------------------------------------------------------------------------- library and context */
+
+/* SACCADE_ABI_VERSION of the library; a binding compares it with its own before anything else. */
+SACCADE_API int32_t saccade_abi_version(void);
+
+/* One line: version, compiler, build type, backends.  Static storage. */
+SACCADE_API const char* saccade_build_info(void);
+
+typedef struct saccade_context saccade_context;
+
+typedef struct saccade_context_args {
+  uint64_t struct_size;
+  int32_t device;       /* saccade_device */
+  int32_t device_index; /* 0 for the CPU */
+  int32_t threads;      /* CPU: worker threads including the caller; 0: one per hardware thread allowed */
+  /* CPU instruction set: "avx512", "avx2", "baseline"; null or "": the best that this machine has.
+     Naming one that the machine or the build lacks is an error. */
+  const char* instruction_set;
+  /* CUDA: the stream that launches go to; 0 is the legacy default stream. */
+  saccade_address stream;
+} saccade_context_args;
+
+/* Creates a context in *context.  On failure *context is null and the message is written to error, at most
+   error_capacity bytes with the terminating zero (error may be null when error_capacity is 0). */
+SACCADE_API int32_t saccade_context_create(const saccade_context_args* args, saccade_context** context, char* error,
+                                           int64_t error_capacity);
+/* Null is allowed.  Tensors allocated from the context are not freed by this. */
+SACCADE_API void saccade_context_destroy(saccade_context* context);
+
+/* The last error of the context: whole message, or one of its parts ("" where a part does not apply).
+   Valid until the next call with the context. */
+SACCADE_API const char* saccade_error_message(const saccade_context* context);
+SACCADE_API const char* saccade_error_argument(const saccade_context* context);
+SACCADE_API const char* saccade_error_expected(const saccade_context* context);
+SACCADE_API const char* saccade_error_actual(const saccade_context* context);
+
+SACCADE_API int32_t saccade_context_threads(const saccade_context* context);
+SACCADE_API const char* saccade_context_instruction_set(const saccade_context* context);
+
+/* CBLAS sgemm: order, transA, transB, m, n, k, alpha, A, lda, B, ldb, beta, C, ldc.  order is 101 (row-major),
+   trans 111 (no) or 112 (yes).  It must be callable from several threads at once and must not start threads of its
+   own: the context splits products over its pool, so that the bits do not depend on the thread count. */
+typedef void (*saccade_cblas_sgemm)(int32_t order, int32_t trans_a, int32_t trans_b, int32_t m, int32_t n, int32_t k,
+                                    float alpha, const float* a, int32_t lda, const float* b, int32_t ldb, float beta,
+                                    float* c, int32_t ldc);
+/* Gives the context its provider of matrix products: the address of a saccade_cblas_sgemm; 0 takes it away. */
+SACCADE_API int32_t saccade_context_set_gemm(saccade_context* context, saccade_address cblas_sgemm);
+
+/* ------------------------------------------------------------------------------------------------------ memory */
+
+/* bytes of memory on the context's device, 64-byte aligned; 0 bytes give address 0. */
+SACCADE_API int32_t saccade_memory_allocate(saccade_context* context, int64_t bytes, saccade_address* address);
+SACCADE_API int32_t saccade_memory_free(saccade_context* context, saccade_address address);
+/* Ordered with the context's operations.  Each side is memory of the context's device, or host memory. */
+SACCADE_API int32_t saccade_memory_copy(saccade_context* context, saccade_address destination, saccade_address source,
+                                        int64_t bytes);
+SACCADE_API int32_t saccade_memory_zero(saccade_context* context, saccade_address destination, int64_t bytes);
+
+/* ---------------------------------------------------------------------------------- §1 group_advantage [GRPO] */
+
+typedef enum saccade_advantage_estimator {
+  SACCADE_ADVANTAGE_GRPO = 0,
+  SACCADE_ADVANTAGE_DR_GRPO = 1,
+  SACCADE_ADVANTAGE_RLOO = 2,
+  SACCADE_ADVANTAGE_BATCH_STD = 3,
+  SACCADE_ADVANTAGE_REINFORCE_PP_BASELINE = 4
+} saccade_advantage_estimator;
+
+typedef struct saccade_group_advantage_args {
+  uint64_t struct_size;
+  int64_t size;              /* B */
+  int64_t groups;            /* N */
+  saccade_address rewards;   /* [B] */
+  saccade_address offsets;   /* [N+1] i32, offsets[N] = B */
+  saccade_address valid;     /* [B] u8, optional: all valid */
+  saccade_address advantage; /* out [B] */
+  saccade_address mean;      /* out [N], optional */
+  saccade_address std;       /* out [N], optional */
+  saccade_address degenerate; /* out [N] u8, optional */
+  int32_t estimator;         /* saccade_advantage_estimator */
+  int32_t ddof;              /* 0 or more; the usual value is 1 */
+  float eps;                 /* >= 0; the usual value is 1e-4 */
+} saccade_group_advantage_args;
+
+SACCADE_API int32_t saccade_group_advantage(saccade_context* context, const saccade_group_advantage_args* args);
+
+/* ------------------------------------------------------------------------------------------ §2 token_log_probs */
+
+typedef struct saccade_token_log_probs_args {
+  uint64_t struct_size;
+  int64_t rows;              /* R */
+  int64_t vocabulary;        /* V >= 1 */
+  saccade_address logits;    /* [R,V] float */
+  int64_t logits_stride;
+  int32_t logits_dtype;
+  int32_t ignore_index;      /* the usual value is -100 */
+  saccade_address targets;   /* [R] i32; outside [0,V) and not ignore_index: NaN in that row */
+  float temperature;         /* > 0 */
+  saccade_address log_prob;  /* out [R] */
+  saccade_address entropy;   /* out [R], optional */
+  saccade_address lse;       /* out [R], optional */
+} saccade_token_log_probs_args;
+
+SACCADE_API int32_t saccade_token_log_probs(saccade_context* context, const saccade_token_log_probs_args* args);
+
+typedef struct saccade_token_log_probs_backward_args {
+  uint64_t struct_size;
+  int64_t rows;
+  int64_t vocabulary;
+  saccade_address logits;     /* [R,V] float */
+  int64_t logits_stride;
+  int32_t logits_dtype;
+  int32_t ignore_index;
+  saccade_address targets;    /* [R] i32 */
+  float temperature;
+  saccade_address d_log_prob; /* [R], optional: 0 */
+  saccade_address d_entropy;  /* [R], optional: 0 */
+  saccade_address d_logits;   /* out [R,V] float; may be the logits themselves, exactly */
+  int64_t d_logits_stride;
+  int32_t d_logits_dtype;     /* that of the logits, or f32 */
+} saccade_token_log_probs_backward_args;
+
+SACCADE_API int32_t saccade_token_log_probs_backward(saccade_context* context,
+                                                     const saccade_token_log_probs_backward_args* args);
+
+/* --------------------------------------------------------------------------------------- §3 sampled_kl [Schulman] */
+
+typedef enum saccade_kl_estimator {
+  SACCADE_KL_K1 = 0,
+  SACCADE_KL_ABS = 1,
+  SACCADE_KL_K2 = 2,
+  SACCADE_KL_K3 = 3,
+  SACCADE_KL_K1_ST = 4,
+  SACCADE_KL_K3_ST = 5
+} saccade_kl_estimator;
+
+typedef struct saccade_sampled_kl_args {
+  uint64_t struct_size;
+  int64_t rows;                 /* R */
+  saccade_address log_prob;     /* [R] */
+  saccade_address ref_log_prob; /* [R] */
+  saccade_address old_log_prob; /* [R]; required when importance_corrected */
+  saccade_address kl;           /* out [R] */
+  saccade_address d_log_prob;   /* out [R], optional */
+  int32_t estimator;            /* saccade_kl_estimator */
+  int32_t importance_corrected; /* 0 or 1 */
+} saccade_sampled_kl_args;
+
+SACCADE_API int32_t saccade_sampled_kl(saccade_context* context, const saccade_sampled_kl_args* args);
+
+/* ----------------------------------------------------------------------------------------------- §5 policy_loss */
+
+typedef enum saccade_objective {
+  SACCADE_OBJECTIVE_PPO_CLIP = 0,
+  SACCADE_OBJECTIVE_GSPO = 1,
+  SACCADE_OBJECTIVE_GSPO_TOKEN = 2,
+  SACCADE_OBJECTIVE_CISPO = 3,
+  SACCADE_OBJECTIVE_SAPO = 4,
+  SACCADE_OBJECTIVE_REINFORCE = 5
+} saccade_objective;
+
+typedef enum saccade_aggregation {
+  SACCADE_AGGREGATION_TOKEN_MEAN = 0,
+  SACCADE_AGGREGATION_SEQ_MEAN_TOKEN_MEAN = 1,
+  SACCADE_AGGREGATION_SEQ_MEAN_TOKEN_SUM = 2,
+  SACCADE_AGGREGATION_CONSTANT = 3
+} saccade_aggregation;
+
+/* Places of the values in policy_loss's `metrics`. */
+typedef enum saccade_policy_metric {
+  SACCADE_METRIC_CLIPPED_LOW = 0,      /* fraction of active rows whose ratio is clipped from below */
+  SACCADE_METRIC_CLIPPED_HIGH = 1,     /* ... from above */
+  SACCADE_METRIC_RATIO = 2,            /* mean ratio */
+  SACCADE_METRIC_KL = 3,               /* mean value of the KL estimator, 0 when kl_coef is 0 */
+  SACCADE_METRIC_TOKEN_LOSS = 4,       /* mean token loss */
+  SACCADE_METRIC_ACTIVE = 5,           /* number of active rows */
+  SACCADE_METRIC_MAX_LOG_RATIO = 6,    /* max |log_prob - old_log_prob| */
+  SACCADE_POLICY_METRICS = 7
+} saccade_policy_metric;
+
+typedef struct saccade_policy_loss_args {
+  uint64_t struct_size;
+  int64_t rows;                 /* R */
+  int64_t sequences;            /* S */
+  saccade_address log_prob;     /* [R] */
+  saccade_address old_log_prob; /* [R] */
+  saccade_address ref_log_prob; /* [R]; required when kl_coef != 0 or kl_coef_scalar is given */
+  saccade_address advantage;    /* [R], or [S] when advantage_per_sequence */
+  saccade_address mask;         /* [R] u8, optional: all active */
+  saccade_address is_weight;    /* [R], optional: 1 */
+  saccade_address offsets;      /* [S+1] i32, offsets[S] = R */
+  saccade_address loss;         /* out [1] */
+  saccade_address token_loss;   /* out [R], optional */
+  saccade_address d_log_prob;   /* out [R], optional */
+  saccade_address metrics;      /* out [SACCADE_POLICY_METRICS], optional */
+  saccade_address workspace;
+  int32_t objective;            /* saccade_objective */
+  int32_t aggregation;          /* saccade_aggregation */
+  int32_t kl_estimator;         /* saccade_kl_estimator */
+  int32_t advantage_per_sequence; /* 0 or 1 */
+  float clip_low;               /* 0 .. 1; the usual value is 0.2 */
+  float clip_high;              /* >= 0; the usual value is 0.2 */
+  float dual_clip;              /* 0: off; else > 1 */
+  float delta;                  /* 0: off; else >= 1 + clip_high */
+  float tau_pos;                /* SAPO: > 0; the usual value is 1.0 */
+  float tau_neg;                /* SAPO: > 0; the usual value is 1.05 */
+  float constant;               /* CONSTANT: > 0 */
+  float normalizer;             /* 0: off; else > 0 and takes the place of the denominator of the aggregation:
+                                   of sum n_s (TOKEN_MEAN), S (SEQ_MEAN_*) or constant */
+  float kl_coef;                /* >= 0; 0: no KL term */
+  saccade_address kl_coef_scalar; /* optional f32 */
+  saccade_address grad_output;  /* optional f32, multiplies d_log_prob */
+} saccade_policy_loss_args;
+
+SACCADE_API int32_t saccade_policy_loss_workspace(saccade_context* context, const saccade_policy_loss_args* args,
+                                                  int64_t* bytes);
+SACCADE_API int32_t saccade_policy_loss(saccade_context* context, const saccade_policy_loss_args* args);
+
+/* ------------------------------------------------------------------------------- §8 the attention policy [RAL] */
+
+typedef enum saccade_attention_support {
+  SACCADE_SUPPORT_ALL = 0,
+  SACCADE_SUPPORT_PREVIOUS = 1,
+  SACCADE_SUPPORT_RANGES = 2
+} saccade_attention_support;
+
+typedef enum saccade_attention_reduction { SACCADE_REDUCTION_MEAN = 0, SACCADE_REDUCTION_NONE = 1 } saccade_attention_reduction;
+
+typedef enum saccade_divergence {
+  SACCADE_DIVERGENCE_JSD = 0,
+  SACCADE_DIVERGENCE_FORWARD_KL = 1,
+  SACCADE_DIVERGENCE_REVERSE_KL = 2
+} saccade_divergence;
+
+typedef struct saccade_attention_policy_args {
+  uint64_t struct_size;
+  int64_t rows;              /* Tq */
+  int64_t keys;              /* Tk */
+  int64_t sequences;         /* S */
+  int64_t heads;             /* Hq, a multiple of kv_heads */
+  int64_t kv_heads;          /* Hkv */
+  int64_t head_dim;          /* D, 1 .. 256 */
+  saccade_address q;         /* [Tq,Hq,D] float */
+  int64_t q_row_stride;
+  int64_t q_head_stride;
+  saccade_address k;         /* [Tk,Hkv,D], dtype of q */
+  int64_t k_row_stride;
+  int64_t k_head_stride;
+  int32_t dtype;             /* of q and k */
+  int32_t compact;           /* RANGES: 1 puts key begin+c of a sequence at column c of the map, 0 key c */
+  saccade_address offsets_q; /* [S+1] i32 */
+  saccade_address offsets_k; /* [S+1] i32 */
+  saccade_address support_ranges; /* [S,2] i32, for RANGES */
+  int64_t max_keys;          /* longest key sequence; a longer one gives NaN rows */
+  float scale;               /* the usual value is 1/sqrt(D) */
+  int32_t support;           /* saccade_attention_support */
+  int32_t reduction;         /* saccade_attention_reduction */
+  int32_t head_begin;        /* 0 <= head_begin < head_end <= Hq */
+  int32_t head_end;
+  saccade_address entropy;   /* out [Tq], optional */
+  saccade_address mass;      /* out [Tq], optional */
+  saccade_address lse;       /* out [Hq,Tq], optional */
+  saccade_address map;       /* out [Tq,map_stride] f32 or bf16, optional, MEAN only */
+  int64_t map_stride;        /* ld: at least max_keys, or the widest range when compact; all ld columns are written */
+  int32_t map_dtype;
+  saccade_address workspace;
+} saccade_attention_policy_args;
+
+SACCADE_API int32_t saccade_attention_policy_workspace(saccade_context* context,
+                                                       const saccade_attention_policy_args* args, int64_t* bytes);
+SACCADE_API int32_t saccade_attention_policy(saccade_context* context, const saccade_attention_policy_args* args);
+
+typedef struct saccade_attention_divergence_args {
+  uint64_t struct_size;
+  int64_t rows;
+  int64_t keys;
+  int64_t sequences;
+  int64_t heads;
+  int64_t kv_heads;
+  int64_t head_dim;
+  saccade_address q;
+  int64_t q_row_stride;
+  int64_t q_head_stride;
+  saccade_address k;
+  int64_t k_row_stride;
+  int64_t k_head_stride;
+  int32_t dtype;
+  int32_t compact;           /* `ref` is in the compact form */
+  saccade_address offsets_q;
+  saccade_address offsets_k;
+  saccade_address support_ranges;
+  int64_t max_keys;
+  float scale;
+  int32_t support;
+  int32_t reduction;
+  int32_t head_begin;
+  int32_t head_end;
+  saccade_address lse;       /* [Hq,Tq], optional input */
+  saccade_address weight;    /* [Tq], optional: 0 */
+  saccade_address entropy_weight; /* [Tq], optional: 0 */
+  /* The reference: exactly one of ref, (ref_q, ref_k), ref_index. */
+  saccade_address ref;       /* [Tq,ref_stride] f32 or bf16, MEAN only */
+  int64_t ref_stride;
+  int32_t ref_dtype;
+  saccade_address ref_index; /* [Tq] i32, key of the sequence or -1 */
+  saccade_address ref_q;     /* [Tq,ref_heads,ref_head_dim], dtype of q */
+  int64_t ref_q_row_stride;
+  int64_t ref_q_head_stride;
+  saccade_address ref_k;     /* [Tk,ref_kv_heads,ref_head_dim], dtype of q */
+  int64_t ref_k_row_stride;
+  int64_t ref_k_head_stride;
+  int64_t ref_heads;
+  int64_t ref_kv_heads;
+  int64_t ref_head_dim;
+  float ref_scale;
+  int32_t ref_head_begin;
+  int32_t ref_head_end;
+  saccade_address ref_lse;   /* [ref_heads,Tq], optional input */
+  int32_t kind;              /* saccade_divergence */
+  float beta;                /* JSD: inside (0,1); the usual value is 0.5 */
+  saccade_address loss;      /* out [1], optional: sum weight*divergence - sum entropy_weight*entropy */
+  saccade_address divergence; /* out [Tq], optional */
+  saccade_address entropy;   /* out [Tq], optional */
+  saccade_address mass;      /* out [Tq], optional */
+  saccade_address dq;        /* out [Tq,Hq,D], optional; both dq and dk or neither */
+  int64_t dq_row_stride;
+  int64_t dq_head_stride;
+  saccade_address dk;        /* out [Tk,Hkv,D] */
+  int64_t dk_row_stride;
+  int64_t dk_head_stride;
+  int32_t grad_dtype;        /* of dq and dk: that of q, or f32 */
+  saccade_address dscore_sq; /* out [Hq,Tq], optional, needs dq and dk */
+  saccade_address grad_output; /* optional f32, multiplies dq and dk (and dscore_sq by its square) */
+  saccade_address workspace;
+} saccade_attention_divergence_args;
+
+SACCADE_API int32_t saccade_attention_divergence_workspace(saccade_context* context,
+                                                           const saccade_attention_divergence_args* args,
+                                                           int64_t* bytes);
+SACCADE_API int32_t saccade_attention_divergence(saccade_context* context,
+                                                 const saccade_attention_divergence_args* args);
+
+/* ------------------------------------------------------------------------------------------------ §10 optimizer */
+
+typedef struct saccade_grad_norm_tensor {
+  saccade_address grad; /* [count] */
+  int64_t count;
+} saccade_grad_norm_tensor;
+
+typedef struct saccade_grad_norm_args {
+  uint64_t struct_size;
+  int64_t tensors;         /* number of entries */
+  saccade_address entries; /* host array of saccade_grad_norm_tensor, [tensors] */
+  saccade_address norm;    /* out [1] */
+  saccade_address scale;   /* out [1], optional: min(1, max_norm / (norm + 1e-6)), NaN where norm is not finite */
+  saccade_address workspace;
+  float max_norm;          /* > 0 when scale is given */
+} saccade_grad_norm_args;
+
+SACCADE_API int32_t saccade_grad_norm_workspace(saccade_context* context, const saccade_grad_norm_args* args,
+                                                int64_t* bytes);
+SACCADE_API int32_t saccade_grad_norm(saccade_context* context, const saccade_grad_norm_args* args);
+
+typedef struct saccade_adamw_tensor {
+  saccade_address param;      /* in/out [count] */
+  saccade_address grad;       /* [count] */
+  saccade_address m;          /* in/out [count] */
+  saccade_address v;          /* in/out [count] */
+  saccade_address param_bf16; /* out [count] bf16, optional */
+  int64_t count;
+  float weight_decay;         /* >= 0 */
+  float reserved;             /* 0 */
+} saccade_adamw_tensor;
+
+typedef struct saccade_adamw_args {
+  uint64_t struct_size;
+  int64_t tensors;
+  saccade_address entries;    /* host array of saccade_adamw_tensor, [tensors] */
+  float lr;
+  float beta1;                /* [0,1) */
+  float beta2;                /* [0,1) */
+  float eps;                  /* > 0 */
+  float grad_scale;
+  int64_t step;               /* 1-based */
+  saccade_address lr_scalar;  /* optional f32 */
+  saccade_address grad_scale_scalar; /* optional f32, e.g. grad_norm's scale; not finite: the step is skipped */
+  saccade_address step_scalar; /* optional i64 */
+  saccade_address skipped;    /* in/out [1] i32, optional: incremented by a skipped step */
+} saccade_adamw_args;
+
+SACCADE_API int32_t saccade_adamw(saccade_context* context, const saccade_adamw_args* args);
+
+/* ------------------------------------------------------------------------- what a policy model needs besides */
+
+/* gemm: C = alpha * op(A) * op(B) + beta * C, f32, by the context's provider.  A is [m,k] ([k,m] when trans_a),
+   B is [k,n] ([n,k] when trans_b). */
+typedef struct saccade_gemm_args {
+  uint64_t struct_size;
+  int64_t m;
+  int64_t n;
+  int64_t k;
+  saccade_address a;
+  int64_t a_stride;
+  saccade_address b;
+  int64_t b_stride;
+  saccade_address c;   /* in/out */
+  int64_t c_stride;
+  int32_t trans_a;     /* 0 or 1 */
+  int32_t trans_b;
+  float alpha;
+  float beta;          /* 0: C is not read */
+  saccade_address workspace;
+} saccade_gemm_args;
+
+SACCADE_API int32_t saccade_gemm_workspace(saccade_context* context, const saccade_gemm_args* args, int64_t* bytes);
+SACCADE_API int32_t saccade_gemm(saccade_context* context, const saccade_gemm_args* args);
+
+/* rms_norm: y = x * rstd * weight, rstd = 1/sqrt(mean(x^2) + eps), f32. */
+typedef struct saccade_rms_norm_args {
+  uint64_t struct_size;
+  int64_t rows;
+  int64_t columns;
+  saccade_address x;      /* [rows,columns] */
+  int64_t x_stride;
+  saccade_address weight; /* [columns] */
+  saccade_address y;      /* out [rows,columns] */
+  int64_t y_stride;
+  saccade_address rstd;   /* out [rows] */
+  float eps;              /* >= 0 */
+} saccade_rms_norm_args;
+
+SACCADE_API int32_t saccade_rms_norm(saccade_context* context, const saccade_rms_norm_args* args);
+
+typedef struct saccade_rms_norm_backward_args {
+  uint64_t struct_size;
+  int64_t rows;
+  int64_t columns;
+  saccade_address x;
+  int64_t x_stride;
+  saccade_address weight;
+  saccade_address rstd;   /* [rows], from the forward pass */
+  saccade_address dy;     /* [rows,columns] */
+  int64_t dy_stride;
+  saccade_address dx;     /* out [rows,columns] */
+  int64_t dx_stride;
+  saccade_address d_weight; /* in/out [columns]: the gradient is added */
+  int32_t accumulate_dx;  /* 1: dx is added to */
+  saccade_address workspace;
+} saccade_rms_norm_backward_args;
+
+SACCADE_API int32_t saccade_rms_norm_backward_workspace(saccade_context* context,
+                                                        const saccade_rms_norm_backward_args* args, int64_t* bytes);
+SACCADE_API int32_t saccade_rms_norm_backward(saccade_context* context, const saccade_rms_norm_backward_args* args);
+
+/* swiglu: y = silu(gate) * up, gate and up the halves of x's columns, f32. */
+typedef struct saccade_swiglu_args {
+  uint64_t struct_size;
+  int64_t rows;
+  int64_t columns;   /* of y; x has twice as many: gate, then up */
+  saccade_address x; /* [rows,2*columns] dense */
+  saccade_address y; /* out [rows,columns] dense */
+} saccade_swiglu_args;
+
+SACCADE_API int32_t saccade_swiglu(saccade_context* context, const saccade_swiglu_args* args);
+
+typedef struct saccade_swiglu_backward_args {
+  uint64_t struct_size;
+  int64_t rows;
+  int64_t columns;
+  saccade_address x;  /* [rows,2*columns] dense */
+  saccade_address dy; /* [rows,columns] dense */
+  saccade_address dx; /* out [rows,2*columns] dense; may be x exactly */
+} saccade_swiglu_backward_args;
+
+SACCADE_API int32_t saccade_swiglu_backward(saccade_context* context, const saccade_swiglu_backward_args* args);
+
+/* gather_rows: y[out_index[i]] (+)= x[index[i]] for i in 0 .. count-1, f32: embedding look-up, packing, cache writes.
+   An index or out_index of -1 skips the row (y then keeps its value when accumulate, else becomes 0 where out_index
+   names it); any other index out of range gives a NaN row; a bad out_index writes nothing.  Rows of y that no
+   out_index names are not touched; two i of the same out_index are the caller's error. */
+typedef struct saccade_gather_rows_args {
+  uint64_t struct_size;
+  int64_t count;
+  int64_t columns;
+  int64_t x_rows;
+  saccade_address x;         /* [x_rows,columns] */
+  int64_t x_stride;
+  saccade_address index;     /* [count] i32, optional: i */
+  int64_t y_rows;
+  saccade_address y;         /* in/out [y_rows,columns] */
+  int64_t y_stride;
+  saccade_address out_index; /* [count] i32, optional: i */
+  int32_t accumulate;        /* 1: y is added to */
+} saccade_gather_rows_args;
+
+SACCADE_API int32_t saccade_gather_rows(saccade_context* context, const saccade_gather_rows_args* args);
+
+/* scatter_add_rows: y[index[i]] += x[i], f32, the adjoint of gather_rows; rows of equal index are added in the order
+   of i.  An index outside [0,y_rows) is skipped. */
+typedef struct saccade_scatter_add_rows_args {
+  uint64_t struct_size;
+  int64_t count;
+  int64_t columns;
+  saccade_address x;     /* [count,columns] */
+  int64_t x_stride;
+  saccade_address index; /* [count] i32 */
+  int64_t y_rows;
+  saccade_address y;     /* in/out [y_rows,columns] */
+  int64_t y_stride;
+} saccade_scatter_add_rows_args;
+
+SACCADE_API int32_t saccade_scatter_add_rows(saccade_context* context, const saccade_scatter_add_rows_args* args);
+
+/* axpby: y = a*x + b*y over [rows,columns], f32. */
+typedef struct saccade_axpby_args {
+  uint64_t struct_size;
+  int64_t rows;
+  int64_t columns;
+  saccade_address x;
+  int64_t x_stride;
+  saccade_address y; /* in/out */
+  int64_t y_stride;
+  float a;
+  float b;           /* 0: y is not read */
+} saccade_axpby_args;
+
+SACCADE_API int32_t saccade_axpby(saccade_context* context, const saccade_axpby_args* args);
+
+/* attention: causal grouped-query attention over packed sequences, o = softmax(scale*q*k^T)*v, f32.  Row i of a
+   sequence of nq queries and nk keys sees keys 0 .. nk-nq+i (as §8).  lengths_k makes a cache of fixed capacity:
+   sequence s then has lengths_k[s] keys, the first of its region offsets_k[s] .. offsets_k[s+1]-1. */
+typedef struct saccade_attention_args {
+  uint64_t struct_size;
+  int64_t rows;
+  int64_t keys;
+  int64_t sequences;
+  int64_t heads;
+  int64_t kv_heads;
+  int64_t head_dim;          /* 1 .. 256 */
+  saccade_address q;         /* [rows,heads,head_dim] */
+  int64_t q_row_stride;
+  int64_t q_head_stride;
+  saccade_address k;         /* [keys,kv_heads,head_dim] */
+  int64_t k_row_stride;
+  int64_t k_head_stride;
+  saccade_address v;         /* [keys,kv_heads,head_dim] */
+  int64_t v_row_stride;
+  int64_t v_head_stride;
+  saccade_address offsets_q; /* [S+1] i32 */
+  saccade_address offsets_k; /* [S+1] i32 */
+  saccade_address lengths_k; /* [S] i32, optional */
+  int64_t max_keys;          /* the longest key sequence */
+  float scale;
+  saccade_address o;         /* out [rows,heads,head_dim] */
+  int64_t o_row_stride;
+  int64_t o_head_stride;
+  saccade_address lse;       /* out [heads,rows], optional */
+  saccade_address workspace;
+} saccade_attention_args;
+
+SACCADE_API int32_t saccade_attention_workspace(saccade_context* context, const saccade_attention_args* args,
+                                                int64_t* bytes);
+SACCADE_API int32_t saccade_attention(saccade_context* context, const saccade_attention_args* args);
+
+typedef struct saccade_attention_backward_args {
+  uint64_t struct_size;
+  int64_t rows;
+  int64_t keys;
+  int64_t sequences;
+  int64_t heads;
+  int64_t kv_heads;
+  int64_t head_dim;
+  saccade_address q;
+  int64_t q_row_stride;
+  int64_t q_head_stride;
+  saccade_address k;
+  int64_t k_row_stride;
+  int64_t k_head_stride;
+  saccade_address v;
+  int64_t v_row_stride;
+  int64_t v_head_stride;
+  saccade_address offsets_q;
+  saccade_address offsets_k;
+  int64_t max_keys;
+  float scale;
+  saccade_address o;         /* [rows,heads,head_dim], from the forward pass */
+  int64_t o_row_stride;
+  int64_t o_head_stride;
+  saccade_address lse;       /* [heads,rows], from the forward pass */
+  saccade_address d_o;       /* [rows,heads,head_dim] */
+  int64_t d_o_row_stride;
+  int64_t d_o_head_stride;
+  saccade_address dq;        /* out [rows,heads,head_dim] */
+  int64_t dq_row_stride;
+  int64_t dq_head_stride;
+  saccade_address dk;        /* out [keys,kv_heads,head_dim] */
+  int64_t dk_row_stride;
+  int64_t dk_head_stride;
+  saccade_address dv;        /* out [keys,kv_heads,head_dim] */
+  int64_t dv_row_stride;
+  int64_t dv_head_stride;
+  saccade_address workspace;
+} saccade_attention_backward_args;
+
+SACCADE_API int32_t saccade_attention_backward_workspace(saccade_context* context,
+                                                         const saccade_attention_backward_args* args, int64_t* bytes);
+SACCADE_API int32_t saccade_attention_backward(saccade_context* context, const saccade_attention_backward_args* args);
+
+/* sample_tokens: draws one token a row from softmax(logits/temperature).  Row r uses the uniform number of
+   Philox4x32-10 at key `seed`, counter (offset, stream[r]); stream is r itself when absent.  The draw is the first
+   token whose cumulative probability exceeds it; a row with NaN, +inf or only -inf gives token -1. */
+typedef struct saccade_sample_tokens_args {
+  uint64_t struct_size;
+  int64_t rows;
+  int64_t vocabulary;
+  saccade_address logits;   /* [rows,vocabulary] float */
+  int64_t logits_stride;
+  int32_t logits_dtype;
+  float temperature;        /* >= 0; 0: the largest logit, the first of equals */
+  int64_t seed;
+  int64_t offset;
+  saccade_address offset_scalar; /* optional i64 */
+  saccade_address stream;   /* [rows] i32, optional */
+  saccade_address tokens;   /* out [rows] i32 */
+} saccade_sample_tokens_args;
+
+SACCADE_API int32_t saccade_sample_tokens(saccade_context* context, const saccade_sample_tokens_args* args);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* SACCADE_H */

@@ -1,0 +1,296 @@
+// What every ABI function does around its kernel: copy the args struct, check it, pick the kernel for the context's
+// backend and instruction set, and turn failures into a status and a message.
+#pragma once
+
+#include <cmath>
+#include <cstdarg>
+#include <cstdio>
+#include <cstring>
+#include <exception>
+#include <new>
+
+#include "core/context.h"
+
+namespace saccade {
+
+// Thrown by checks, caught in guarded(); never leaves the library.
+struct Failure {
+  int32_t status;
+  const char* argument;
+  char expected[192];
+  char actual[192];
+};
+
+[[noreturn]] inline void fail(int32_t status, const char* argument, const char* expected, const char* actual) {
+  Failure failure{status, argument, "", ""};
+  std::snprintf(failure.expected, sizeof failure.expected, "%s", expected);
+  std::snprintf(failure.actual, sizeof failure.actual, "%s", actual);
+  throw failure;
+}
+
+[[noreturn]] __attribute__((format(printf, 3, 4))) inline void invalid(const char* argument, const char* expected,
+                                                                       const char* format, ...) {
+  char actual[192];
+  va_list values;
+  va_start(values, format);
+  std::vsnprintf(actual, sizeof actual, format, values);
+  va_end(values);
+  fail(SACCADE_INVALID_ARGUMENT, argument, expected, actual);
+}
+
+template <class Body>
+int32_t guarded(ErrorState& error, const char* operation, const Body& body) {
+  error.clear();
+  try {
+    body();
+    return SACCADE_OK;
+  } catch (const Failure& failure) {
+    std::snprintf(error.argument, sizeof error.argument, "%s", failure.argument);
+    std::snprintf(error.expected, sizeof error.expected, "%s", failure.expected);
+    std::snprintf(error.actual, sizeof error.actual, "%s", failure.actual);
+    std::snprintf(error.message, sizeof error.message, "%s: %s: expected %s, got %s", operation, failure.argument,
+                  failure.expected, failure.actual);
+    return failure.status;
+  } catch (const std::bad_alloc&) {
+    std::snprintf(error.message, sizeof error.message, "%s: out of host memory", operation);
+    return SACCADE_OUT_OF_MEMORY;
+  } catch (const std::exception& exception) {
+    std::snprintf(error.message, sizeof error.message, "%s: %s", operation, exception.what());
+    return SACCADE_INTERNAL;
+  }
+}
+
+template <class Body>
+int32_t run(saccade_context* context, const char* operation, const Body& body) {
+  if (!context) return SACCADE_INVALID_ARGUMENT;
+  return guarded(context->error, operation, body);
+}
+
+// The caller's struct in this library's size: fields that an older caller does not know are 0; fields that this
+// library does not know must be 0.
+template <class Args>
+Args copy_args(const Args* caller) {
+  if (!caller) invalid("args", "the address of an args struct", "null");
+  uint64_t size;
+  std::memcpy(&size, caller, sizeof size);
+  if (size < sizeof size || size > (1u << 16))
+    invalid("struct_size", "sizeof of the args struct", "%llu", static_cast<unsigned long long>(size));
+  Args args;
+  std::memset(static_cast<void*>(&args), 0, sizeof args);
+  std::memcpy(static_cast<void*>(&args), caller, size < sizeof args ? size : sizeof args);
+  for (uint64_t i = sizeof args; i < size; ++i)
+    if (reinterpret_cast<const unsigned char*>(caller)[i])
+      fail(SACCADE_UNSUPPORTED, "struct_size", "options that this version knows", "a newer struct with an option set");
+  return args;
+}
+
+// ------------------------------------------------------------------------------------------------- checks
+
+inline void require(bool ok, const char* argument, const char* expected, double actual) {
+  if (!ok) invalid(argument, expected, "%g", actual);
+}
+
+inline bool positive(float x) { return x > 0.0f && x < INFINITY; }
+
+inline void require_positive(const char* argument, float x) {
+  require(positive(x), argument, "a finite number above 0", static_cast<double>(x));
+}
+
+inline void require_size(const char* argument, int64_t size, int64_t minimum = 0, int64_t maximum = INT64_MAX) {
+  if (size >= minimum && size <= maximum) return;
+  char expected[96];
+  if (maximum == INT64_MAX)
+    std::snprintf(expected, sizeof expected, "at least %lld", static_cast<long long>(minimum));
+  else
+    std::snprintf(expected, sizeof expected, "%lld to %lld", static_cast<long long>(minimum),
+                  static_cast<long long>(maximum));
+  invalid(argument, expected, "%lld", static_cast<long long>(size));
+}
+
+constexpr int64_t kMaxRows = (int64_t{1} << 31) - 1;  // R < 2^31; row indices cross as i32
+
+inline void require_rows(const char* argument, int64_t rows) { require_size(argument, rows, 0, kMaxRows); }
+
+// a * b, an error where the product does not fit.
+inline int64_t checked_product(const char* argument, int64_t a, int64_t b) {
+  int64_t product;
+  if (__builtin_mul_overflow(a, b, &product) || product > (int64_t{1} << 60))
+    invalid(argument, "fewer than 2^60 elements", "%lld x %lld", static_cast<long long>(a), static_cast<long long>(b));
+  return product;
+}
+
+// Element alignment and presence of an address that stands for `elements` elements of `element_size` bytes.
+inline void require_address(const char* argument, saccade_address address, int64_t elements, int64_t element_size) {
+  if (elements > 0 && !address) invalid(argument, "an address", "null with %lld elements", static_cast<long long>(elements));
+  if (address % static_cast<uint64_t>(element_size))
+    invalid(argument, "an address aligned to its element", "0x%llx", static_cast<unsigned long long>(address));
+}
+
+inline int64_t float_size(const char* argument, int32_t dtype) {
+  if (dtype != SACCADE_F32 && dtype != SACCADE_BF16 && dtype != SACCADE_F16)
+    invalid(argument, "SACCADE_F32 (0), SACCADE_BF16 (1) or SACCADE_F16 (2)", "%d", dtype);
+  return dtype == SACCADE_F32 ? 4 : 2;
+}
+
+// A dense stride where it was left 0; otherwise at least `width`.  Returns the stride.
+inline int64_t checked_stride(const char* argument, int64_t stride, int64_t rows, int64_t width) {
+  if (stride == 0) stride = width;
+  if (stride < width) {
+    char expected[64];
+    std::snprintf(expected, sizeof expected, "0 (dense) or at least %lld", static_cast<long long>(width));
+    invalid(argument, expected, "%lld", static_cast<long long>(stride));
+  }
+  checked_product(argument, rows, stride);
+  return stride;
+}
+
+inline void require_choice(const char* argument, int32_t value, int32_t choices, const char* expected) {
+  if (value < 0 || value >= choices) invalid(argument, expected, "%d", value);
+}
+
+// offsets[count + 1] on the host: from 0, non-decreasing, ending at `rows`.  Returns the longest sequence.
+inline int64_t require_offsets(const char* argument, saccade_address address, int64_t count, int64_t rows) {
+  require_address(argument, address, count + 1, 4);
+  const int32_t* offsets = reinterpret_cast<const int32_t*>(address);
+  int64_t longest = 0;
+  if (offsets[0] != 0) invalid(argument, "offsets that begin at 0", "%d", offsets[0]);
+  for (int64_t s = 0; s < count; ++s) {
+    if (offsets[s + 1] < offsets[s])
+      invalid(argument, "non-decreasing offsets", "%d after %d at %lld", offsets[s + 1], offsets[s],
+              static_cast<long long>(s + 1));
+    if (offsets[s + 1] - offsets[s] > longest) longest = offsets[s + 1] - offsets[s];
+  }
+  if (offsets[count] != rows) {
+    char expected[64];
+    std::snprintf(expected, sizeof expected, "offsets that end at %lld", static_cast<long long>(rows));
+    invalid(argument, expected, "%d", offsets[count]);
+  }
+  return longest;
+}
+
+// The tensors of one call: presence and alignment of each, and that no output overlaps an input (an output given at
+// exactly the address of the input named by `in_place_of` is allowed).  Strided tensors count as the range they span.
+class Operands {
+ public:
+  void input(const char* name, saccade_address address, int64_t elements, int64_t element_size) {
+    require_address(name, address, elements, element_size);
+    add(name, address, elements, element_size, inputs_, input_count_);
+  }
+  void optional_input(const char* name, saccade_address address, int64_t elements, int64_t element_size) {
+    if (address) input(name, address, elements, element_size);
+  }
+  void output(const char* name, saccade_address address, int64_t elements, int64_t element_size,
+              const char* in_place_of = nullptr) {
+    require_address(name, address, elements, element_size);
+    outputs_[output_count_].in_place_of = in_place_of;
+    add(name, address, elements, element_size, outputs_, output_count_);
+  }
+  void optional_output(const char* name, saccade_address address, int64_t elements, int64_t element_size) {
+    if (address) output(name, address, elements, element_size);
+  }
+
+  void require_disjoint() const {
+    for (int o = 0; o < output_count_; ++o)
+      for (int i = 0; i < input_count_; ++i) {
+        const Operand& out = outputs_[o];
+        const Operand& in = inputs_[i];
+        bool in_place = out.in_place_of && !std::strcmp(out.in_place_of, in.name) && out.begin == in.begin;
+        if (!in_place && out.begin < in.end && in.begin < out.end)
+          invalid(out.name, "memory that overlaps no input", "an overlap with %s", in.name);
+      }
+  }
+
+ private:
+  static constexpr int kMax = 24;
+  struct Operand {
+    const char* name;
+    saccade_address begin, end;
+    const char* in_place_of;
+  };
+
+  static void add(const char* name, saccade_address address, int64_t elements, int64_t element_size, Operand* list,
+                  int& count) {
+    Operand& operand = list[count++];
+    operand.name = name;
+    operand.begin = address;
+    operand.end = address + static_cast<uint64_t>(checked_product(name, elements < 0 ? 0 : elements, element_size));
+  }
+
+  Operand inputs_[kMax], outputs_[kMax];
+  int input_count_ = 0, output_count_ = 0;
+};
+
+// Elements from the first to the last of a [rows,width] tensor with a row stride.
+inline int64_t span(int64_t rows, int64_t stride, int64_t width) {
+  return rows == 0 || width == 0 ? 0 : (rows - 1) * stride + width;
+}
+
+// --------------------------------------------------------------------------------------------- workspaces
+
+// Hands out 64-byte aligned pieces of a workspace.  With base 0 it only adds up their sizes, so that one function
+// describes the layout for both the query and the call.
+class Carver {
+ public:
+  explicit Carver(saccade_address base) : base_(base) {}
+
+  template <class T>
+  T* take(int64_t count) {
+    saccade_address here = base_ + static_cast<uint64_t>(used_);
+    used_ += (checked_product("workspace", count, sizeof(T)) + 63) / 64 * 64;
+    return reinterpret_cast<T*>(here);
+  }
+
+  int64_t bytes() const { return used_; }
+
+ private:
+  saccade_address base_;
+  int64_t used_ = 0;
+};
+
+inline void require_workspace(saccade_address workspace, int64_t bytes) {
+  if (bytes > 0 && !workspace) invalid("workspace", "an address", "null with %lld bytes", static_cast<long long>(bytes));
+  if (workspace % 64)
+    invalid("workspace", "an address aligned to 64 bytes", "0x%llx", static_cast<unsigned long long>(workspace));
+}
+
+template <class T>
+T* pointer(saccade_address address) {
+  return reinterpret_cast<T*>(address);
+}
+
+// A scalar that may be given as data.
+template <class T>
+T scalar(saccade_address address, T otherwise) {
+  return address ? *pointer<const T>(address) : otherwise;
+}
+
+// ------------------------------------------------------------------------------------------------ dispatch
+
+#if defined(SACCADE_X86)
+#define SACCADE_DECLARE_CPU(signature)   \
+  namespace saccade::baseline {          \
+  signature;                             \
+  }                                      \
+  namespace saccade::avx2 {              \
+  signature;                             \
+  }                                      \
+  namespace saccade::avx512 {            \
+  signature;                             \
+  }
+#define SACCADE_CALL_CPU(context, call)                       \
+  do {                                                        \
+    switch ((context)->isa) {                                 \
+      case ::saccade::Isa::kAvx512: ::saccade::avx512::call; break; \
+      case ::saccade::Isa::kAvx2: ::saccade::avx2::call; break;     \
+      case ::saccade::Isa::kBaseline: ::saccade::baseline::call; break; \
+    }                                                         \
+  } while (0)
+#else
+#define SACCADE_DECLARE_CPU(signature) \
+  namespace saccade::baseline {        \
+  signature;                           \
+  }
+#define SACCADE_CALL_CPU(context, call) ::saccade::baseline::call
+#endif
+
+}  // namespace saccade

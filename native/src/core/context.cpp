@@ -1,0 +1,165 @@
+#include "core/context.h"
+
+#include <sched.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+#include "core/call.h"
+
+namespace saccade {
+namespace {
+
+struct IsaName {
+  Isa isa;
+  const char* name;
+};
+
+constexpr IsaName kIsaNames[] = {{Isa::kBaseline, "baseline"}, {Isa::kAvx2, "avx2"}, {Isa::kAvx512, "avx512"}};
+
+bool supported(Isa isa) {
+#if defined(SACCADE_X86)
+  switch (isa) {
+    case Isa::kBaseline:
+      return true;
+    case Isa::kAvx2:
+      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    case Isa::kAvx512:
+      return supported(Isa::kAvx2) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  }
+  return false;
+#else
+  return isa == Isa::kBaseline;
+#endif
+}
+
+Isa best_isa() {
+  Isa best = Isa::kBaseline;
+  for (const IsaName& entry : kIsaNames)
+    if (supported(entry.isa)) best = entry.isa;
+  return best;
+}
+
+int available_threads() {
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
+  return static_cast<int>(std::thread::hardware_concurrency());
+}
+
+constexpr int kMaxThreads = 1024;
+
+saccade_context* create(const saccade_context_args& args) {
+  if (args.device == SACCADE_CUDA)
+    fail(SACCADE_UNSUPPORTED, "device", "a backend of this build (CPU)", "CUDA; this build has no CUDA backend");
+  if (args.device != SACCADE_CPU) invalid("device", "SACCADE_CPU (0) or SACCADE_CUDA (1)", "%d", args.device);
+  if (args.device_index != 0) invalid("device_index", "0 for the CPU", "%d", args.device_index);
+  if (args.threads < 0 || args.threads > kMaxThreads)
+    invalid("threads", "0 (all) to 1024", "%d", args.threads);
+  Isa isa = best_isa();
+  if (args.instruction_set && args.instruction_set[0]) {
+    const IsaName* found = nullptr;
+    for (const IsaName& entry : kIsaNames)
+      if (!std::strcmp(entry.name, args.instruction_set)) found = &entry;
+    if (!found) invalid("instruction_set", "avx512, avx2 or baseline", "%.40s", args.instruction_set);
+    if (!supported(found->isa))
+      fail(SACCADE_UNSUPPORTED, "instruction_set", "one that this processor has", found->name);
+    isa = found->isa;
+  }
+  int threads = args.threads ? args.threads : available_threads();
+  return new saccade_context(args.device, threads < 1 ? 1 : threads, isa);
+}
+
+}  // namespace
+}  // namespace saccade
+
+using saccade::ErrorState;
+using saccade::Isa;
+
+extern "C" {
+
+int32_t saccade_abi_version(void) { return SACCADE_ABI_VERSION; }
+
+const char* saccade_build_info(void) {
+  return "saccade " SACCADE_VERSION ", " SACCADE_COMPILER ", " SACCADE_BUILD_TYPE ", backends: cpu";
+}
+
+int32_t saccade_context_create(const saccade_context_args* args, saccade_context** context, char* error,
+                               int64_t error_capacity) {
+  ErrorState state;
+  if (!context) return SACCADE_INVALID_ARGUMENT;
+  *context = nullptr;
+  int32_t status = saccade::guarded(state, "context_create", [&] {
+    *context = saccade::create(saccade::copy_args(args));
+  });
+  if (error && error_capacity > 0) std::snprintf(error, static_cast<size_t>(error_capacity), "%s", state.message);
+  return status;
+}
+
+void saccade_context_destroy(saccade_context* context) { delete context; }
+
+const char* saccade_error_message(const saccade_context* context) { return context ? context->error.message : ""; }
+const char* saccade_error_argument(const saccade_context* context) { return context ? context->error.argument : ""; }
+const char* saccade_error_expected(const saccade_context* context) { return context ? context->error.expected : ""; }
+const char* saccade_error_actual(const saccade_context* context) { return context ? context->error.actual : ""; }
+
+int32_t saccade_context_threads(const saccade_context* context) { return context ? context->pool.threads() : 0; }
+
+const char* saccade_context_instruction_set(const saccade_context* context) {
+  if (context)
+    for (const auto& entry : saccade::kIsaNames)
+      if (entry.isa == context->isa) return entry.name;
+  return "";
+}
+
+int32_t saccade_context_set_gemm(saccade_context* context, saccade_address cblas_sgemm) {
+  if (!context) return SACCADE_INVALID_ARGUMENT;
+  context->error.clear();
+  context->gemm = reinterpret_cast<saccade_cblas_sgemm>(cblas_sgemm);
+  return SACCADE_OK;
+}
+
+int32_t saccade_memory_allocate(saccade_context* context, int64_t bytes, saccade_address* address) {
+  return saccade::run(context, "memory_allocate", [&] {
+    if (!address) saccade::invalid("address", "a place for the result", "null");
+    *address = 0;
+    if (bytes < 0) saccade::invalid("bytes", "0 or more", "%lld", static_cast<long long>(bytes));
+    if (bytes == 0) return;
+    constexpr int64_t kAlignment = 64;
+    void* memory = nullptr;
+    if (bytes > INT64_MAX - kAlignment ||
+        posix_memalign(&memory, kAlignment, static_cast<size_t>((bytes + kAlignment - 1) / kAlignment * kAlignment)))
+      saccade::fail(SACCADE_OUT_OF_MEMORY, "bytes", "an amount that the machine has",
+                    std::to_string(bytes).c_str());
+    *address = reinterpret_cast<saccade_address>(memory);
+  });
+}
+
+int32_t saccade_memory_free(saccade_context* context, saccade_address address) {
+  return saccade::run(context, "memory_free", [&] { std::free(reinterpret_cast<void*>(address)); });
+}
+
+int32_t saccade_memory_copy(saccade_context* context, saccade_address destination, saccade_address source,
+                            int64_t bytes) {
+  return saccade::run(context, "memory_copy", [&] {
+    if (bytes < 0) saccade::invalid("bytes", "0 or more", "%lld", static_cast<long long>(bytes));
+    if (bytes == 0) return;
+    if (!destination) saccade::invalid("destination", "an address", "null");
+    if (!source) saccade::invalid("source", "an address", "null");
+    std::memmove(reinterpret_cast<void*>(destination), reinterpret_cast<const void*>(source),
+                 static_cast<size_t>(bytes));
+  });
+}
+
+int32_t saccade_memory_zero(saccade_context* context, saccade_address destination, int64_t bytes) {
+  return saccade::run(context, "memory_zero", [&] {
+    if (bytes < 0) saccade::invalid("bytes", "0 or more", "%lld", static_cast<long long>(bytes));
+    if (bytes == 0) return;
+    if (!destination) saccade::invalid("destination", "an address", "null");
+    std::memset(reinterpret_cast<void*>(destination), 0, static_cast<size_t>(bytes));
+  });
+}
+
+}  // extern "C"

@@ -1,0 +1,77 @@
+// Statistics of one row of logits in one read.
+#pragma once
+
+#include "core/simd.h"
+
+namespace saccade::SACCADE_ISA {
+
+// Of z = x / temperature: m = max z, sum = sum e^(z-m), moment = sum e^(z-m)(z-m).  Masked tokens (-inf) count
+// nothing.  NaN or +inf in the row, or nothing but -inf, makes sum and moment NaN.
+struct SoftmaxRow {
+  float max;
+  double sum;
+  double moment;
+
+  double log_sum() const { return std::log(sum); }
+  double entropy() const { return std::log(sum) - moment / sum; }
+};
+
+template <class T>
+SACCADE_INLINE SoftmaxRow softmax_row(const T* x, int64_t n, float inverse_temperature) {
+  constexpr int64_t kBlock = kMaxPartial;  // f32 elements in half of a first-level cache
+  constexpr float kMasked = -__builtin_inff();
+  constexpr float kFaint = -87.0f;  // e^-87 = 1e-38 for all that is fainter: nothing beside the maximum's 1
+  SoftmaxRow row{kMasked, 0.0, 0.0};
+  for (int64_t begin = 0; begin < n; begin += kBlock) {
+    const int64_t size = n - begin < kBlock ? n - begin : kBlock;
+    const T* block = x + begin;
+    vfloat m0 = splat(kMasked), m1 = m0, m2 = m0, m3 = m0;
+    int64_t i = 0;
+    for (; i + 4 * kLanes <= size; i += 4 * kLanes) {
+      m0 = max(load(block + i), m0);
+      m1 = max(load(block + i + kLanes), m1);
+      m2 = max(load(block + i + 2 * kLanes), m2);
+      m3 = max(load(block + i + 3 * kLanes), m3);
+    }
+    for_lanes(size - i, [&](int64_t j, int64_t lanes) { m0 = max(load(block + i + j, lanes, kMasked), m0); });
+    float top = max_of(max(max(m0, m1), max(m2, m3))) * inverse_temperature;
+    if (top == kMasked) {  // nothing but masked tokens and NaN, which a maximum does not show
+      for (i = 0; i < size; ++i)
+        if (to_float(block[i]) != to_float(block[i])) row.sum = __builtin_nan("");
+      continue;
+    }
+    const vfloat shift = splat(top);
+    vfloat s0 = splat(0.0f), s1 = s0, t0 = s0, t1 = s0;
+    const auto add = [&](vfloat z, vfloat& s, vfloat& t) {
+      vfloat d = at_least(z * inverse_temperature - shift, kFaint);
+      vfloat e = exp_bounded(d);
+      s += e;
+      t += e * d;
+    };
+    for (i = 0; i + 2 * kLanes <= size; i += 2 * kLanes) {
+      // The next block arrives while this one is computed.
+      __builtin_prefetch(block + i + kBlock);
+      __builtin_prefetch(block + i + kBlock + kLanes);
+      add(load(block + i), s0, t0);
+      add(load(block + i + kLanes), s1, t1);
+    }
+    for_lanes(size - i, [&](int64_t j, int64_t lanes) { add(load(block + i + j, lanes, kMasked), s0, t0); });
+    const double sum = sum_of(s0 + s1), moment = sum_of(t0 + t1);
+    if (!(top <= row.max)) {  // a new maximum, or NaN
+      const double d = static_cast<double>(row.max) - static_cast<double>(top), scale = std::exp(d);
+      if (row.sum != 0.0) row.moment = scale * (row.moment + d * row.sum);
+      row.sum *= scale;
+      row.max = top;
+      row.sum += sum;
+      row.moment += moment;
+    } else {
+      const double d = static_cast<double>(top) - static_cast<double>(row.max), scale = std::exp(d);
+      row.sum += scale * sum;
+      row.moment += scale * (moment + d * sum);
+    }
+  }
+  if (row.sum == 0.0) row.sum = row.moment = __builtin_nan("");
+  return row;
+}
+
+}  // namespace saccade::SACCADE_ISA

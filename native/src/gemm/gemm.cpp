@@ -1,0 +1,92 @@
+#include "gemm/gemm.h"
+
+using namespace saccade;
+
+namespace {
+
+constexpr int64_t kMaxInt = INT32_MAX;  // CBLAS takes sizes and strides as int
+
+// Measured with OpenBLAS on AVX-512 cores: smaller blocks lose to packing, larger ones leave cores idle.
+constexpr int64_t kRowBlock = 256;
+constexpr int64_t kColumnBlock = 256;
+constexpr int64_t kGemmTask = int64_t{1} << 20;  // multiply-adds that pay for handing a task out
+constexpr int64_t kTasks = 16;                   // k is cut only as far as this many tasks need
+constexpr int64_t kSlice = 512;                  // the shortest slice of k
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Cuts `size` into equal blocks of at most `limit`, each a multiple of 16 (whole tiles of the provider's kernels) but
+// for the last.
+void cut(int64_t size, int64_t limit, int64_t& block, int64_t& blocks) {
+  const int64_t equal = ceil_div(size, ceil_div(size, limit));
+  block = ceil_div(equal, 16) * 16;
+  blocks = ceil_div(size, block);
+}
+
+GemmPlan plan_of(int64_t m, int64_t n, int64_t k) {
+  GemmPlan plan{m, 1, n, 1, k, 1};
+  // The order of the factors keeps the product in range: below 2^62, times k in floating point.
+  const double work = static_cast<double>(m * n) * static_cast<double>(k);
+  if (work <= static_cast<double>(kGemmTask)) return plan;
+  const auto limit = [&](int64_t smallest, int64_t other) {
+    const double enough = static_cast<double>(kGemmTask) / (static_cast<double>(other) * static_cast<double>(k));
+    return enough > static_cast<double>(smallest) ? static_cast<int64_t>(enough) : smallest;
+  };
+  cut(n, limit(kColumnBlock, m < kRowBlock ? m : kRowBlock), plan.column_block, plan.column_blocks);
+  cut(m, limit(kRowBlock, n < plan.column_block ? n : plan.column_block), plan.row_block, plan.row_blocks);
+  const int64_t wanted = kTasks / (plan.row_blocks * plan.column_blocks), possible = k / kSlice;
+  const int64_t slices = wanted < possible ? wanted : possible;
+  if (slices > 1) cut(k, ceil_div(k, slices), plan.slice, plan.slices);
+  return plan;
+}
+
+saccade_gemm_args checked_sizes(const saccade_gemm_args* caller) {
+  auto args = copy_args(caller);
+  require_size("m", args.m, 0, kMaxInt);
+  require_size("n", args.n, 0, kMaxInt);
+  require_size("k", args.k, 0, kMaxInt);
+  return args;
+}
+
+int64_t checked_leading(const char* argument, int64_t stride, int64_t rows, int64_t width) {
+  stride = checked_stride(argument, stride, rows, width);
+  require_size(argument, stride, 0, kMaxInt);
+  return stride;
+}
+
+}  // namespace
+
+int32_t saccade_gemm_workspace(saccade_context* context, const saccade_gemm_args* caller, int64_t* bytes) {
+  return run(context, "gemm_workspace", [&] {
+    const auto args = checked_sizes(caller);
+    if (!bytes) invalid("bytes", "an address", "null");
+    Carver carver(0);
+    carver.take<float>(plan_of(args.m, args.n, args.k).partials(args.m, args.n));
+    *bytes = carver.bytes();
+  });
+}
+
+int32_t saccade_gemm(saccade_context* context, const saccade_gemm_args* caller) {
+  return run(context, "gemm", [&] {
+    auto args = checked_sizes(caller);
+    require_choice("trans_a", args.trans_a, 2, "0 or 1");
+    require_choice("trans_b", args.trans_b, 2, "0 or 1");
+    const int64_t a_rows = args.trans_a ? args.k : args.m, a_width = args.trans_a ? args.m : args.k;
+    const int64_t b_rows = args.trans_b ? args.n : args.k, b_width = args.trans_b ? args.k : args.n;
+    args.a_stride = checked_leading("a_stride", args.a_stride, a_rows, a_width);
+    args.b_stride = checked_leading("b_stride", args.b_stride, b_rows, b_width);
+    args.c_stride = checked_leading("c_stride", args.c_stride, args.m, args.n);
+    Operands operands;
+    operands.input("a", args.a, span(a_rows, args.a_stride, a_width), 4);
+    operands.input("b", args.b, span(b_rows, args.b_stride, b_width), 4);
+    operands.output("c", args.c, span(args.m, args.c_stride, args.n), 4);
+    operands.require_disjoint();
+    const GemmPlan plan = plan_of(args.m, args.n, args.k);
+    require_workspace(args.workspace, plan.partials(args.m, args.n) * 4);
+    if (!context->gemm)
+      fail(SACCADE_UNSUPPORTED, "context",
+           "a provider of matrix products (saccade_context_set_gemm; in Java, the module saccade-train with OpenBLAS)",
+           "a context without one");
+    SACCADE_CALL_CPU(context, gemm(context->pool, context->gemm, args, plan));
+  });
+}

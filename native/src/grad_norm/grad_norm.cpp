@@ -1,0 +1,66 @@
+#include "grad_norm/grad_norm.h"
+
+using namespace saccade;
+
+namespace {
+
+const saccade_grad_norm_tensor* checked_entries(const saccade_grad_norm_args& args) {
+  require_rows("tensors", args.tensors);
+  require_address("entries", args.entries, args.tensors, 8);
+  return pointer<const saccade_grad_norm_tensor>(args.entries);
+}
+
+int64_t total(const saccade_grad_norm_args& args) {
+  const saccade_grad_norm_tensor* entries = checked_entries(args);
+  int64_t elements = 0;
+  for (int64_t t = 0; t < args.tensors; ++t) {
+    require_size("count", entries[t].count);
+    checked_product("count", entries[t].count, 4);
+    elements += entries[t].count;
+    checked_product("count", elements, 4);
+  }
+  return elements;
+}
+
+GradNormWorkspace carve(int64_t elements, Carver& carver) {
+  const int64_t blocks = (elements + kGradNormBlock - 1) / kGradNormBlock;
+  return {blocks, carver.take<double>(blocks)};
+}
+
+}  // namespace
+
+int32_t saccade_grad_norm_workspace(saccade_context* context, const saccade_grad_norm_args* caller, int64_t* bytes) {
+  return run(context, "grad_norm_workspace", [&] {
+    if (!bytes) invalid("bytes", "a place for the result", "null");
+    Carver carver(0);
+    carve(total(copy_args(caller)), carver);
+    *bytes = carver.bytes();
+  });
+}
+
+int32_t saccade_grad_norm(saccade_context* context, const saccade_grad_norm_args* caller) {
+  char argument[64];  // outlives the Failure that names it
+  return run(context, "grad_norm", [&] {
+    const auto args = copy_args(caller);
+    Carver carver(args.workspace);
+    const GradNormWorkspace workspace = carve(total(args), carver);
+    require_workspace(args.workspace, carver.bytes());
+    if (args.scale) require_positive("max_norm", args.max_norm);
+    require_address("norm", args.norm, 1, 4);
+    const saccade_grad_norm_tensor* entries = checked_entries(args);
+    for (int64_t t = 0; t < args.tensors; ++t) {
+      try {
+        Operands operands;
+        operands.input("grad", entries[t].grad, entries[t].count, 4);
+        operands.output("norm", args.norm, 1, 4);
+        operands.optional_output("scale", args.scale, 1, 4);
+        operands.require_disjoint();
+      } catch (Failure& failure) {
+        std::snprintf(argument, sizeof argument, "entries[%lld].%s", static_cast<long long>(t), failure.argument);
+        if (!std::strcmp(failure.argument, "grad")) failure.argument = argument;
+        throw;
+      }
+    }
+    SACCADE_CALL_CPU(context, grad_norm(context->pool, args, workspace));
+  });
+}
