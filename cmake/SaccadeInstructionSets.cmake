@@ -23,7 +23,7 @@ function(saccade_cpu_kernels target)
     target_compile_options(${objects} PRIVATE ${SACCADE_FLAGS_${isa}} -ffp-contract=fast -fno-math-errno -fno-trapping-math)
     saccade_warnings(${objects})
     # GCC 12 takes its own intrinsics for reads of uninitialised vectors (its bug 105593).
-    target_compile_options(${objects} PRIVATE $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
+    target_compile_options(${objects} PRIVATE $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized$<SEMICOLON>-Wno-uninitialized>)
     target_sources(${target} PRIVATE $<TARGET_OBJECTS:${objects}>)
   endforeach()
 endfunction()

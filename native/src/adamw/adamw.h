@@ -1,5 +1,5 @@
-// adamw (docs/spec.md §10): one step of Adam with decoupled weight decay over many tensors, on f32 master weights, with
-// an optional bf16 copy of the new weights.
+// adamw (docs/spec.md §10): one step of Adam with decoupled weight decay over many tensors, on f32 master weights,
+// with an optional bf16 copy of the new weights.
 //
 // CPU: one pass.  The tensors count as one long vector that is cut into blocks of fixed size.
 // Bytes: 16 read and 12 written for every element, and 2 for its bf16 copy.

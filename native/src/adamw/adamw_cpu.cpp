@@ -41,15 +41,17 @@ void adamw(Pool& pool, const saccade_adamw_args& args, int64_t elements) {
     float* second = pointer<float>(tensor.v) + begin;
     bf16* copy = tensor.param_bf16 ? pointer<bf16>(tensor.param_bf16) + begin : nullptr;
     if (skip) {
-      if (copy) for_lanes(size, [&](int64_t i, int64_t lanes) { store(copy + i, lanes, load(param + i, lanes, 0.0f)); });
+      if (!copy) return;
+      for_lanes(size, [&](int64_t i, int64_t lanes) { store(copy + i, lanes, load(param + i, lanes, 0.0f)); });
       return;
     }
-    const float decay = static_cast<float>(1.0 - lr * static_cast<double>(tensor.weight_decay));
+    const float decay = static_cast<float>(lr * static_cast<double>(tensor.weight_decay));
     for_lanes(size, [&](int64_t i, int64_t lanes) {
       const vfloat g = load(grad + i, lanes, 0.0f) * grad_scale;
       const vfloat m = keep1 * load(first + i, lanes, 0.0f) + add1 * g;
       const vfloat v = keep2 * load(second + i, lanes, 0.0f) + add2 * (g * g);
-      const vfloat p = load(param + i, lanes, 0.0f) * decay - rate * m / (sqrt(v) * root + eps);
+      const vfloat old = load(param + i, lanes, 0.0f);
+      const vfloat p = old - (decay * old + rate * m / (sqrt(v) * root + eps));  // one rounding at the weight's size
       store(first + i, lanes, m);
       store(second + i, lanes, v);
       store(param + i, lanes, p);

@@ -6,6 +6,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <string>
+#include <system_error>
 
 #include "core/call.h"
 
@@ -69,7 +71,12 @@ saccade_context* create(const saccade_context_args& args) {
     isa = found->isa;
   }
   int threads = args.threads ? args.threads : available_threads();
-  return new saccade_context(args.device, threads < 1 ? 1 : threads, isa);
+  if (threads < 1) threads = 1;
+  try {
+    return new saccade_context(args.device, threads, isa);
+  } catch (const std::system_error&) {
+    fail(SACCADE_OUT_OF_MEMORY, "threads", "as many as the system gives", std::to_string(threads).c_str());
+  }
 }
 
 }  // namespace

@@ -16,7 +16,7 @@ namespace saccade {
 
 class Pool {
  public:
-  explicit Pool(int threads);
+  explicit Pool(int threads);  // throws std::system_error where the system gives no more threads
   ~Pool();
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
@@ -33,6 +33,7 @@ class Pool {
   using Function = void (*)(const void* body, int64_t task, int worker);
 
   void run(int64_t tasks, Function function, const void* body);
+  void stop();
   void work(int worker);
   void drain(int worker);
 

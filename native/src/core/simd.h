@@ -102,6 +102,19 @@ SACCADE_INLINE double sum_of(vfloat v) {
   return s[0];
 }
 
+// Pairwise in f32, in a fixed order.
+SACCADE_INLINE float reduce_add(vfloat v) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_add_ps((__m512)v);
+#else
+  float s[kLanes];
+  std::memcpy(s, &v, sizeof s);
+  for (int width = kLanes / 2; width > 0; width /= 2)
+    for (int i = 0; i < width; ++i) s[i] += s[i + width];
+  return s[0];
+#endif
+}
+
 // -------------------------------------------------------------------------------------- element types
 
 struct bf16 {

@@ -6,12 +6,15 @@ namespace {
 
 constexpr int64_t kMaxInt = INT32_MAX;  // CBLAS takes sizes and strides as int
 
-// Measured with OpenBLAS on AVX-512 cores: smaller blocks lose to packing, larger ones leave cores idle.
-constexpr int64_t kRowBlock = 256;
-constexpr int64_t kColumnBlock = 256;
-constexpr int64_t kGemmTask = int64_t{1} << 20;  // multiply-adds that pay for handing a task out
-constexpr int64_t kTasks = 16;                   // k is cut only as far as this many tasks need
+// Every block packs its operands anew, which costs in proportion to 1/rows + 1/columns.  Measured with OpenBLAS on
+// AVX-512 cores, blocks of 512 x 512 reach 80 to 95 % of the speed of the uncut product, of 256 x 512 75 to 90 %, of
+// 128 x 256 70 to 80 %: blocks shrink, to occupy a machine, only as far as the middle one.
+constexpr int64_t kLargeRows = 512, kSmallRows = 256;
+constexpr int64_t kColumns = 512;
+constexpr int64_t kFewBlocks = 8;
 constexpr int64_t kSlice = 512;                  // the shortest slice of k
+constexpr int64_t kSliceTasks = 16;              // k is cut only as far as this many tasks need
+constexpr int64_t kGemmTask = int64_t{1} << 20;  // multiply-adds that pay for handing a task out
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -25,18 +28,22 @@ void cut(int64_t size, int64_t limit, int64_t& block, int64_t& blocks) {
 
 GemmPlan plan_of(int64_t m, int64_t n, int64_t k) {
   GemmPlan plan{m, 1, n, 1, k, 1};
-  // The order of the factors keeps the product in range: below 2^62, times k in floating point.
-  const double work = static_cast<double>(m * n) * static_cast<double>(k);
+  // Each factor is below 2^31: the product of all three is exact enough as a floating-point number.
+  const double work = static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
   if (work <= static_cast<double>(kGemmTask)) return plan;
-  const auto limit = [&](int64_t smallest, int64_t other) {
-    const double enough = static_cast<double>(kGemmTask) / (static_cast<double>(other) * static_cast<double>(k));
-    return enough > static_cast<double>(smallest) ? static_cast<int64_t>(enough) : smallest;
+  // A block of C is long enough, in the dimension that is cut, for a task's worth of work.
+  const auto at_least_a_task = [&](int64_t limit, int64_t other) {
+    const int64_t enough = kGemmTask / (other * k);
+    return enough > limit ? enough : limit;
   };
-  cut(n, limit(kColumnBlock, m < kRowBlock ? m : kRowBlock), plan.column_block, plan.column_blocks);
-  cut(m, limit(kRowBlock, n < plan.column_block ? n : plan.column_block), plan.row_block, plan.row_blocks);
-  const int64_t wanted = kTasks / (plan.row_blocks * plan.column_blocks), possible = k / kSlice;
-  const int64_t slices = wanted < possible ? wanted : possible;
-  if (slices > 1) cut(k, ceil_div(k, slices), plan.slice, plan.slices);
+  cut(n, at_least_a_task(kColumns, m < kLargeRows ? m : kLargeRows), plan.column_block, plan.column_blocks);
+  const bool few = ceil_div(m, kLargeRows) * plan.column_blocks < kFewBlocks;
+  cut(m, at_least_a_task(few ? kSmallRows : kLargeRows, plan.column_block), plan.row_block, plan.row_blocks);
+  // A power of two of slices: the usual thread counts share them evenly.
+  const int64_t blocks = plan.row_blocks * plan.column_blocks;
+  int64_t slices = 1;
+  while (2 * slices * blocks <= kSliceTasks && 2 * slices * kSlice <= k) slices *= 2;
+  if (slices > 1 && blocks < kFewBlocks) cut(k, ceil_div(k, slices), plan.slice, plan.slices);
   return plan;
 }
 

@@ -6,13 +6,18 @@ namespace saccade::SACCADE_ISA {
 namespace {
 
 typedef double vdouble __attribute__((vector_size(SACCADE_VECTOR_BYTES)));
-typedef float vnarrow __attribute__((vector_size(SACCADE_VECTOR_BYTES / 2)));
 constexpr int kDoubles = kLanes / 2;
 
 SACCADE_INLINE vdouble load_double(const float* p) {
-  vnarrow x;
-  std::memcpy(&x, p, sizeof x);
-  return __builtin_convertvector(x, vdouble);
+#if defined(__AVX512F__)
+  return (vdouble)_mm512_cvtps_pd(_mm256_loadu_ps(p));
+#elif defined(__AVX2__)
+  return (vdouble)_mm256_cvtps_pd(_mm_loadu_ps(p));
+#else
+  vdouble v;
+  for (int i = 0; i < kDoubles; ++i) v[i] = static_cast<double>(p[i]);
+  return v;
+#endif
 }
 
 double sum_of_squares(const float* x, int64_t n) {

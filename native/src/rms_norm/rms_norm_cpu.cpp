@@ -5,7 +5,7 @@
 namespace saccade::SACCADE_ISA {
 namespace {
 
-// Sum of a[j] * b[j] * c[j]: f32 lanes over blocks of kMaxPartial, the blocks in f64.
+// Sum of term(j, lanes) over a row: f32 lanes within blocks of kMaxPartial, f64 across them.
 template <class Term>
 SACCADE_INLINE double sum_over_row(int64_t columns, const Term& term) {
   double total = 0.0;

@@ -1,12 +1,13 @@
 #include "sample_tokens/sample_tokens.h"
 
-#include "core/softmax_row.h"
+#include "core/simd.h"
 #include "sample_tokens/philox.h"
 
 namespace saccade::SACCADE_ISA {
 namespace {
 
 constexpr int32_t kNoToken = -1;
+constexpr float kMasked = -__builtin_inff();
 
 SACCADE_INLINE bool any(vint mask) {
   int32_t bits = 0;
@@ -14,22 +15,26 @@ SACCADE_INLINE bool any(vint mask) {
   return bits != 0;
 }
 
-// The first of the largest logits; no token where the row has NaN or +inf, or nothing but -inf.
+// The largest logit; NaN for a row that gives no token: with NaN or +inf, or with nothing but -inf.
 template <class T>
-SACCADE_INLINE int32_t largest(const T* x, int64_t n) {
-  constexpr float kMasked = -__builtin_inff();
+SACCADE_INLINE float largest(const T* x, int64_t n) {
   vfloat top = splat(kMasked);
-  vint bad = lane_index() < 0;
+  vint nan = lane_index() < 0;
   for_lanes(n, [&](int64_t j, int64_t lanes) {
     const vfloat v = load(x + j, lanes, kMasked);
     top = max(v, top);
-    bad |= v != v;
+    nan |= v != v;
   });
   const float maximum = max_of(top);
-  if (any(bad) || maximum == kMasked || maximum == __builtin_inff()) return kNoToken;
+  return any(nan) || maximum == kMasked || maximum == -kMasked ? __builtin_nanf("") : maximum;
+}
+
+// The first token whose logit is `value`.
+template <class T>
+SACCADE_INLINE int32_t first(const T* x, int64_t n, float value) {
   for (int64_t j = 0; j < n; j += kLanes) {
     const int64_t lanes = n - j < kLanes ? n - j : kLanes;
-    const vint equal = load(x + j, lanes, kMasked) == splat(maximum);
+    const vint equal = load(x + j, lanes, kMasked) == splat(value);
     if (!any(equal)) continue;
     for (int64_t i = 0; i < lanes; ++i)
       if (equal[i]) return static_cast<int32_t>(j + i);
@@ -37,33 +42,36 @@ SACCADE_INLINE int32_t largest(const T* x, int64_t n) {
   return kNoToken;
 }
 
-// The first token whose cumulative probability exceeds u.
+// The first token whose cumulative probability exceeds u; `maximum` is the largest logit.
 template <class T>
-SACCADE_INLINE int32_t draw(const T* x, int64_t n, float inverse_temperature, double u) {
+SACCADE_INLINE int32_t draw(const T* x, int64_t n, float maximum, float inverse_temperature, double u) {
   constexpr int64_t kBlock = 512;  // short: the block of the token is walked one token at a time
-  constexpr float kMasked = -__builtin_inff();
-  const SoftmaxRow row = softmax_row(x, n, inverse_temperature);
-  if (!(row.sum > 0.0)) return kNoToken;
-  const vfloat shift = splat(row.max);
-  // Unnormalised probability; exactly 0 for a masked token, which is thereby never drawn.
+  // Unnormalised probability: 1 for the largest logit at any scale of the logits, exactly 0 for a masked token.
   const auto weight = [&](int64_t j, int64_t lanes) {
-    return exp(load(x + j, lanes, kMasked) * inverse_temperature - shift);
+    return exp((load(x + j, lanes, kMasked) - maximum) * inverse_temperature);
   };
-  const double target = u * row.sum;
-  double cumulative = 0.0;  // of the tokens before `block`, the last block that holds a token of weight above 0
+  const auto block_sum = [&](int64_t begin) {
+    vfloat sum = splat(0.0f);
+    for_lanes(n - begin < kBlock ? n - begin : kBlock,
+              [&](int64_t j, int64_t lanes) { sum += weight(begin + j, lanes); });
+    return sum_of(sum);
+  };
+  double total = 0.0;
+  for (int64_t begin = 0; begin < n; begin += kBlock) total += block_sum(begin);
+  // u is at most 1 - 2^-53, so the product, rounded, is below the total; the same sums in the same order reach it.
+  const double target = u * total;
   int64_t block = 0;
-  for (int64_t begin = 0; begin < n; begin += kBlock) {
-    const int64_t size = n - begin < kBlock ? n - begin : kBlock;
-    vfloat lanes_sum = splat(0.0f);
-    for_lanes(size, [&](int64_t j, int64_t lanes) { lanes_sum += weight(begin + j, lanes); });
-    const double sum = sum_of(lanes_sum);
-    if (!(sum > 0.0)) continue;
-    block = begin;
-    if (cumulative + sum > target) break;
-    if (begin + kBlock < n) cumulative += sum;
+  double before = 0.0;
+  for (double after = block_sum(0); !(after > target);) {
+    block += kBlock;
+    if (block >= n) return kNoToken;
+    before = after;
+    after += block_sum(block);
   }
-  // Rounding may leave the target above every cumulative sum: then the last token of weight above 0 stands.
+  // Within the block the sum is taken in another order: where rounding leaves it at the target, the last token of
+  // weight above 0 stands.
   int32_t token = kNoToken;
+  double cumulative = before;
   const int64_t end = n - block < kBlock ? n : block + kBlock;
   for (int64_t j = block; j < end; j += kLanes) {
     const int64_t lanes = end - j < kLanes ? end - j : kLanes;
@@ -87,7 +95,8 @@ void sample_tokens(Pool& pool, const saccade_sample_tokens_args& args) {
   const uint64_t key = static_cast<uint64_t>(args.seed);
   const uint64_t offset = static_cast<uint64_t>(scalar(args.offset_scalar, args.offset));
   const bool greedy = args.temperature == 0.0f;
-  const float inverse = greedy ? 0.0f : 1.0f / args.temperature;
+  // Bounded, so that a subnormal temperature keeps the weight of the largest logit at e^0.
+  const float inverse = args.temperature > 0x1p-126f ? 1.0f / args.temperature : 0x1p126f;
   const int64_t step = (kLogits + args.vocabulary - 1) / args.vocabulary;
   with_float_type(args.logits_dtype, [&](auto element) {
     using T = decltype(element);
@@ -96,9 +105,14 @@ void sample_tokens(Pool& pool, const saccade_sample_tokens_args& args) {
       for (int64_t r = task * step; r < end; ++r) {
         const T* x = pointer<const T>(args.logits) + r * args.logits_stride;
         const int64_t own = stream ? stream[r] : r;
-        tokens[r] = greedy ? largest(x, args.vocabulary)
-                           : draw(x, args.vocabulary, inverse,
-                                  uniform(philox(key, offset, static_cast<uint64_t>(own))));
+        const float maximum = largest(x, args.vocabulary);
+        if (maximum != maximum)
+          tokens[r] = kNoToken;
+        else if (greedy)
+          tokens[r] = first(x, args.vocabulary, maximum);
+        else
+          tokens[r] = draw(x, args.vocabulary, maximum, inverse,
+                           uniform(philox(key, offset, static_cast<uint64_t>(own))));
       }
     });
   });

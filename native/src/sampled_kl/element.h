@@ -7,49 +7,63 @@ namespace saccade::SACCADE_ISA {
 
 constexpr float kMaxLogRatio = 20.0f;  // logarithms of ratios are clamped to +-this before exp
 
-SACCADE_INLINE vfloat clamp_log_ratio(vfloat x) { return at_most(at_least(x, -kMaxLogRatio), kMaxLogRatio); }
+// NaN stays.
+SACCADE_INLINE vfloat clamp_log_ratio(vfloat x) {
+  return select(x > kMaxLogRatio, splat(kMaxLogRatio), select(x < -kMaxLogRatio, splat(-kMaxLogRatio), x));
+}
 
 // Where clamp_log_ratio changed a number.
 SACCADE_INLINE vint beyond_log_ratio(vfloat x) { return (x > kMaxLogRatio) | (x < -kMaxLogRatio); }
 
-// An estimate and its derivative by the policy's log-probability.
+// An estimate, its derivative by the policy's log-probability, and their sum, which importance correction needs: for K3
+// it is -d exactly where the two cancel.
 struct KlElement {
   vfloat value;
   vfloat gradient;
+  vfloat sum;
 };
 
-// e^x - 1 - x for |x| <= 20.  Within |x| < 0.3 the series; its first omitted term is below 2^-29 of the sum.
-SACCADE_INLINE vfloat exp_minus_line(vfloat x) {
+// expm1 = e^x - 1 and rest = e^x - 1 - x for |x| <= 20, both to a few units in the last place.  Within |x| < 0.3 by the
+// series; its first omitted term is below 2^-29 of the sum.
+struct Exponential {
+  vfloat expm1;
+  vfloat rest;
+};
+
+SACCADE_INLINE Exponential exponential(vfloat x) {
   vfloat s = x * (1.0f / 40320.0f) + 1.0f / 5040.0f;
   s = s * x + 1.0f / 720.0f;
   s = s * x + 1.0f / 120.0f;
   s = s * x + 1.0f / 24.0f;
   s = s * x + 1.0f / 6.0f;
   s = s * x + 0.5f;
-  return select((x < 0.3f) & (x > -0.3f), x * x * s, exp(x) - 1.0f - x);
+  const vfloat series = x * x * s, far = exp(x) - 1.0f;
+  const vint near = (x < 0.3f) & (x > -0.3f);
+  return {select(near, x + series, far), select(near, series, far - x)};
 }
 
 // NaN in either log-probability gives a NaN value and a NaN gradient, whatever the estimator.
 SACCADE_INLINE KlElement sampled_kl_element(int32_t estimator, vfloat log_prob, vfloat ref_log_prob) {
   const vfloat difference = ref_log_prob - log_prob, d = clamp_log_ratio(difference);
   const auto unless_nan = [&](vfloat x) { return select(d != d, d, x); };
+  const auto element = [](vfloat value, vfloat gradient) { return KlElement{value, gradient, value + gradient}; };
   switch (estimator) {
     case SACCADE_KL_K1:
-      return {-d, unless_nan(splat(1.0f))};
-    case SACCADE_KL_ABS: {
-      const vfloat sign = select(d > 0.0f, splat(1.0f), select(d < 0.0f, splat(-1.0f), splat(0.0f)));
-      return {select(d < 0.0f, -d, d), unless_nan(-sign)};
-    }
+      return element(-d, unless_nan(splat(1.0f)));
+    case SACCADE_KL_ABS:
+      return element(select(d < 0.0f, -d, d),
+                     unless_nan(select(d > 0.0f, splat(-1.0f), select(d < 0.0f, splat(1.0f), splat(0.0f)))));
     case SACCADE_KL_K2:
-      return {0.5f * d * d, -d};
+      return element(0.5f * d * d, -d);
     case SACCADE_KL_K3: {
-      const vfloat value = exp_minus_line(d);
-      return {value, select(beyond_log_ratio(difference), splat(0.0f), -(value + d))};
+      const Exponential e = exponential(d);
+      const vint clamped = beyond_log_ratio(difference);
+      return {e.rest, select(clamped, splat(0.0f), -e.expm1), select(clamped, e.rest, -d)};
     }
     case SACCADE_KL_K1_ST:
-      return {-d, -d};
+      return element(-d, -d);
     default:  // SACCADE_KL_K3_ST
-      return {exp_minus_line(d), -d};
+      return element(exponential(d).rest, -d);
   }
 }
 

@@ -1,5 +1,5 @@
-// sampled_kl (docs/spec.md §3): estimators of KL(policy || reference) from the log-probabilities of sampled tokens, and
-// their gradient by the policy's log-probability.
+// sampled_kl (docs/spec.md §3): estimators of KL(policy || reference) from the log-probabilities of sampled tokens,
+// and their gradient by the policy's log-probability.
 //
 // CPU: elementwise, value and gradient in one pass; no temporary.  Bytes: 4*R for every input read and output written.
 #pragma once

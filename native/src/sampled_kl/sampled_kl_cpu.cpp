@@ -18,7 +18,7 @@ void sampled_kl(Pool& pool, const saccade_sampled_kl_args& args) {
       KlElement element = sampled_kl_element(args.estimator, l, load(ref_log_prob + r, lanes, 0.0f));
       if (old_log_prob) {
         const vfloat ratio = exp(clamp_log_ratio(l - load(old_log_prob + r, lanes, 0.0f)));
-        element.gradient = ratio * (element.value + element.gradient);
+        element.gradient = ratio * element.sum;
         element.value = ratio * element.value;
       }
       store(kl + r, lanes, element.value);

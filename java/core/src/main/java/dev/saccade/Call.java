@@ -13,16 +13,20 @@ import org.bytedeco.javacpp.LongPointer;
 import org.bytedeco.javacpp.Pointer;
 
 /**
- * One operation on its way into the library: the context's gate, the checks of its tensors, its args struct, and the one
- * place where a status becomes an exception. Tensors that were checked stay reachable until the call is closed.
+ * One operation on its way into the library: the context's gate, the checks of its tensors, its
+ * args struct, and the one place where a status becomes an exception. Tensors that were checked
+ * stay reachable until the call is closed.
  */
 final class Call implements AutoCloseable {
   private static final Set<DType> F32 = Set.of(DType.F32);
   private static final Set<DType> I32 = Set.of(DType.I32);
   private static final Set<DType> U8 = Set.of(DType.U8);
 
+  /** An args struct and its size, which JavaCPP would look up in a shared map at every call. */
+  private record Struct(Pointer pointer, long size) {}
+
   private final Context context;
-  private final Map<Class<?>, Pointer> structs = new HashMap<>();
+  private final Map<Class<?>, Struct> structs = new HashMap<>();
   private final List<Tensor> tensors = new ArrayList<>();
   private final long[] bytes = new long[1];
   private Storage workspace;
@@ -37,18 +41,25 @@ final class Call implements AutoCloseable {
     return this;
   }
 
-  /** The args struct of an operation: one block of native memory per context, cleared, its size filled in. */
+  /** The args struct of an operation: reused native memory, cleared, its size filled in. */
   <A extends Pointer> A args(Class<A> type, Supplier<A> create) {
-    A args = type.cast(structs.computeIfAbsent(type, unused -> create.get()));
-    Pointer.memset(args, 0, args.sizeof());
-    new LongPointer(args).put(0, args.sizeof()); // struct_size, the first field of all of them
-    return args;
+    Struct struct = structs.get(type);
+    if (struct == null) {
+      A created = create.get();
+      struct = new Struct(created, created.sizeof());
+      structs.put(type, struct);
+    }
+    Pointer.memset(struct.pointer(), 0, struct.size());
+    new LongPointer(struct.pointer()).put(0, struct.size()); // struct_size, first in all of them
+    return type.cast(struct.pointer());
   }
 
-  // ----------------------------------------------------------------------------------------- checks
+  // -----------------------------------------------------------------------------------------
+  // checks
 
   /**
-   * Checks that a tensor is there, open, of this context, of one of the types, and of the shape (-1: any size).
+   * Checks that a tensor is there, open, of this context, of one of the types, and of the shape
+   * (-1: any size).
    *
    * @return the tensor
    */
@@ -57,7 +68,8 @@ final class Call implements AutoCloseable {
       throw invalid(name, expectation(types, shape), "null");
     }
     if (tensor.context() != context) {
-      throw invalid(name, "a tensor of the context of the call", tensor.describe() + " of another context");
+      throw invalid(
+          name, "a tensor of the context of the call", tensor.describe() + " of another context");
     }
     if (!tensor.isOpen()) {
       throw new ClosedException(operation + ": " + name + ": " + tensor.describe() + " is closed");
@@ -115,7 +127,9 @@ final class Call implements AutoCloseable {
     return tensor == null ? 0 : u8(name, tensor, shape);
   }
 
-  /** Address of a tensor whose rows (and heads) may have strides; the last dimension never has gaps. */
+  /**
+   * Address of a tensor whose rows (and heads) may have strides; the last dimension never has gaps.
+   */
   long strided(String name, Tensor tensor, Set<DType> types, long... shape) {
     return check(name, tensor, types, shape).address();
   }
@@ -129,25 +143,15 @@ final class Call implements AutoCloseable {
     return String.join(" or ", types.stream().sorted().map(DType::toString).toList()) + dims;
   }
 
-  // ------------------------------------------------------------------------------------------- launch
+  // -------------------------------------------------------------------------------------------
+  // launch
 
   /** Turns a status into its exception. */
   void invoke(int status) {
     if (status == Saccade.SACCADE_OK) {
       return;
     }
-    String message = Saccade.saccade_error_message(context.handle()).getString();
-    throw switch (status) {
-      case Saccade.SACCADE_INVALID_ARGUMENT ->
-          new InvalidArgumentException(
-              operation,
-              Saccade.saccade_error_argument(context.handle()).getString(),
-              Saccade.saccade_error_expected(context.handle()).getString(),
-              Saccade.saccade_error_actual(context.handle()).getString());
-      case Saccade.SACCADE_UNSUPPORTED -> new UnsupportedException(message);
-      case Saccade.SACCADE_OUT_OF_MEMORY -> new OutOfMemoryException(message);
-      default -> new FatalException(message);
-    };
+    throw SaccadeException.of(status, Saccade.saccade_error_message(context.handle()).getString());
   }
 
   /** Where a workspace query writes its answer. */
@@ -156,8 +160,8 @@ final class Call implements AutoCloseable {
   }
 
   /**
-   * The context's workspace, grown to what the query just answered. Operations of a context run in the order of its
-   * stream, so they share one.
+   * A workspace of at least the bytes that the query just answered. Operations of a context run in
+   * the order of its stream, so they share one.
    *
    * @param status the query's status
    */
@@ -167,26 +171,36 @@ final class Call implements AutoCloseable {
       return 0;
     }
     if (workspace == null || workspace.bytes() < bytes[0]) {
-      if (workspace != null) {
-        workspace.close();
-      }
-      workspace = context.memory().allocate(bytes[0], "workspace of " + operation);
+      freeWorkspace();
+      workspace = context.memory().allocate(null, bytes[0], "workspace of " + operation);
     }
     return workspace.address();
   }
 
-  /** Leaves the gate; until here every checked tensor, and with it foreign memory, stayed reachable. */
+  /**
+   * Leaves the gate; until here every checked tensor, and with it foreign memory, stayed reachable.
+   */
   @Override
   public void close() {
     for (Tensor tensor : tensors) {
-      Reference.reachabilityFence(tensor.storage().keepAlive());
+      Reference.reachabilityFence(tensor.storage().owner());
     }
     tensors.clear();
     context.exit();
   }
 
+  /** Gives the workspace back; the next operation that needs one allocates it anew. */
+  void freeWorkspace() {
+    if (workspace != null) {
+      workspace.close();
+      workspace = null;
+    }
+  }
+
+  /** Frees all native memory. */
   void free() {
-    structs.values().forEach(Pointer::close);
+    freeWorkspace();
+    structs.values().forEach(struct -> struct.pointer().close());
     structs.clear();
   }
 }

@@ -4,9 +4,8 @@ import dev.saccade.binding.Saccade;
 import dev.saccade.binding.saccade_context;
 import dev.saccade.binding.saccade_context_args;
 import java.lang.System.Logger.Level;
-import java.util.Comparator;
+import java.util.ArrayList;
 import java.util.List;
-import java.util.Objects;
 import java.util.concurrent.atomic.AtomicReference;
 import org.bytedeco.javacpp.BytePointer;
 import org.bytedeco.javacpp.PointerPointer;
@@ -14,16 +13,16 @@ import org.bytedeco.javacpp.PointerPointer;
 /**
  * A device, its threads or stream, and the memory of its tensors. All operations take one.
  *
- * <p>A context serves one thread at a time: a call from a second thread while a first is inside one throws {@link
- * ConcurrentUseException}. Threads may take turns. Use a context per thread to compute in parallel; contexts share
- * nothing.
+ * <p>A context serves one thread at a time: a call from a second thread while a first is inside one
+ * throws {@link ConcurrentUseException}. Threads may take turns. Use a context per thread to
+ * compute in parallel; contexts share nothing.
  *
  * <p>Closing a context frees every tensor that was allocated from it.
  */
 public final class Context implements AutoCloseable {
   private static final System.Logger LOG = System.getLogger("dev.saccade");
 
-  /** With {@code -Ddev.saccade.debug=true} every allocation records its stack, for leak reports. */
+  /** With {@code -Ddev.saccade.debug=true} allocations record their place, for leak reports. */
   static final boolean DEBUG = Boolean.getBoolean("dev.saccade.debug");
 
   static {
@@ -39,11 +38,19 @@ public final class Context implements AutoCloseable {
   }
 
   private final Device device;
+
+  /** The gate: the thread that is inside a call. The fields below it are used by that thread. */
   private final AtomicReference<Thread> user = new AtomicReference<>();
+
   private int depth;
-  private saccade_context handle;
+
+  /** The call at each depth of nesting, made when first needed. */
+  private final List<Call> calls = new ArrayList<>();
+
   private final MemoryPool memory;
-  private final Call call;
+
+  /** Null when closed. Written inside the gate; volatile for the checks made outside it. */
+  private volatile saccade_context handle;
 
   private Context(Builder builder) {
     device = builder.device;
@@ -59,15 +66,11 @@ public final class Context implements AutoCloseable {
       args.stream(0);
       int status = Saccade.saccade_context_create(args, result, error, error.capacity());
       if (status != Saccade.SACCADE_OK) {
-        String message = error.getString();
-        throw status == Saccade.SACCADE_UNSUPPORTED
-            ? new UnsupportedException(message)
-            : new SaccadeException(message);
+        throw SaccadeException.of(status, error.limit(0).getString()); // limit 0: up to the zero
       }
       handle = result.get(saccade_context.class, 0);
     }
     memory = new MemoryPool(this, builder.cacheLimit);
-    call = new Call(this);
   }
 
   /** A CPU context with one thread per processor that this process may use. */
@@ -105,7 +108,7 @@ public final class Context implements AutoCloseable {
 
     /** The device; the CPU by default. */
     public Builder device(Device device) {
-      this.device = Objects.requireNonNull(device);
+      this.device = InvalidArgumentException.requirePresent("context", "device", device);
       return this;
     }
 
@@ -116,16 +119,21 @@ public final class Context implements AutoCloseable {
     }
 
     /**
-     * CPU instruction set: {@code avx512}, {@code avx2} or {@code baseline}; by default the best that the machine has.
-     * One that it lacks is an error.
+     * CPU instruction set: {@code avx512}, {@code avx2} or {@code baseline}; by default the best
+     * that the machine has. One that it lacks is an error.
      */
     public Builder instructionSet(String name) {
-      this.instructionSet = Objects.requireNonNull(name);
+      this.instructionSet =
+          InvalidArgumentException.requirePresent("context", "instruction_set", name);
       return this;
     }
 
-    /** Most bytes of freed memory that are kept for reuse; 1 GiB by default. */
+    /** Most bytes of freed memory that are kept for reuse, 0 or more; 1 GiB by default. */
     public Builder cacheLimit(long bytes) {
+      if (bytes < 0) {
+        throw new InvalidArgumentException(
+            "context", "cache_limit", "0 bytes or more", Long.toString(bytes));
+      }
       this.cacheLimit = bytes;
       return this;
     }
@@ -133,8 +141,10 @@ public final class Context implements AutoCloseable {
     /**
      * Creates the context.
      *
-     * @throws UnsupportedException if the build or the machine lacks the device or the instruction set
-     * @throws SaccadeException if an option is out of range
+     * @throws UnsupportedException if the build or the machine lacks the device or the instruction
+     *     set
+     * @throws InvalidArgumentException if an option is out of range or names nothing known
+     * @throws OutOfMemoryException if the system gives no more memory or threads
      */
     public Context build() {
       return new Context(this);
@@ -162,14 +172,16 @@ public final class Context implements AutoCloseable {
 
   /** A new scope: closing it frees the tensors that were allocated in it. */
   public Scope scope() {
-    return new Scope(this);
+    try (Call ignored = begin("scope")) {
+      return new Scope(this);
+    }
   }
 
   /**
    * Gives this context its provider of matrix products.
    *
-   * @param cblasSgemm address of a {@code cblas_sgemm} that may be called from several threads at once and starts none
-   *     of its own; 0 takes it away
+   * @param cblasSgemm address of a {@code cblas_sgemm} that may be called from several threads at
+   *     once and starts none of its own; 0 takes it away
    */
   public void setGemm(long cblasSgemm) {
     try (Call current = begin("context_set_gemm")) {
@@ -177,21 +189,25 @@ public final class Context implements AutoCloseable {
     }
   }
 
-  /** Bytes of the live tensors that this context allocated. */
+  /** Bytes of the live tensors that this context allocated. Any thread may ask at any time. */
   public long liveBytes() {
     return memory.liveBytes();
   }
 
-  /** Gives cached memory of freed tensors back to the system. */
+  /** Gives cached memory of freed tensors, and workspaces, back to the system. */
   public void trim() {
     try (Call ignored = begin("trim")) {
+      List.copyOf(calls).forEach(Call::freeWorkspace); // freeing nests, which may lengthen the list
       memory.trim();
     }
   }
 
   /**
-   * Frees every tensor of this context, then the context. With {@code -Ddev.saccade.debug=true} tensors that no scope
-   * had freed are logged with the place of their allocation. Closing twice is allowed.
+   * Frees every tensor of this context, then the context. With {@code -Ddev.saccade.debug=true}
+   * tensors that no scope had freed are logged with the place of their allocation. Closing twice is
+   * allowed.
+   *
+   * @throws ConcurrentUseException if another thread is inside a call: nothing is freed then
    */
   @Override
   public void close() {
@@ -201,12 +217,10 @@ public final class Context implements AutoCloseable {
         return;
       }
       if (DEBUG) {
-        for (String leak : leaks()) {
-          LOG.log(Level.WARNING, leak);
-        }
+        leaks().forEach(leak -> LOG.log(Level.WARNING, "not closed before its context: " + leak));
       }
-      call.free();
       memory.close();
+      calls.forEach(Call::free);
       Saccade.saccade_context_destroy(handle);
       handle = null;
     } finally {
@@ -215,14 +229,20 @@ public final class Context implements AutoCloseable {
   }
 
   /**
-   * What is allocated and not closed, largest first, one line each; with {@code -Ddev.saccade.debug=true} the line names
-   * the place of the allocation.
+   * The tensors that are allocated and not closed, largest first, one line each; with {@code
+   * -Ddev.saccade.debug=true} the line names the place of the allocation. Empty for a closed
+   * context.
    */
   public List<String> leaks() {
-    return memory.live().stream()
-        .sorted(Comparator.comparingLong(Storage::bytes).reversed())
-        .map(Storage::describe)
-        .toList();
+    enter("leaks");
+    try {
+      return memory.live().stream()
+          .filter(storage -> !storage.isWorkspace())
+          .map(Storage::describe)
+          .toList();
+    } finally {
+      exit();
+    }
   }
 
   boolean isOpen() {
@@ -237,17 +257,24 @@ public final class Context implements AutoCloseable {
     return memory;
   }
 
-  /** Enters the gate; the result is closed to leave it. Calls of one thread may nest. */
+  /**
+   * Enters the gate of an open context; closing the result leaves it. Calls of one thread may nest,
+   * each with structs and a workspace of its own.
+   */
   Call begin(String operation) {
     enter(operation);
     if (handle == null) {
       exit();
       throw new ClosedException(operation + ": the context is closed");
     }
-    return depth == 1 ? call.begin(operation) : new Call(this).begin(operation);
+    while (calls.size() < depth) {
+      calls.add(new Call(this));
+    }
+    return calls.get(depth - 1).begin(operation);
   }
 
-  private void enter(String operation) {
+  /** Enters the gate, open or closed; {@link #exit} leaves it. */
+  void enter(String operation) {
     Thread current = Thread.currentThread();
     Thread other = user.compareAndExchange(null, current);
     if (other != null && other != current) {
@@ -260,6 +287,7 @@ public final class Context implements AutoCloseable {
     depth++;
   }
 
+  /** Leaves the gate; other threads see all that was done inside. */
   void exit() {
     if (--depth == 0) {
       user.set(null);

@@ -2,6 +2,7 @@ package dev.saccade;
 
 import java.util.Collections;
 import java.util.EnumSet;
+import java.util.Locale;
 import java.util.Set;
 
 /** Element types of a {@link Tensor}. */
@@ -14,7 +15,9 @@ public enum DType {
   F16(2, "F16"),
   /** IEEE 754 binary64. */
   F64(8, "F64"),
+  /** Two's complement, 32 bits. */
   I32(4, "I32"),
+  /** Two's complement, 64 bits. */
   I64(8, "I64"),
   /** Unsigned bytes; masks and flags. */
   U8(1, "U8");
@@ -51,7 +54,7 @@ public enum DType {
     return Float.intBitsToFloat(bits << 16);
   }
 
-  /** bf16 bits, rounded to nearest, ties to even; NaN stays NaN. */
+  /** bf16 bits, rounded to nearest, ties to even; NaN stays NaN, made quiet. */
   public static short floatToBf16(float value) {
     int bits = Float.floatToRawIntBits(value);
     if (Float.isNaN(value)) {
@@ -64,33 +67,37 @@ public enum DType {
   public static float f16ToFloat(short bits) {
     int sign = (bits & 0x8000) << 16;
     int rest = bits & 0x7fff;
-    float magnitude =
-        rest >= 0x7c00
-            ? Float.intBitsToFloat(0x7f800000 | (rest & 0x3ff) << 13)
-            : Float.intBitsToFloat(rest << 13) * 0x1p112f;
-    return Float.intBitsToFloat(Float.floatToRawIntBits(magnitude) | sign);
+    int magnitude;
+    if (rest >= 0x7c00) { // infinity and NaN
+      magnitude = 0x7f800000 | (rest & 0x3ff) << 13;
+    } else if (rest >= 0x400) {
+      magnitude = (rest << 13) + 0x38000000;
+    } else { // subnormal: a multiple of 2^-24
+      magnitude = Float.floatToRawIntBits(rest * 0x1p-24f);
+    }
+    return Float.intBitsToFloat(sign | magnitude);
   }
 
-  /** binary16 bits, rounded to nearest, ties to even; NaN stays NaN. */
+  /** binary16 bits, rounded to nearest, ties to even; NaN stays NaN, made quiet. */
   public static short floatToF16(float value) {
     int bits = Float.floatToRawIntBits(value);
     int sign = bits >>> 16 & 0x8000;
-    bits &= 0x7fffffff;
-    int half;
-    if (bits > 0x7f800000) {
-      half = 0x7e00;
-    } else if (bits >= 0x477ff000) { // 65520 and more round to infinity
-      half = 0x7c00;
-    } else if (bits < 0x38800000) { // below 2^-14: adding 1/2 leaves the rounded subnormal low
-      half = Float.floatToRawIntBits(Float.intBitsToFloat(bits) + 0.5f) - 0x3f000000;
-    } else {
-      half = (bits - 0x38000000 + 0xfff + (bits >>> 13 & 1)) >>> 13;
+    int rest = bits & 0x7fffffff;
+    int magnitude;
+    if (rest > 0x7f800000) { // NaN
+      magnitude = 0x7e00 | rest >>> 13 & 0x3ff;
+    } else if (rest >= 0x477ff000) { // 65520 and more round to infinity
+      magnitude = 0x7c00;
+    } else if (rest >= 0x38800000) {
+      magnitude = (rest - 0x38000000 + 0xfff + (rest >>> 13 & 1)) >>> 13;
+    } else { // below 2^-14: a multiple of 2^-24, which adding 1/2 rounds to
+      magnitude = Float.floatToRawIntBits(Float.intBitsToFloat(rest) + 0.5f) - 0x3f000000;
     }
-    return (short) (sign | half);
+    return (short) (sign | magnitude);
   }
 
   @Override
   public String toString() {
-    return safetensors.toLowerCase(java.util.Locale.ROOT);
+    return safetensors.toLowerCase(Locale.ROOT);
   }
 }

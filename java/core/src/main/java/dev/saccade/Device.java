@@ -6,7 +6,7 @@ import dev.saccade.binding.Saccade;
  * Where tensors live and operations run.
  *
  * @param kind the backend
- * @param index which device of that kind; 0 for the CPU
+ * @param index which device of that kind, from 0; 0 for the CPU
  */
 public record Device(Kind kind, int index) {
   /** Backends. */
@@ -20,6 +20,7 @@ public record Device(Kind kind, int index) {
       this.code = code;
     }
 
+    /** {@code saccade_device} of the C ABI. */
     int code() {
       return code;
     }
@@ -27,6 +28,20 @@ public record Device(Kind kind, int index) {
 
   /** The host. */
   public static final Device CPU = new Device(Kind.CPU, 0);
+
+  /**
+   * @throws InvalidArgumentException if there can be no such device
+   */
+  public Device {
+    InvalidArgumentException.requirePresent("device", "kind", kind);
+    if (index < 0 || kind == Kind.CPU && index > 0) {
+      throw new InvalidArgumentException(
+          "device",
+          "index",
+          kind == Kind.CPU ? "0 for the CPU" : "0 or more",
+          Integer.toString(index));
+    }
+  }
 
   /** A GPU. */
   public static Device cuda(int index) {
@@ -39,16 +54,16 @@ public record Device(Kind kind, int index) {
    * @throws InvalidArgumentException on any other name
    */
   public static Device parse(String name) {
-    if (name.equals("cpu")) {
+    if ("cpu".equals(name)) {
       return CPU;
     }
-    if (name.equals("cuda")) {
+    if ("cuda".equals(name)) {
       return cuda(0);
     }
-    if (name.matches("cuda:[0-9]{1,4}")) {
-      return cuda(Integer.parseInt(name.substring(5)));
+    if (name != null && name.matches("cuda:[0-9]{1,4}")) {
+      return cuda(Integer.parseInt(name.substring("cuda:".length())));
     }
-    throw new InvalidArgumentException("device", "device", "cpu, cuda or cuda:N", name);
+    throw new InvalidArgumentException("device", "name", "cpu, cuda or cuda:N", name);
   }
 
   @Override

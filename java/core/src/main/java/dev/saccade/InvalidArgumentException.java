@@ -18,6 +18,14 @@ public final class InvalidArgumentException extends SaccadeException {
     this.actual = actual;
   }
 
+  /** The value, unless it is null. */
+  static <T> T requirePresent(String operation, String argument, T value) {
+    if (value == null) {
+      throw new InvalidArgumentException(operation, argument, "a value", "null");
+    }
+    return value;
+  }
+
   /** The operation that was called, by its name in the C ABI. */
   public String operation() {
     return operation;

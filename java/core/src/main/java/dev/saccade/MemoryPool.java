@@ -2,16 +2,19 @@ package dev.saccade;
 
 import dev.saccade.binding.Saccade;
 import java.util.ArrayDeque;
-import java.util.Collection;
+import java.util.Collections;
+import java.util.Comparator;
 import java.util.HashMap;
 import java.util.IdentityHashMap;
 import java.util.List;
 import java.util.Map;
-import java.util.Objects;
+import java.util.Set;
+import java.util.stream.Collectors;
 
 /**
- * Device memory of one context: freed blocks are kept by size and handed out again, since a training step asks for the
- * same sizes over and over and fresh pages cost more than the kernels that fill them.
+ * Device memory of one context: freed blocks are kept by size and handed out again, since a
+ * training step asks for the same sizes over and over and fresh pages cost more than the kernels
+ * that fill them.
  *
  * <p>Used inside the context's gate only.
  */
@@ -21,76 +24,91 @@ final class MemoryPool {
   private final Context context;
   private final long cacheLimit;
   private final Map<Long, ArrayDeque<Long>> cache = new HashMap<>();
-  private final Map<Storage, Boolean> live = new IdentityHashMap<>();
+  private final Set<Storage> live = Collections.newSetFromMap(new IdentityHashMap<>());
   private final long[] result = new long[1];
   private long cachedBytes;
-  private long liveBytes;
+
+  /** Of tensors, not of workspaces. Written inside the gate, read from anywhere. */
+  private volatile long liveBytes;
 
   MemoryPool(Context context, long cacheLimit) {
     this.context = context;
     this.cacheLimit = cacheLimit;
   }
 
-  /** Sizes are rounded up to one of four steps per power of two: at most a quarter is wasted. */
+  /** Sizes are rounded up to one of four steps per power of two: at most a quarter is added. */
   private static long sizeClass(long bytes) {
     if (bytes <= 256) {
       return 256;
+    }
+    if (bytes > Long.MAX_VALUE / 2) {
+      return bytes;
     }
     long step = Math.max(64, Long.highestOneBit(bytes - 1) >>> 2);
     return (bytes + step - 1) / step * step;
   }
 
-  Storage allocate(long bytes, String what) {
+  /**
+   * @param scope whose tensor this is; null for a workspace
+   * @param what named in leak and out-of-memory reports
+   */
+  Storage allocate(Scope scope, long bytes, String what) {
     try (Call call = context.begin("allocate")) {
-      long address = 0;
-      if (bytes > 0) {
-        ArrayDeque<Long> free = cache.get(sizeClass(bytes));
-        if (free != null && !free.isEmpty()) {
-          address = free.pop();
-          cachedBytes -= sizeClass(bytes);
-        } else {
-          address = allocateNative(call, sizeClass(bytes), what);
-        }
-      }
-      Storage storage = new Storage(context, address, bytes, true, null, what);
-      live.put(storage, true);
-      liveBytes += bytes;
+      long address = bytes == 0 ? 0 : take(call, bytes, what);
+      Storage storage = Storage.pooled(context, scope, address, bytes, what);
+      live.add(storage);
+      count(storage, bytes);
       return storage;
     }
   }
 
-  private long allocateNative(Call call, long bytes, String what) {
-    int status = Saccade.saccade_memory_allocate(context.handle(), bytes, result);
+  private long take(Call call, long bytes, String what) {
+    long size = sizeClass(bytes);
+    ArrayDeque<Long> blocks = cache.get(size);
+    if (blocks != null && !blocks.isEmpty()) {
+      cachedBytes -= size;
+      return blocks.pop();
+    }
+    int status = Saccade.saccade_memory_allocate(context.handle(), size, result);
     if (status == Saccade.SACCADE_OUT_OF_MEMORY) {
       trim();
-      status = Saccade.saccade_memory_allocate(context.handle(), bytes, result);
+      status = Saccade.saccade_memory_allocate(context.handle(), size, result);
     }
     if (status == Saccade.SACCADE_OUT_OF_MEMORY) {
-      List<String> largest = context.leaks().stream().limit(LISTED).toList();
-      throw new OutOfMemoryException(
-          what
-              + " needs "
-              + bytes
-              + " bytes on "
-              + context.device()
-              + "; live: "
-              + liveBytes
-              + " bytes"
-              + (largest.isEmpty() ? "" : "\n  " + String.join("\n  ", largest)));
+      throw outOfMemory(bytes, what);
     }
     call.invoke(status);
     return result[0];
   }
 
+  private OutOfMemoryException outOfMemory(long bytes, String what) {
+    String largest =
+        live().stream()
+            .limit(LISTED)
+            .map(storage -> "\n  " + storage.describe())
+            .collect(Collectors.joining());
+    return new OutOfMemoryException(
+        "allocate: "
+            + what
+            + " needs "
+            + bytes
+            + " bytes, more than "
+            + context.device()
+            + " has left; live tensors: "
+            + liveBytes
+            + " bytes"
+            + (largest.isEmpty() ? "" : ", the largest:" + largest));
+  }
+
   void free(Storage storage) {
     try (Call call = context.begin("free")) {
       live.remove(storage);
-      liveBytes -= storage.bytes();
+      count(storage, -storage.bytes());
       if (storage.address() == 0) {
         return;
       }
       long size = sizeClass(storage.bytes());
-      if (cachedBytes + size > cacheLimit) {
+      if (size > cacheLimit - cachedBytes) {
         call.invoke(Saccade.saccade_memory_free(context.handle(), storage.address()));
       } else {
         cache.computeIfAbsent(size, unused -> new ArrayDeque<>()).push(storage.address());
@@ -99,9 +117,16 @@ final class MemoryPool {
     }
   }
 
+  private void count(Storage storage, long bytes) {
+    if (!storage.isWorkspace()) {
+      liveBytes += bytes;
+    }
+  }
+
+  /** Gives cached blocks back to the system. */
   void trim() {
-    for (ArrayDeque<Long> free : cache.values()) {
-      for (long address : free) {
+    for (ArrayDeque<Long> blocks : cache.values()) {
+      for (long address : blocks) {
         Saccade.saccade_memory_free(context.handle(), address);
       }
     }
@@ -109,21 +134,23 @@ final class MemoryPool {
     cachedBytes = 0;
   }
 
+  /** Frees all, also what is in use. */
   void close() {
+    live().forEach(Storage::close);
     trim();
-    for (Storage storage : live.keySet()) {
-      storage.markClosed();
-      Saccade.saccade_memory_free(context.handle(), storage.address());
-    }
-    live.clear();
-    liveBytes = 0;
   }
 
-  Collection<Storage> live() {
-    return List.copyOf(Objects.requireNonNull(live).keySet());
+  /** What is allocated and not closed, largest first. */
+  List<Storage> live() {
+    return live.stream().sorted(Comparator.comparingLong(Storage::bytes).reversed()).toList();
   }
 
   long liveBytes() {
     return liveBytes;
+  }
+
+  /** Bytes of freed blocks that are kept. */
+  long cachedBytes() {
+    return cachedBytes;
   }
 }

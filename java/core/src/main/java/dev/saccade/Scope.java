@@ -1,15 +1,19 @@
 package dev.saccade;
 
-import java.util.ArrayList;
+import java.util.LinkedHashSet;
 import java.util.List;
+import java.util.Set;
 
 /**
- * Owns the tensors that are created in it: closing it frees them all, in the order of the context's stream. Made for
- * try-with-resources; closing twice is allowed. A scope may outlive others and scopes may overlap; they do not nest.
+ * Owns the tensors that are created in it: closing it frees them all, in the order of the context's
+ * stream. Made for try-with-resources; closing twice is allowed, also after the context was closed.
+ * A scope may outlive others and scopes may overlap; they do not nest.
+ *
+ * <p>A scope is used by one thread at a time, as its context is.
  */
 public final class Scope implements AutoCloseable {
   private final Context context;
-  private final List<Storage> owned = new ArrayList<>();
+  private final Set<Storage> owned = new LinkedHashSet<>();
   private boolean open = true;
 
   Scope(Context context) {
@@ -21,40 +25,52 @@ public final class Scope implements AutoCloseable {
     return context;
   }
 
+  /** Memory of the context's pool. */
   Storage allocate(long bytes, String what) {
-    requireOpen();
-    Storage storage = context.memory().allocate(bytes, what);
-    owned.add(storage);
-    return storage;
+    try (Call ignored = begin("allocate")) {
+      Storage storage = context.memory().allocate(this, bytes, what);
+      owned.add(storage);
+      return storage;
+    }
   }
 
-  Storage adopt(Storage foreign) {
-    requireOpen();
-    owned.add(foreign);
-    return foreign;
+  /** Foreign memory, whose {@code owner} stays reachable until the storage closes. */
+  Storage adopt(long address, long bytes, Object owner, String what) {
+    try (Call ignored = begin("wrap")) {
+      Storage storage = Storage.foreign(this, address, bytes, owner, what);
+      owned.add(storage);
+      return storage;
+    }
   }
 
-  private void requireOpen() {
+  /** A storage closed before its scope. */
+  void forget(Storage storage) {
+    owned.remove(storage);
+  }
+
+  private Call begin(String operation) {
+    Call call = context.begin(operation);
     if (!open) {
-      throw new ClosedException("the scope is closed: its tensors are freed and it takes no new ones");
+      call.close();
+      throw new ClosedException(operation + ": the scope is closed and takes no new tensors");
     }
-    if (!context.isOpen()) {
-      throw new ClosedException("the context of this scope is closed");
-    }
+    return call;
   }
 
+  /**
+   * Frees the tensors of this scope.
+   *
+   * @throws ConcurrentUseException if another thread is inside a call: nothing is freed then
+   */
   @Override
   public void close() {
-    if (!open) {
-      return;
+    context.enter("close");
+    try {
+      open = false;
+      List.copyOf(owned).forEach(Storage::close);
+    } finally {
+      context.exit();
     }
-    if (context.isOpen()) {
-      try (Call ignored = context.begin("close")) {
-        owned.forEach(Storage::close);
-      }
-    }
-    owned.clear();
-    open = false;
   }
 
   @Override

@@ -2,7 +2,10 @@ package dev.saccade;
 
 import org.bytedeco.javacpp.Pointer;
 
-/** A range of memory that tensors view: allocated from a context's pool, or foreign and kept alive. */
+/**
+ * A range of memory that tensors view: allocated from a context's pool, or foreign and kept alive.
+ * State changes inside the context's gate only.
+ */
 final class Storage {
   /** A JavaCPP pointer to an address, owning nothing. */
   static final class Address extends Pointer {
@@ -13,26 +16,53 @@ final class Storage {
     }
   }
 
+  private static final StackWalker STACK = StackWalker.getInstance();
+
   private final Context context;
   private final long address;
   private final long bytes;
-  private final boolean owned;
+  private final boolean foreign;
+  private final String what;
+
+  /** Where the library was entered to allocate this; null unless debugging. */
+  private final StackTraceElement site;
+
+  /** The scope that closes this; null for workspaces, which the context closes. */
+  private final Scope scope;
 
   /** What keeps foreign memory from being collected. */
-  private final Object keepAlive;
+  private Object owner;
 
-  private final String what;
-  private final Throwable site;
   private boolean open = true;
 
-  Storage(Context context, long address, long bytes, boolean owned, Object keepAlive, String what) {
+  private Storage(
+      Context context,
+      Scope scope,
+      long address,
+      long bytes,
+      boolean foreign,
+      Object owner,
+      String what) {
     this.context = context;
+    this.scope = scope;
     this.address = address;
     this.bytes = bytes;
-    this.owned = owned;
-    this.keepAlive = keepAlive;
+    this.foreign = foreign;
+    this.owner = owner;
     this.what = what;
-    this.site = Context.DEBUG ? new Throwable() : null;
+    this.site = Context.DEBUG && !foreign ? callSite() : null;
+  }
+
+  /** Memory of the context's pool. */
+  static Storage pooled(Context context, Scope scope, long address, long bytes, String what) {
+    return new Storage(context, scope, address, bytes, false, null, what);
+  }
+
+  /**
+   * Memory of someone else; {@code owner}, which may be null, stays reachable until this closes.
+   */
+  static Storage foreign(Scope scope, long address, long bytes, Object owner, String what) {
+    return new Storage(scope.context(), scope, address, bytes, true, owner, what);
   }
 
   Context context() {
@@ -47,49 +77,58 @@ final class Storage {
     return bytes;
   }
 
-  Object keepAlive() {
-    return keepAlive;
+  Object owner() {
+    return owner;
   }
 
   boolean isOpen() {
     return open && context.isOpen();
   }
 
-  /** Frees owned memory; forgets foreign memory. Idempotent. */
+  /** Whether this is memory that a context uses for itself. */
+  boolean isWorkspace() {
+    return scope == null;
+  }
+
+  /** Frees pooled memory, forgets foreign memory. Idempotent, also after the context was closed. */
   void close() {
-    if (open) {
+    context.enter("close");
+    try {
+      if (!open) {
+        return;
+      }
       open = false;
-      if (owned && context.isOpen()) {
+      owner = null;
+      if (scope != null) {
+        scope.forget(this);
+      }
+      if (!foreign && context.isOpen()) {
         context.memory().free(this);
       }
+    } finally {
+      context.exit();
     }
   }
 
-  /** The context frees all it allocated: nothing more to do here. */
-  void markClosed() {
-    open = false;
-  }
-
+  /** What it is, how large and, when debugging, where it was allocated. */
   String describe() {
-    StringBuilder line = new StringBuilder(what).append(", ").append(bytes).append(" bytes");
-    if (site != null) {
-      line.append(", allocated at ");
-      StackWalkerSite.firstOutside(site, line);
-    }
-    return line.toString();
+    return what + ", " + bytes + " bytes" + (site == null ? "" : ", allocated at " + site);
   }
 
-  /** Finds the caller's frame in a recorded stack. */
-  private static final class StackWalkerSite {
-    static void firstOutside(Throwable site, StringBuilder line) {
-      for (StackTraceElement frame : site.getStackTrace()) {
-        String name = frame.getClassName();
-        if (!name.startsWith("dev.saccade.") || name.indexOf('.', "dev.saccade.".length()) > 0 || name.endsWith("Test")) {
-          line.append(frame);
-          return;
-        }
-      }
-      line.append("an unknown place");
-    }
+  /** The innermost frame outside this package. */
+  private static StackTraceElement callSite() {
+    return STACK.walk(
+        frames ->
+            frames
+                .filter(frame -> !isLibrary(frame.getClassName()))
+                .findFirst()
+                .map(StackWalker.StackFrame::toStackTraceElement)
+                .orElse(null));
+  }
+
+  private static boolean isLibrary(String className) {
+    return className
+        .substring(0, className.lastIndexOf('.') + 1)
+        .equals(Storage.class.getPackageName() + ".");
   }
 }

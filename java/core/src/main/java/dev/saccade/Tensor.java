@@ -1,9 +1,12 @@
 package dev.saccade;
 
+import static dev.saccade.InvalidArgumentException.requirePresent;
+
 import dev.saccade.binding.Saccade;
+import java.lang.reflect.Array;
 import java.nio.ByteBuffer;
 import java.util.Arrays;
-import java.util.Objects;
+import java.util.Set;
 import org.bytedeco.javacpp.BytePointer;
 import org.bytedeco.javacpp.DoublePointer;
 import org.bytedeco.javacpp.FloatPointer;
@@ -13,15 +16,22 @@ import org.bytedeco.javacpp.Pointer;
 import org.bytedeco.javacpp.ShortPointer;
 
 /**
- * A view of device memory: element type, shape and strides, row-major, the last dimension contiguous.
+ * A view of device memory: element type, shape and strides, row-major, the last dimension
+ * contiguous.
  *
- * <p>Memory comes from a {@link Scope}, which owns it, or is foreign ({@code wrap}): then it is used in place, without a
- * copy, and the object that it came from is kept reachable as long as the tensor is. Views ({@link #rows}, {@link
- * #columns}, {@link #reshape}) share the memory of the tensor that they were made from, and close with it.
+ * <p>Memory comes from a {@link Scope}, which owns it, or is foreign ({@code wrap}): then it is
+ * used in place, without a copy, and the object that it came from is kept reachable until the
+ * tensor or its scope is closed. Views ({@link #rows}, {@link #columns}, {@link #reshape}) share
+ * the memory of the tensor that they were made from, and close with it.
  *
  * <p>A tensor is used by one thread at a time, as its context is.
  */
 public final class Tensor {
+  private static final String FLOATING = "f32, bf16, f16 or f64";
+
+  /** The longest array that every JVM makes. */
+  private static final int MAX_ARRAY = Integer.MAX_VALUE - 8;
+
   private final Storage storage;
   private final long offset;
   private final DType dtype;
@@ -38,10 +48,13 @@ public final class Tensor {
 
   // ------------------------------------------------------------------------------------ creation
 
-  /** An uninitialised tensor. Every operation overwrites its outputs, so outputs need nothing else. */
+  /**
+   * An uninitialised tensor. Every operation overwrites its outputs, so outputs need nothing else.
+   */
   public static Tensor empty(Scope scope, DType dtype, long... shape) {
-    long[] own = shape.clone();
-    long bytes = byteSize(dtype, own);
+    requirePresent("tensor", "scope", scope);
+    long[] own = copyOf("tensor", shape);
+    long bytes = byteSize("tensor", dtype, own);
     return new Tensor(scope.allocate(bytes, describe(dtype, own)), 0, dtype, own, dense(own));
   }
 
@@ -52,90 +65,112 @@ public final class Tensor {
 
   /** A copy of {@code values} as f32. Without a shape: one dimension. */
   public static Tensor of(Scope scope, float[] values, long... shape) {
-    return empty(scope, DType.F32, shapeOf(values.length, shape)).copyFrom(values);
+    return of(scope, DType.F32, values, shape);
   }
 
   /** A copy of {@code values}, rounded to {@code dtype} (f32, bf16, f16 or f64). */
   public static Tensor of(Scope scope, DType dtype, float[] values, long... shape) {
-    return empty(scope, dtype, shapeOf(values.length, shape)).copyFrom(values);
+    if (!isFloating(requirePresent("tensor", "dtype", dtype))) {
+      throw new InvalidArgumentException("tensor", "dtype", FLOATING, dtype.toString());
+    }
+    return empty(scope, dtype, shapeOf(values, shape)).copyFrom(values);
   }
 
   /** A copy of {@code values} as f64. */
   public static Tensor of(Scope scope, double[] values, long... shape) {
-    return empty(scope, DType.F64, shapeOf(values.length, shape)).copyFrom(values);
+    return empty(scope, DType.F64, shapeOf(values, shape)).copyFrom(values);
   }
 
   /** A copy of {@code values} as i32. */
   public static Tensor of(Scope scope, int[] values, long... shape) {
-    return empty(scope, DType.I32, shapeOf(values.length, shape)).copyFrom(values);
+    return empty(scope, DType.I32, shapeOf(values, shape)).copyFrom(values);
   }
 
-  /** A copy of {@code values} as i64. */
+  /** A copy of {@code values} as i64. Without dimensions in {@code shape}: one dimension. */
   public static Tensor of(Scope scope, long[] values, long[] shape) {
-    return empty(scope, DType.I64, shapeOf(values.length, shape)).copyFrom(values);
+    return empty(scope, DType.I64, shapeOf(values, shape)).copyFrom(values);
   }
 
   /** A copy of {@code values} as u8. */
   public static Tensor of(Scope scope, byte[] values, long... shape) {
-    return empty(scope, DType.U8, shapeOf(values.length, shape)).copyFrom(values);
+    return empty(scope, DType.U8, shapeOf(values, shape)).copyFrom(values);
   }
 
   /**
    * A dense tensor over foreign memory of the context's device.
    *
    * @param address aligned to an element; 0 only where the shape holds no element
-   * @param owner what keeps the memory alive; held as long as the tensor is reachable; may be null
+   * @param owner what keeps the memory alive; kept reachable until the tensor or its scope is
+   *     closed; may be null
    */
   public static Tensor wrap(Scope scope, long address, Object owner, DType dtype, long... shape) {
-    long[] own = shape.clone();
-    long bytes = byteSize(dtype, own);
-    String what = describe(dtype, own);
-    if (address == 0 && bytes > 0) {
-      throw new InvalidArgumentException("wrap", "address", "an address", "0 for " + what);
-    }
-    if (address % dtype.bytes() != 0) {
-      throw new InvalidArgumentException(
-          "wrap", "address", "alignment to " + dtype.bytes() + " bytes", "0x" + Long.toHexString(address));
-    }
-    Storage storage = new Storage(scope.context(), address, bytes, false, owner, what);
-    return new Tensor(scope.adopt(storage), 0, dtype, own, dense(own));
+    return wrap(scope, "address", address, Long.MAX_VALUE, owner, dtype, shape);
   }
 
-  /** A dense tensor over the memory at a JavaCPP pointer's position, which the tensor keeps reachable. */
+  /**
+   * A dense tensor over the memory at a JavaCPP pointer's position, which the tensor keeps
+   * reachable until it closes; the pointer may not be deallocated before. A pointer whose limit is
+   * 0 does not know its size: then nothing checks that the tensor fits.
+   */
   public static Tensor wrap(Scope scope, Pointer pointer, DType dtype, long... shape) {
-    Objects.requireNonNull(pointer, "pointer");
-    int element = pointer.sizeof();
-    long have = (pointer.limit() - pointer.position()) * element;
-    requireRoom("pointer", pointer.limit() > 0, have, dtype, shape);
-    return wrap(scope, pointer.address() + pointer.position() * element, pointer, dtype, shape);
+    requirePresent("wrap", "pointer", pointer);
+    if (pointer.isNull()) {
+      return wrap(scope, "pointer", 0, Long.MAX_VALUE, pointer, dtype, shape);
+    }
+    long element = pointer.sizeof();
+    long room =
+        pointer.limit() == 0 ? Long.MAX_VALUE : (pointer.limit() - pointer.position()) * element;
+    long address = pointer.address() + pointer.position() * element;
+    return wrap(scope, "pointer", address, room, pointer, dtype, shape);
   }
 
-  /** A dense tensor over a direct buffer from its position on, which the tensor keeps reachable. */
+  /**
+   * A dense tensor over a direct buffer from its position to its limit, which the tensor keeps
+   * reachable until it closes. Elements have the byte order of the machine, whatever that of the
+   * buffer.
+   */
   public static Tensor wrap(Scope scope, ByteBuffer buffer, DType dtype, long... shape) {
-    Objects.requireNonNull(buffer, "buffer");
+    requirePresent("wrap", "buffer", buffer);
     if (!buffer.isDirect()) {
       throw new InvalidArgumentException("wrap", "buffer", "a direct buffer", "a heap buffer");
     }
     if (buffer.isReadOnly()) {
-      throw new InvalidArgumentException("wrap", "buffer", "a writable buffer", "a read-only buffer");
+      throw new InvalidArgumentException("wrap", "buffer", "a writable buffer", "a read-only one");
     }
-    requireRoom("buffer", true, buffer.remaining(), dtype, shape);
     long address;
-    try (BytePointer whole = new BytePointer(buffer)) {
-      address = whole.address() + whole.position();
+    try (BytePointer pointer = new BytePointer(buffer)) {
+      address = pointer.address() + pointer.position();
     }
-    return wrap(scope, address, buffer, dtype, shape);
+    return wrap(scope, "buffer", address, buffer.remaining(), buffer, dtype, shape);
   }
 
-  private static void requireRoom(String argument, boolean known, long have, DType dtype, long[] shape) {
-    long need = byteSize(dtype, shape);
-    if (known && have < need) {
+  private static Tensor wrap(
+      Scope scope,
+      String argument,
+      long address,
+      long room,
+      Object owner,
+      DType dtype,
+      long[] shape) {
+    requirePresent("wrap", "scope", scope);
+    long[] own = copyOf("wrap", shape);
+    long bytes = byteSize("wrap", dtype, own);
+    String what = describe(dtype, own);
+    if (address == 0 && bytes > 0) {
+      throw new InvalidArgumentException("wrap", argument, "an address for " + what, "null");
+    }
+    if (bytes > room) {
+      throw new InvalidArgumentException(
+          "wrap", argument, bytes + " bytes for " + what, room + " bytes from its position");
+    }
+    if (address % dtype.bytes() != 0) {
       throw new InvalidArgumentException(
           "wrap",
           argument,
-          need + " bytes for " + describe(dtype, shape),
-          have + " bytes from its position");
+          "alignment to " + dtype.bytes() + " bytes for " + what,
+          "0x" + Long.toHexString(address));
     }
+    return new Tensor(scope.adopt(address, bytes, owner, what), 0, dtype, own, dense(own));
   }
 
   // ---------------------------------------------------------------------------------- description
@@ -162,11 +197,7 @@ public final class Tensor {
 
   /** Number of elements. */
   public long size() {
-    long n = 1;
-    for (long d : shape) {
-      n *= d;
-    }
-    return n;
+    return product(shape, 0, shape.length);
   }
 
   /** Elements from one index of dimension {@code i} to the next. */
@@ -176,7 +207,7 @@ public final class Tensor {
 
   /** Whether the elements follow each other without gaps. */
   public boolean isDense() {
-    return Arrays.equals(strides, dense(shape)) || size() == 0;
+    return size() == 0 || contiguousFrom() == 0;
   }
 
   /** The context whose device holds the memory. */
@@ -203,13 +234,12 @@ public final class Tensor {
     return storage;
   }
 
-  private void requireOpen() {
-    if (!storage.isOpen()) {
-      throw new ClosedException(describe() + " is closed");
-    }
-  }
-
-  /** Frees the memory before its scope does; closes all views of it. Idempotent. */
+  /**
+   * Frees the memory, or forgets it if it is foreign, before the scope does; closes all views of
+   * it. Idempotent.
+   *
+   * @throws ConcurrentUseException if another thread is inside a call: nothing is freed then
+   */
   public void close() {
     storage.close();
   }
@@ -235,29 +265,35 @@ public final class Tensor {
 
   private static void requireRange(String operation, long from, long to, long size) {
     if (from < 0 || to < from || to > size) {
-      throw new InvalidArgumentException(operation, "range", "within [0, " + size + "]", "[" + from + ", " + to + ")");
+      throw new InvalidArgumentException(
+          operation, "range", "within [0, " + size + ")", "[" + from + ", " + to + ")");
     }
   }
 
   /**
-   * The same elements in another shape. A dense tensor takes any shape of the same size; a matrix with a row stride
-   * may split its columns: [n, a*b] to [n, a, b].
+   * The same elements in another shape. A dense tensor takes any shape of the same size; a matrix
+   * with a row stride may split its columns: [n, a*b] to [n, a, b].
    */
   public Tensor reshape(long... newShape) {
-    long[] s = newShape.clone();
-    if (byteSize(dtype, s) / dtype.bytes() != size()) {
-      throw new InvalidArgumentException("reshape", "shape", "the size of " + describe(), Arrays.toString(s));
+    long[] s = copyOf("reshape", newShape);
+    if (byteSize("reshape", dtype, s) / dtype.bytes() != size()) {
+      throw new InvalidArgumentException(
+          "reshape", "shape", "the size of " + describe(), Arrays.toString(s));
     }
-    if (isDense()) {
-      return new Tensor(storage, offset, dtype, s, dense(s));
-    }
-    if (rank() == 2 && s.length >= 2 && s[0] == shape[0]) {
-      long[] st = dense(s);
+    long[] st = dense(s);
+    if (!isDense()) {
+      if (rank() != 2 || s.length < 2 || s[0] != shape[0]) {
+        throw new InvalidArgumentException(
+            "reshape",
+            "shape",
+            rank() == 2
+                ? "[" + shape[0] + ", ...], since " + describe() + " has gaps between its rows"
+                : "a dense tensor, or a matrix whose columns split",
+            Arrays.toString(s));
+      }
       st[0] = strides[0];
-      return new Tensor(storage, offset, dtype, s, st);
     }
-    throw new InvalidArgumentException(
-        "reshape", "shape", "[" + shape[0] + ", ...]: only columns of a strided matrix split", Arrays.toString(s));
+    return new Tensor(storage, offset, dtype, s, st);
   }
 
   // ----------------------------------------------------------------------------------------- data
@@ -265,112 +301,88 @@ public final class Tensor {
   /** Sets every element to 0. */
   public Tensor zero() {
     try (Call call = begin("zero")) {
-      forRuns(
-          (element, index, count) ->
-              call.invoke(
-                  Saccade.saccade_memory_zero(context().handle(), at(element), count * dtype.bytes())));
+      int inner = contiguousFrom();
+      long bytes = product(shape, inner, rank()) * dtype.bytes();
+      for (long run = 0; run < runs(inner); run++) {
+        call.invoke(Saccade.saccade_memory_zero(context().handle(), runAddress(inner, run), bytes));
+      }
     }
     return this;
   }
 
   /** Copies {@code values}, rounded to this tensor's type: f32, bf16, f16 or f64. */
   public Tensor copyFrom(float[] values) {
-    requireLength("values", values.length);
-    try (Call call = begin("copy_from")) {
-      forRuns(
-          (element, index, count) -> {
-            int n = Math.toIntExact(count);
-            switch (dtype) {
-              case F32 -> new FloatPointer(view(element, count)).put(values, index, n);
-              case F64 -> {
-                double[] run = new double[n];
-                for (int i = 0; i < n; i++) {
-                  run[i] = values[index + i];
-                }
-                new DoublePointer(view(element, count)).put(run);
+    requireFloating("copy_from");
+    requireLength(values);
+    return transfer(
+        "copy_from",
+        (memory, index, n) -> {
+          switch (dtype) {
+            case F32 -> new FloatPointer(memory).put(values, index, n);
+            case F64 -> {
+              double[] run = new double[n];
+              for (int i = 0; i < n; i++) {
+                run[i] = values[index + i];
               }
-              case BF16, F16 -> {
-                short[] run = new short[n];
-                for (int i = 0; i < n; i++) {
-                  float x = values[index + i];
-                  run[i] = dtype == DType.BF16 ? DType.floatToBf16(x) : DType.floatToF16(x);
-                }
-                new ShortPointer(view(element, count)).put(run);
-              }
-              default -> throw wrongType("a floating-point tensor");
+              new DoublePointer(memory).put(run);
             }
-          });
-    }
-    return this;
+            default -> {
+              short[] run = new short[n];
+              for (int i = 0; i < n; i++) {
+                float x = values[index + i];
+                run[i] = dtype == DType.BF16 ? DType.floatToBf16(x) : DType.floatToF16(x);
+              }
+              new ShortPointer(memory).put(run);
+            }
+          }
+        });
   }
 
   /** Copies {@code values}; an f64 tensor. */
   public Tensor copyFrom(double[] values) {
-    requireLength("values", values.length);
-    requireType(DType.F64);
-    try (Call call = begin("copy_from")) {
-      forRuns(
-          (element, index, count) ->
-              new DoublePointer(view(element, count)).put(values, index, (int) count));
-    }
-    return this;
+    requireType("copy_from", DType.F64);
+    requireLength(values);
+    return transfer(
+        "copy_from", (memory, index, n) -> new DoublePointer(memory).put(values, index, n));
   }
 
   /** Copies {@code values}; an i32 tensor. */
   public Tensor copyFrom(int[] values) {
-    requireLength("values", values.length);
-    requireType(DType.I32);
-    try (Call call = begin("copy_from")) {
-      forRuns(
-          (element, index, count) ->
-              new IntPointer(view(element, count)).put(values, index, (int) count));
-    }
-    return this;
+    requireType("copy_from", DType.I32);
+    requireLength(values);
+    return transfer(
+        "copy_from", (memory, index, n) -> new IntPointer(memory).put(values, index, n));
   }
 
   /** Copies {@code values}; an i64 tensor. */
   public Tensor copyFrom(long[] values) {
-    requireLength("values", values.length);
-    requireType(DType.I64);
-    try (Call call = begin("copy_from")) {
-      forRuns(
-          (element, index, count) ->
-              new LongPointer(view(element, count)).put(values, index, (int) count));
-    }
-    return this;
+    requireType("copy_from", DType.I64);
+    requireLength(values);
+    return transfer(
+        "copy_from", (memory, index, n) -> new LongPointer(memory).put(values, index, n));
   }
 
   /** Copies {@code values}; a u8 tensor. */
   public Tensor copyFrom(byte[] values) {
-    requireLength("values", values.length);
-    requireType(DType.U8);
-    try (Call call = begin("copy_from")) {
-      forRuns(
-          (element, index, count) ->
-              new BytePointer(view(element, count)).put(values, index, (int) count));
-    }
-    return this;
+    requireType("copy_from", DType.U8);
+    requireLength(values);
+    return transfer(
+        "copy_from", (memory, index, n) -> new BytePointer(memory).put(values, index, n));
   }
 
-  /** Copies a tensor of the same type and shape, of the same context. */
+  /**
+   * Copies a tensor of the same type and shape, of the same context. Where one of them has gaps
+   * their memory may not overlap.
+   */
   public Tensor copyFrom(Tensor source) {
     try (Call call = begin("copy_from")) {
-      call.check("source", source, java.util.Set.of(dtype), shape);
-      if (isDense() && source.isDense()) {
+      call.check("source", source, Set.of(dtype), shape);
+      int inner = Math.max(contiguousFrom(), source.contiguousFrom());
+      long bytes = product(shape, inner, rank()) * dtype.bytes();
+      for (long run = 0; run < runs(inner); run++) {
         call.invoke(
             Saccade.saccade_memory_copy(
-                context().handle(), address(), source.address(), size() * dtype.bytes()));
-      } else {
-        long[] from = source.runStarts();
-        int[] run = {0};
-        forSlices(
-            (element, index, count) ->
-                call.invoke(
-                    Saccade.saccade_memory_copy(
-                        context().handle(),
-                        at(element),
-                        source.at(from[run[0]++]),
-                        count * dtype.bytes())));
+                context().handle(), runAddress(inner, run), source.runAddress(inner, run), bytes));
       }
     }
     return this;
@@ -378,44 +390,39 @@ public final class Tensor {
 
   /** The elements as f32, converted from f32, bf16, f16 or f64. */
   public float[] toFloats() {
-    float[] values = new float[length()];
-    try (Call call = begin("to_floats")) {
-      forRuns(
-          (element, index, count) -> {
-            int n = (int) count;
-            switch (dtype) {
-              case F32 -> new FloatPointer(view(element, count)).get(values, index, n);
-              case F64 -> {
-                double[] run = new double[n];
-                new DoublePointer(view(element, count)).get(run);
-                for (int i = 0; i < n; i++) {
-                  values[index + i] = (float) run[i];
-                }
+    requireFloating("to_floats");
+    float[] values = new float[length("to_floats")];
+    transfer(
+        "to_floats",
+        (memory, index, n) -> {
+          switch (dtype) {
+            case F32 -> new FloatPointer(memory).get(values, index, n);
+            case F64 -> {
+              double[] run = new double[n];
+              new DoublePointer(memory).get(run);
+              for (int i = 0; i < n; i++) {
+                values[index + i] = (float) run[i];
               }
-              case BF16, F16 -> {
-                short[] run = new short[n];
-                new ShortPointer(view(element, count)).get(run);
-                for (int i = 0; i < n; i++) {
-                  values[index + i] =
-                      dtype == DType.BF16 ? DType.bf16ToFloat(run[i]) : DType.f16ToFloat(run[i]);
-                }
-              }
-              default -> throw wrongType("a floating-point tensor");
             }
-          });
-    }
+            default -> {
+              short[] run = new short[n];
+              new ShortPointer(memory).get(run);
+              for (int i = 0; i < n; i++) {
+                values[index + i] =
+                    dtype == DType.BF16 ? DType.bf16ToFloat(run[i]) : DType.f16ToFloat(run[i]);
+              }
+            }
+          }
+        });
     return values;
   }
 
   /** The elements as f64, converted from f32, bf16, f16 or f64. */
   public double[] toDoubles() {
-    double[] values = new double[length()];
+    requireFloating("to_doubles");
+    double[] values = new double[length("to_doubles")];
     if (dtype == DType.F64) {
-      try (Call call = begin("to_doubles")) {
-        forRuns(
-            (element, index, count) ->
-                new DoublePointer(view(element, count)).get(values, index, (int) count));
-      }
+      transfer("to_doubles", (memory, index, n) -> new DoublePointer(memory).get(values, index, n));
     } else {
       float[] floats = toFloats();
       for (int i = 0; i < values.length; i++) {
@@ -427,37 +434,25 @@ public final class Tensor {
 
   /** The elements of an i32 tensor. */
   public int[] toInts() {
-    requireType(DType.I32);
-    int[] values = new int[length()];
-    try (Call call = begin("to_ints")) {
-      forRuns(
-          (element, index, count) ->
-              new IntPointer(view(element, count)).get(values, index, (int) count));
-    }
+    requireType("to_ints", DType.I32);
+    int[] values = new int[length("to_ints")];
+    transfer("to_ints", (memory, index, n) -> new IntPointer(memory).get(values, index, n));
     return values;
   }
 
   /** The elements of an i64 tensor. */
   public long[] toLongs() {
-    requireType(DType.I64);
-    long[] values = new long[length()];
-    try (Call call = begin("to_longs")) {
-      forRuns(
-          (element, index, count) ->
-              new LongPointer(view(element, count)).get(values, index, (int) count));
-    }
+    requireType("to_longs", DType.I64);
+    long[] values = new long[length("to_longs")];
+    transfer("to_longs", (memory, index, n) -> new LongPointer(memory).get(values, index, n));
     return values;
   }
 
   /** The elements of a u8 tensor. */
   public byte[] toBytes() {
-    requireType(DType.U8);
-    byte[] values = new byte[length()];
-    try (Call call = begin("to_bytes")) {
-      forRuns(
-          (element, index, count) ->
-              new BytePointer(view(element, count)).get(values, index, (int) count));
-    }
+    requireType("to_bytes", DType.U8);
+    byte[] values = new byte[length("to_bytes")];
+    transfer("to_bytes", (memory, index, n) -> new BytePointer(memory).get(values, index, n));
     return values;
   }
 
@@ -471,46 +466,48 @@ public final class Tensor {
 
   // ------------------------------------------------------------------------------------ internals
 
-  private interface Run {
-    /** {@code count} elements from {@code element} of the storage, {@code index} in row-major order. */
-    void accept(long element, int index, long count);
-  }
-
-  /** Calls {@code run} for every contiguous run of elements, in row-major order. */
-  private void forRuns(Run run) {
-    if (size() == 0) {
-      return;
-    }
-    if (isDense()) {
-      run.accept(offset, 0, size());
-    } else {
-      forSlices(run);
-    }
-  }
-
-  private void forSlices(Run run) {
-    long width = shape[rank() - 1];
-    int index = 0;
-    for (long start : runStarts()) {
-      run.accept(start, index, width);
-      index += (int) width;
-    }
-  }
-
-  /** First element of every slice along the last dimension. */
-  private long[] runStarts() {
-    long[] starts = {offset};
-    for (int d = 0; d < rank() - 1; d++) {
-      long[] next = new long[Math.toIntExact(starts.length * shape[d])];
-      int n = 0;
-      for (long start : starts) {
-        for (long i = 0; i < shape[d]; i++) {
-          next[n++] = start + i * strides[d];
-        }
+  /** The first of the dimensions, counted from the last one down, that hold no gaps. */
+  private int contiguousFrom() {
+    long expected = 1;
+    for (int d = rank() - 1; d >= 0; d--) {
+      if (shape[d] != 1 && strides[d] != expected) {
+        return d + 1;
       }
-      starts = next;
+      expected *= shape[d];
     }
-    return starts;
+    return 0;
+  }
+
+  /** Runs of elements without gaps, when dimensions {@code inner} and on hold none. */
+  private long runs(int inner) {
+    return size() == 0 ? 0 : product(shape, 0, inner);
+  }
+
+  private long runAddress(int inner, long run) {
+    long element = offset;
+    for (int d = inner - 1; d >= 0; d--) {
+      element += run % shape[d] * strides[d];
+      run /= shape[d];
+    }
+    return storage.address() + element * dtype.bytes();
+  }
+
+  private interface Transfer {
+    /** Moves {@code count} elements between memory and an array, there from {@code index} on. */
+    void run(Pointer memory, int index, int count);
+  }
+
+  /** Moves all elements, in row-major order. */
+  private Tensor transfer(String operation, Transfer transfer) {
+    try (Call call = begin(operation)) {
+      int inner = contiguousFrom();
+      int count = (int) product(shape, inner, rank());
+      for (long run = 0; run < runs(inner); run++) {
+        Pointer memory = new Storage.Address(runAddress(inner, run), (long) count * dtype.bytes());
+        transfer.run(memory, (int) run * count, count);
+      }
+    }
+    return this;
   }
 
   private Call begin(String operation) {
@@ -525,75 +522,106 @@ public final class Tensor {
     }
   }
 
-  private long at(long element) {
-    return storage.address() + element * dtype.bytes();
+  private void requireOpen() {
+    if (!storage.isOpen()) {
+      throw new ClosedException(describe() + " is closed");
+    }
   }
 
-  private Pointer view(long element, long count) {
-    return new Storage.Address(at(element), count * dtype.bytes());
-  }
-
-  private int length() {
+  private int length(String operation) {
     long n = size();
-    if (n > Integer.MAX_VALUE - 8) {
-      throw new InvalidArgumentException("copy", "tensor", "fewer than 2^31 elements for an array", describe());
+    if (n > MAX_ARRAY) {
+      throw new InvalidArgumentException(
+          operation, "tensor", "at most " + MAX_ARRAY + " elements for an array", describe());
     }
     return (int) n;
   }
 
-  private void requireLength(String argument, int length) {
+  private void requireLength(Object values) {
+    int length = Array.getLength(requirePresent("copy_from", "values", values));
     if (length != size()) {
-      throw new InvalidArgumentException("copy_from", argument, size() + " elements", length + " elements");
+      throw new InvalidArgumentException(
+          "copy_from", "values", size() + " elements for " + describe(), length + " elements");
     }
   }
 
-  private void requireType(DType expected) {
+  private void requireType(String operation, DType expected) {
     if (dtype != expected) {
-      throw wrongType("a tensor of " + expected);
+      throw new InvalidArgumentException(operation, "tensor", expected.toString(), describe());
     }
   }
 
-  private InvalidArgumentException wrongType(String expected) {
-    return new InvalidArgumentException("copy", "tensor", expected, describe());
+  private void requireFloating(String operation) {
+    if (!isFloating(dtype)) {
+      throw new InvalidArgumentException(operation, "tensor", FLOATING, describe());
+    }
   }
 
-  private static long[] shapeOf(int length, long[] shape) {
-    return shape.length == 0 ? new long[] {length} : shape;
+  private static boolean isFloating(DType dtype) {
+    return dtype == DType.F64 || DType.FLOAT.contains(dtype);
+  }
+
+  /** The shape for an array: as given, or one dimension. */
+  private static long[] shapeOf(Object values, long[] shape) {
+    int length = Array.getLength(requirePresent("tensor", "values", values));
+    if (copyOf("tensor", shape).length == 0) {
+      return new long[] {length};
+    }
+    long size = byteSize("tensor", DType.U8, shape);
+    if (length != size) {
+      throw new InvalidArgumentException(
+          "tensor",
+          "values",
+          size + " elements for " + Arrays.toString(shape),
+          length + " elements");
+    }
+    return shape;
+  }
+
+  private static long[] copyOf(String operation, long[] shape) {
+    return requirePresent(operation, "shape", shape).clone();
+  }
+
+  private static long product(long[] shape, int from, int to) {
+    long product = 1;
+    for (int d = from; d < to; d++) {
+      product *= shape[d];
+    }
+    return product;
   }
 
   private static long[] dense(long[] shape) {
     long[] strides = new long[shape.length];
     long stride = 1;
-    for (int i = shape.length - 1; i >= 0; i--) {
-      strides[i] = stride;
-      stride *= shape[i];
+    for (int d = shape.length - 1; d >= 0; d--) {
+      strides[d] = stride;
+      stride *= shape[d];
     }
     return strides;
   }
 
-  private static long byteSize(DType dtype, long[] shape) {
-    if (shape.length == 0) {
-      throw new InvalidArgumentException("tensor", "shape", "at least one dimension", "[]");
-    }
+  private static long byteSize(String operation, DType dtype, long[] shape) {
+    requirePresent(operation, "dtype", dtype);
     long bytes = dtype.bytes();
+    boolean empty = false;
+    boolean fits = true;
     for (long d : shape) {
       if (d < 0) {
-        throw new InvalidArgumentException("tensor", "shape", "dimensions of 0 or more", Arrays.toString(shape));
+        throw new InvalidArgumentException(
+            operation, "shape", "dimensions of 0 or more", Arrays.toString(shape));
       }
+      empty |= d == 0;
+      fits &= d == 0 || bytes <= Long.MAX_VALUE / d;
+      bytes *= d;
     }
-    for (long d : shape) {
-      if (d == 0) {
-        return 0;
-      }
+    if (shape.length == 0) {
+      throw new InvalidArgumentException(operation, "shape", "at least one dimension", "[]");
     }
-    try {
-      for (long d : shape) {
-        bytes = Math.multiplyExact(bytes, d);
-      }
-    } catch (ArithmeticException e) {
-      throw new InvalidArgumentException("tensor", "shape", "fewer than 2^63 bytes", Arrays.toString(shape));
+    if (!empty && !fits) {
+      throw new InvalidArgumentException(
+          operation, "shape", "fewer than 2^63 bytes", describe(dtype, shape));
     }
-    return bytes;
+    return empty ? 0 : bytes;
   }
 
   static String describe(DType dtype, long[] shape) {

@@ -1,6 +1,8 @@
 package dev.saccade;
 
-/** The build, the device or the context cannot do what was asked, though the arguments are right. */
+/**
+ * The build, the device or the context cannot do what was asked, though the arguments are right.
+ */
 public final class UnsupportedException extends SaccadeException {
   private static final long serialVersionUID = 1L;
 

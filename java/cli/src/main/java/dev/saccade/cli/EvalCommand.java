@@ -1,0 +1,70 @@
+package dev.saccade.cli;
+
+import dev.saccade.train.task.TaskMixture;
+import java.io.PrintWriter;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.concurrent.Callable;
+import picocli.CommandLine.Command;
+import picocli.CommandLine.Mixin;
+import picocli.CommandLine.Model.CommandSpec;
+import picocli.CommandLine.Option;
+import picocli.CommandLine.ParameterException;
+import picocli.CommandLine.Parameters;
+import picocli.CommandLine.Spec;
+
+/** {@code saccade eval}: accuracy and format rate of a policy on held-out scenes. */
+@Command(
+    name = "eval",
+    description =
+        "Asks a trained policy about held-out scenes, greedily, and shows its accuracy and format"
+            + " rate with 95 %% intervals.",
+    sortOptions = false,
+    parameterListHeading = "%nParameters:%n",
+    optionListHeading = "%nOptions:%n",
+    footerHeading = "%nExamples:%n",
+    footer = {
+      "  saccade eval runs/my-run",
+      "  saccade eval runs/my-run --task read",
+      "  saccade eval policy.safetensors --task count+read --scenes 500"
+    })
+final class EvalCommand implements Callable<Integer> {
+  @Spec private CommandSpec spec;
+
+  @Parameters(
+      paramLabel = "RUN|CHECKPOINT",
+      description = "A run folder, of which the last checkpoint is taken, or a checkpoint file.")
+  private Path policy;
+
+  @Option(
+      names = "--task",
+      paramLabel = "TASK",
+      converter = TaskConverter.class,
+      description = "count, read or count+read (default: the task of the run).")
+  private TaskMixture task;
+
+  @Option(
+      names = "--scenes",
+      paramLabel = "N",
+      description = "How many held-out scenes (default: all).")
+  private Integer scenes;
+
+  @Mixin private ContextOptions context;
+
+  @Override
+  public Integer call() throws Exception {
+    if (scenes != null && scenes < 1) {
+      throw new ParameterException(
+          spec.commandLine(), "--scenes: expected 1 or more, got " + scenes);
+    }
+    if (!Files.exists(policy)) {
+      throw new CliException(policy + ": no such run folder or checkpoint");
+    }
+    return evaluate(new EvalRequest(policy, task, scenes, context), spec.commandLine().getOut());
+  }
+
+  /** Evaluates and prints; the exit status. */
+  private static int evaluate(EvalRequest request, PrintWriter out) throws Exception {
+    throw new CliException("this build has no trainer");
+  }
+}

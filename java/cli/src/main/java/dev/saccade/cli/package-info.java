@@ -1,0 +1,2 @@
+/** The command line: {@code saccade train | eval | op | info}. */
+package dev.saccade.cli;

@@ -1,0 +1,39 @@
+package dev.saccade.cli;
+
+import static org.assertj.core.api.Assertions.assertThat;
+
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.ObjectMapper;
+import java.io.IOException;
+import org.junit.jupiter.api.Test;
+
+class InfoCommandTest {
+  @Test
+  void twoColumnsOfFacts() {
+    Cli run = Cli.run("info", "--threads", 2);
+
+    assertThat(run.status()).isZero();
+    assertThat(run.err()).isEmpty();
+    assertThat(run.out().lines()).allMatch(line -> line.matches("\\S.{15}  \\S.*"));
+    assertThat(run.out())
+        .containsPattern("Version +\\d")
+        .containsPattern("Native library +saccade ")
+        .containsPattern("CUDA +(not )?in this build")
+        .containsPattern("Instruction set +(avx512|avx2|baseline)")
+        .containsPattern("Threads +2")
+        .containsPattern("Devices +cpu")
+        .containsPattern("Java +\\d+");
+  }
+
+  @Test
+  void oneJsonObject() throws IOException {
+    Cli run = Cli.run("info", "--json", "--threads", 1, "--instruction-set", "baseline");
+
+    JsonNode facts = new ObjectMapper().readTree(run.out());
+    assertThat(facts.get("threads").intValue()).isEqualTo(1);
+    assertThat(facts.get("instruction_set").textValue()).isEqualTo("baseline");
+    assertThat(facts.get("cuda").isBoolean()).isTrue();
+    assertThat(facts.get("devices").get(0).textValue()).isEqualTo("cpu");
+    assertThat(facts.get("native_library").textValue()).startsWith("saccade ");
+  }
+}

@@ -1,0 +1,34 @@
+package dev.saccade;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.fail;
+
+/** Comparison of f32 results with double-precision references. */
+final class Near {
+  private Near() {}
+
+  /** |got - want| ≤ relative·|want| + absolute for every element; NaN only where NaN is wanted. */
+  static void assertNear(
+      String what, float[] got, double[] want, double relative, double absolute) {
+    assertThat(got).as(what).hasSize(want.length);
+    for (int i = 0; i < got.length; i++) {
+      double error = Math.abs(got[i] - want[i]);
+      boolean fits =
+          Double.isNaN(want[i])
+              ? Float.isNaN(got[i])
+              : error <= relative * Math.abs(want[i]) + absolute;
+      if (!fits) {
+        fail("%s[%d]: got %s, want %s", what, i, got[i], want[i]);
+      }
+    }
+  }
+
+  /** The largest magnitude: what gradients are measured against. */
+  static double largest(double[] values) {
+    double largest = 0;
+    for (double value : values) {
+      largest = Math.max(largest, Math.abs(value));
+    }
+    return largest;
+  }
+}

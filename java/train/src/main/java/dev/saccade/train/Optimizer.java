@@ -1,0 +1,98 @@
+package dev.saccade.train;
+
+import dev.saccade.AdamW;
+import dev.saccade.Context;
+import dev.saccade.DType;
+import dev.saccade.GradNorm;
+import dev.saccade.Scope;
+import dev.saccade.Tensor;
+import dev.saccade.train.model.Parameter;
+import dev.saccade.train.model.PolicyModel;
+import java.util.ArrayList;
+import java.util.List;
+
+/** AdamW with gradient clipping over the parameters of a model; its moments live as long as it is open. */
+final class Optimizer implements AutoCloseable {
+  private static final float BETA1 = 0.9f;
+  private static final float BETA2 = 0.95f;
+  private static final float EPS = 1e-8f;
+
+  private final Context context;
+  private final Scope scope;
+  private final TrainConfig.Optimizer config;
+  private final List<Parameter> parameters;
+  private final List<AdamW.Parameter> state = new ArrayList<>();
+  private final List<Tensor> gradients = new ArrayList<>();
+  private final Tensor norm;
+  private final Tensor clip;
+  private final Tensor skipped;
+  private long steps;
+
+  Optimizer(PolicyModel model, TrainConfig.Optimizer config) {
+    this.context = model.context();
+    this.scope = context.scope();
+    this.config = config;
+    this.parameters = model.parameters();
+    for (Parameter parameter : parameters) {
+      state.add(
+          AdamW.Parameter.of(
+              scope,
+              parameter.value(),
+              parameter.gradient(),
+              parameter.decay() ? (float) config.weightDecay() : 0));
+      gradients.add(parameter.gradient());
+    }
+    norm = Tensor.zeros(scope, DType.F32, 1);
+    clip = Tensor.zeros(scope, DType.F32, 1);
+    skipped = Tensor.zeros(scope, DType.I32, 1);
+  }
+
+  /**
+   * One step with the gradients as they are, which become 0. A gradient that is not finite skips the step.
+   *
+   * @return the norm of the gradients before clipping
+   */
+  double step(double learningRate) {
+    GradNorm.forward(
+        context,
+        gradients,
+        new GradNorm.Options((float) config.maxGradNorm()),
+        new GradNorm.Outputs(norm, clip));
+    AdamW.step(
+        context,
+        state,
+        new AdamW.Options((float) learningRate, BETA1, BETA2, EPS, 1),
+        ++steps,
+        new AdamW.Scalars(null, clip, null, skipped));
+    for (Tensor gradient : gradients) {
+      gradient.zero();
+    }
+    return norm.item();
+  }
+
+  /** Optimizer steps taken. */
+  long steps() {
+    return steps;
+  }
+
+  /** Steps that were skipped because of gradients that were not finite. */
+  int skipped() {
+    return skipped.toInts()[0];
+  }
+
+  /** Takes up a stored count of steps; the moments are loaded through {@link #moments}. */
+  void resume(long steps, int skipped) {
+    this.steps = steps;
+    this.skipped.copyFrom(new int[] {skipped});
+  }
+
+  /** First and second moment of parameter i. */
+  Tensor[] moments(int i) {
+    return new Tensor[] {state.get(i).m(), state.get(i).v()};
+  }
+
+  @Override
+  public void close() {
+    scope.close();
+  }
+}

@@ -1,0 +1,291 @@
+package dev.saccade.train;
+
+import dev.saccade.AttentionDivergence;
+import dev.saccade.AttentionPolicy;
+import dev.saccade.Context;
+import dev.saccade.DType;
+import dev.saccade.GroupAdvantage;
+import dev.saccade.PolicyLoss;
+import dev.saccade.Scope;
+import dev.saccade.Tensor;
+import dev.saccade.TokenLogProbs;
+import dev.saccade.train.model.Batch;
+import dev.saccade.train.model.PolicyModel;
+import dev.saccade.train.model.PolicyModel.Activations;
+import dev.saccade.train.model.PolicyModel.AttentionGradient;
+import dev.saccade.train.model.Prompt;
+import dev.saccade.train.task.Example;
+import dev.saccade.train.task.Reward;
+import dev.saccade.train.task.Score;
+import dev.saccade.train.task.Vocabulary;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+
+/**
+ * One rollout batch of GRPO or RAL: sample groups of responses, score them, then several optimizer steps on
+ *
+ * <pre>L = L_GRPO + λ · mean over response tokens of A · JSD½(p_old ‖ p)</pre>
+ *
+ * with p the attention policy of one layer, mean over its heads, over previous positions. The divergence has no gradient
+ * at p = p_old, so the first minibatch of a fresh reference gets nothing from it.
+ */
+final class PolicyGradientStep {
+  private static final GroupAdvantage.Options ADVANTAGE = GroupAdvantage.Options.DEFAULT;
+  private static final AttentionDivergence.Options DIVERGENCE = AttentionDivergence.Options.DEFAULT;
+
+  private final TrainConfig.Rl config;
+  private final double lambda;
+  private final int layer;
+  private final PolicyModel policy;
+  private final PolicyModel old;
+  private final PolicyModel reference;
+  private final Reward reward;
+  private final int responseLength;
+
+  /**
+   * @param policy the model that learns
+   * @param old whose attention the policy's is compared with
+   * @param reference of the KL term
+   */
+  PolicyGradientStep(
+      TrainConfig config, PolicyModel policy, PolicyModel old, PolicyModel reference) {
+    this.config = config.rl();
+    this.lambda = config.algorithm() == Algorithm.RAL ? this.config.lambda() : 0;
+    this.layer =
+        this.config.attentionLayer() < 0 ? policy.layers() - 1 : this.config.attentionLayer();
+    this.policy = policy;
+    this.old = old;
+    this.reference = reference;
+    this.reward = new Reward(config.thinking());
+    this.responseLength = config.responseLength();
+  }
+
+  /** A minibatch with what was computed for it before the first optimizer step. */
+  private record Minibatch(
+      Batch batch,
+      Tensor targets,
+      Tensor offsets,
+      Tensor advantage,
+      Tensor oldLogProb,
+      Tensor refLogProb,
+      AttentionDivergence.Reference.Map oldAttention,
+      Tensor attentionWeight) {}
+
+  /** Sums over minibatches of what is reported as means. */
+  private static final class Totals {
+    private final Map<String, Double> sums = new LinkedHashMap<>();
+    private int count;
+
+    void add(String name, double value) {
+      sums.merge(name, value, Double::sum);
+    }
+
+    void into(Map<String, Object> metrics) {
+      sums.forEach((name, sum) -> metrics.put(name, sum / count));
+    }
+  }
+
+  /**
+   * @param examples the questions
+   * @param rollout counts rollout batches; with the seed it fixes the samples
+   * @param takeStep takes an optimizer step with the gradients as they are; the norm of the gradients
+   */
+  Map<String, Object> run(
+      List<Example> examples, long seed, long rollout, java.util.function.DoubleSupplier takeStep) {
+    List<Prompt> prompts = examples.stream().map(Evaluator::prompt).toList();
+    int group = config.group();
+    int[][] responses =
+        policy.sample(
+            prompts,
+            group,
+            new PolicyModel.Sampling(
+                (float) config.temperature(),
+                responseLength,
+                Vocabulary.END_ANSWER,
+                seed,
+                rollout));
+    Map<String, Object> metrics = new LinkedHashMap<>();
+    float[] rewards = score(examples, responses, metrics);
+    if (rollout % config.referenceInterval() == 0) {
+      old.copyFrom(policy);
+    }
+    Context context = policy.context();
+    try (Scope scope = context.scope()) {
+      int[] groups = new int[prompts.size() + 1];
+      Arrays.setAll(groups, g -> g * group);
+      GroupAdvantage.Outputs advantage =
+          GroupAdvantage.forward(
+              scope, Tensor.of(scope, rewards), Tensor.of(scope, groups), null, ADVANTAGE);
+      int degenerate = 0;
+      for (byte b : advantage.degenerate().toBytes()) {
+        degenerate += b;
+      }
+      metrics.put("degenerate", (double) degenerate / prompts.size());
+      List<Minibatch> minibatches =
+          prepare(scope, prompts, responses, advantage.advantage().toFloats());
+      Totals totals = new Totals();
+      long rows = 0;
+      for (int epoch = 0; epoch < config.epochs(); epoch++) {
+        for (Minibatch minibatch : minibatches) {
+          gradient(minibatch, totals);
+          totals.add("grad_norm", takeStep.getAsDouble());
+          totals.count++;
+          rows += minibatch.batch.rows();
+        }
+      }
+      totals.into(metrics);
+      metrics.put("tokens", rows);
+    }
+    return metrics;
+  }
+
+  private float[] score(List<Example> examples, int[][] responses, Map<String, Object> metrics) {
+    float[] rewards = new float[responses.length];
+    double total = 0;
+    double accuracy = 0;
+    double format = 0;
+    long length = 0;
+    for (int i = 0; i < responses.length; i++) {
+      Score score = reward.score(responses[i], examples.get(i / config.group()).truth());
+      rewards[i] = (float) score.total();
+      total += score.total();
+      accuracy += score.accuracy();
+      format += score.format();
+      length += responses[i].length;
+    }
+    metrics.put("reward", total / responses.length);
+    metrics.put("accuracy", accuracy / responses.length);
+    metrics.put("format", format / responses.length);
+    metrics.put("response_length", (double) length / responses.length);
+    return rewards;
+  }
+
+  /** Cuts the rollout batch into minibatches of whole groups and computes what the old policies say to them. */
+  private List<Minibatch> prepare(
+      Scope scope, List<Prompt> prompts, int[][] responses, float[] advantage) {
+    int group = config.group();
+    int size = prompts.size() / config.minibatches();
+    boolean stale = config.referenceInterval() > 1;
+    List<Minibatch> minibatches = new ArrayList<>();
+    for (int first = 0; first < prompts.size(); first += size) {
+      int[] promptOf = new int[size * group];
+      Arrays.setAll(promptOf, s -> s / group);
+      int[][] own = Arrays.copyOfRange(responses, first * group, (first + size) * group);
+      Batch batch = Batch.of(prompts.subList(first, first + size), promptOf, own);
+      float[] perRow =
+          batch.perResponseRow(Arrays.copyOfRange(advantage, first * group, (first + size) * group));
+      float[] weight = new float[perRow.length];
+      for (int r = 0; r < weight.length; r++) {
+        weight[r] = (float) (lambda * perRow[r] / perRow.length);
+      }
+      Tensor targets = Tensor.of(scope, batch.targets());
+      Looked looked = look(scope, policy, batch, targets, lambda != 0 && !stale);
+      Tensor map = lambda != 0 && stale ? look(scope, old, batch, targets, true).map : looked.map;
+      minibatches.add(
+          new Minibatch(
+              batch,
+              targets,
+              Tensor.of(scope, batch.responseOffsets()),
+              Tensor.of(scope, perRow),
+              looked.logProb,
+              config.klCoef() == 0 ? null : look(scope, reference, batch, targets, false).logProb,
+              map == null ? null : new AttentionDivergence.Reference.Map(map),
+              Tensor.of(scope, weight)));
+    }
+    return minibatches;
+  }
+
+  /** Log-probabilities and attention of a model that does not learn from them. */
+  private record Looked(Tensor logProb, Tensor map) {}
+
+  private Looked look(
+      Scope scope, PolicyModel model, Batch batch, Tensor targets, boolean attention) {
+    Context context = model.context();
+    Tensor logProb = Tensor.empty(scope, DType.F32, targets.size());
+    Tensor map =
+        attention ? Tensor.empty(scope, DType.F32, targets.size(), batch.longest()) : null;
+    try (Scope inner = context.scope()) {
+      Activations pass = model.forward(inner, batch, attention ? new int[] {layer} : new int[0]);
+      TokenLogProbs.forward(
+          context,
+          pass.logits(),
+          targets,
+          tokenOptions(),
+          new TokenLogProbs.Outputs(logProb, null, null));
+      if (attention) {
+        AttentionPolicy.forward(
+            context,
+            pass.attention(layer),
+            DIVERGENCE.policy(),
+            new AttentionPolicy.Outputs(null, null, null, map));
+      }
+    }
+    return new Looked(logProb, map);
+  }
+
+  private TokenLogProbs.Options tokenOptions() {
+    return TokenLogProbs.Options.DEFAULT.withTemperature((float) config.temperature());
+  }
+
+  /** Adds the gradient of a minibatch. */
+  private void gradient(Minibatch minibatch, Totals totals) {
+    Context context = policy.context();
+    boolean attention = minibatch.oldAttention != null;
+    try (Scope scope = context.scope()) {
+      Activations pass =
+          policy.forward(scope, minibatch.batch, attention ? new int[] {layer} : new int[0]);
+      TokenLogProbs.Outputs tokens =
+          TokenLogProbs.forward(scope, pass.logits(), minibatch.targets, tokenOptions());
+      PolicyLoss.Outputs loss =
+          PolicyLoss.forward(
+              scope,
+              PolicyLoss.Inputs.of(
+                      tokens.logProb(), minibatch.oldLogProb, minibatch.advantage, minibatch.offsets)
+                  .withRefLogProb(minibatch.refLogProb),
+              PolicyLoss.Options.DEFAULT
+                  .withClipLow((float) config.clipLow())
+                  .withClipHigh((float) config.clipHigh())
+                  .withKlCoef((float) config.klCoef()));
+      double total = loss.loss().item();
+      List<AttentionGradient> gradients = List.of();
+      if (attention) {
+        AttentionDivergence.Outputs looked =
+            AttentionDivergence.forwardBackward(
+                scope,
+                pass.attention(layer),
+                minibatch.oldAttention,
+                AttentionDivergence.Weights.of(minibatch.attentionWeight),
+                DIVERGENCE);
+        total += looked.loss().item();
+        gradients = List.of(new AttentionGradient(layer, looked.dq(), looked.dk()));
+        totals.add("attention_divergence", mean(looked.divergence()));
+        totals.add("attention_entropy", mean(looked.entropy()));
+      }
+      Tensor dLogits = Tensor.empty(scope, DType.F32, pass.logits().shape());
+      TokenLogProbs.backward(
+          context, pass.logits(), minibatch.targets, tokenOptions(), loss.dLogProb(), null, dLogits);
+      policy.backward(pass, dLogits, gradients);
+      PolicyLoss.Metrics metrics = PolicyLoss.Metrics.of(loss.metrics());
+      totals.add("loss", total);
+      totals.add("entropy", mean(tokens.entropy()));
+      if (config.klCoef() != 0) {
+        totals.add("kl", metrics.kl());
+      }
+      totals.add("ratio", metrics.ratio());
+      totals.add("clipped_low", metrics.clippedLow());
+      totals.add("clipped_high", metrics.clippedHigh());
+    }
+  }
+
+  private static double mean(Tensor values) {
+    double sum = 0;
+    float[] all = values.toFloats();
+    for (float x : all) {
+      sum += x;
+    }
+    return sum / all.length;
+  }
+}

@@ -1,0 +1,144 @@
+package dev.saccade.train;
+
+import com.fasterxml.jackson.core.JsonProcessingException;
+import com.fasterxml.jackson.databind.ObjectMapper;
+import java.io.IOException;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.FileAlreadyExistsException;
+import java.nio.file.Files;
+import java.nio.file.NoSuchFileException;
+import java.nio.file.Path;
+import java.nio.file.StandardOpenOption;
+import java.util.List;
+import java.util.Map;
+
+/**
+ * The files of a run:
+ *
+ * <pre>
+ * config.json                       the configuration
+ * metrics.jsonl                     a line for every step and every evaluation
+ * checkpoints/latest.safetensors    everything that --resume needs
+ * checkpoints/sft.safetensors       the policy after the warm-up
+ * checkpoints/final.safetensors     the policy at the end
+ * report.html                       curves and pictures; opens offline
+ * </pre>
+ */
+public final class RunFolder {
+  private static final ObjectMapper JSON = new ObjectMapper();
+
+  private final Path root;
+  private long lines;
+
+  private RunFolder(Path root) {
+    this.root = root;
+  }
+
+  /**
+   * Makes the folder of a new run.
+   *
+   * @throws FileAlreadyExistsException if there is a run in it
+   */
+  public static RunFolder create(Path root, TrainConfig config) throws IOException {
+    RunFolder run = new RunFolder(root);
+    if (Files.exists(run.config())) {
+      throw new FileAlreadyExistsException(
+          root.toString(), null, "holds a run already; resume it or choose another folder");
+    }
+    Files.createDirectories(run.checkpoints());
+    Files.writeString(run.config(), config.toJson() + "\n");
+    Files.writeString(run.metrics(), "");
+    return run;
+  }
+
+  /**
+   * Opens the folder of a run.
+   *
+   * @throws NoSuchFileException if there is none
+   */
+  public static RunFolder open(Path root) throws IOException {
+    RunFolder run = new RunFolder(root);
+    if (!Files.isRegularFile(run.config())) {
+      throw new NoSuchFileException(root.toString(), null, "is not a run folder: it has no config.json");
+    }
+    return run;
+  }
+
+  public Path root() {
+    return root;
+  }
+
+  public Path config() {
+    return root.resolve("config.json");
+  }
+
+  public Path metrics() {
+    return root.resolve("metrics.jsonl");
+  }
+
+  public Path report() {
+    return root.resolve("report.html");
+  }
+
+  private Path checkpoints() {
+    return root.resolve("checkpoints");
+  }
+
+  /** Everything that a resumed run needs. */
+  public Path latest() {
+    return checkpoints().resolve("latest.safetensors");
+  }
+
+  /** The policy after the warm-up. */
+  public Path warm() {
+    return checkpoints().resolve("sft.safetensors");
+  }
+
+  /** The policy at the end of the run. */
+  public Path last() {
+    return checkpoints().resolve("final.safetensors");
+  }
+
+  /** The configuration of the run. */
+  public TrainConfig readConfig() throws IOException {
+    return TrainConfig.fromJson(Files.readString(config()));
+  }
+
+  /** Lines of metrics.jsonl. */
+  long lines() {
+    return lines;
+  }
+
+  /** Adds a line to metrics.jsonl. */
+  void append(Map<String, Object> row) throws IOException {
+    String line;
+    try {
+      line = JSON.writeValueAsString(row) + "\n";
+    } catch (JsonProcessingException e) {
+      throw new IllegalStateException(e);
+    }
+    Files.writeString(metrics(), line, StandardOpenOption.CREATE, StandardOpenOption.APPEND);
+    lines++;
+  }
+
+  /** Keeps the first lines of metrics.jsonl: those that a checkpoint knows. */
+  void truncate(long keep) throws IOException {
+    List<String> all = Files.exists(metrics()) ? Files.readAllLines(metrics()) : List.of();
+    if (all.size() < keep) {
+      throw new IOException(
+          metrics() + ": expected at least " + keep + " lines, as the checkpoint says, got " + all.size());
+    }
+    StringBuilder kept = new StringBuilder();
+    for (String line : all.subList(0, (int) keep)) {
+      kept.append(line).append('\n');
+    }
+    Path next = root.resolve("metrics.jsonl.tmp");
+    Files.writeString(next, kept, StandardCharsets.UTF_8);
+    Files.move(
+        next,
+        metrics(),
+        java.nio.file.StandardCopyOption.REPLACE_EXISTING,
+        java.nio.file.StandardCopyOption.ATOMIC_MOVE);
+    lines = keep;
+  }
+}

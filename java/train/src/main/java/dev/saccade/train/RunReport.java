@@ -1,0 +1,161 @@
+package dev.saccade.train;
+
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.ObjectMapper;
+import dev.saccade.AttentionPolicy;
+import dev.saccade.Context;
+import dev.saccade.DType;
+import dev.saccade.Scope;
+import dev.saccade.Tensor;
+import dev.saccade.train.model.Batch;
+import dev.saccade.train.model.PolicyModel;
+import dev.saccade.train.model.Transformer;
+import dev.saccade.train.report.AttentionPicture;
+import dev.saccade.train.report.Report;
+import dev.saccade.train.report.ReportData;
+import dev.saccade.train.report.SummaryRow;
+import dev.saccade.train.task.Example;
+import dev.saccade.train.task.Proportion;
+import dev.saccade.train.task.Reward;
+import dev.saccade.train.task.Scene;
+import dev.saccade.train.task.Vocabulary;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.OptionalInt;
+
+/** Makes the report of a run from the files in its folder. */
+public final class RunReport {
+  private static final int PICTURES = 8;
+
+  private RunReport() {}
+
+  /**
+   * Writes report.html of a finished run: curves, and scenes with the attention policy of the answer token before and
+   * after reinforcement learning.
+   */
+  public static Path write(Context context, RunFolder run) throws IOException {
+    TrainConfig config = run.readConfig();
+    List<Map<String, Object>> metrics = Report.readMetrics(run.metrics());
+    List<AttentionPicture> pictures = new ArrayList<>();
+    try (Transformer before = Checkpoint.loadPolicy(context, run.warm());
+        Transformer after =
+            Checkpoint.loadPolicy(context, Files.exists(run.last()) ? run.last() : run.warm())) {
+      List<Example> examples = config.scenes().heldOut(PICTURES);
+      List<AttentionPicture.Glance> first = glances(config, before, examples);
+      List<AttentionPicture.Glance> second = glances(config, after, examples);
+      for (int i = 0; i < examples.size(); i++) {
+        Example example = examples.get(i);
+        Scene scene = example.scene();
+        pictures.add(
+            new AttentionPicture(
+                scene.canvas(),
+                scene.side(),
+                scene.side() / Scene.DEFAULT_PATCH,
+                Vocabulary.decode(example.question()),
+                Vocabulary.name(example.truth()),
+                first.get(i),
+                second.get(i)));
+      }
+    }
+    Report.write(
+        run.report(),
+        new ReportData(
+            "Saccade: " + config.algorithm().id().toUpperCase(java.util.Locale.ROOT) + " on "
+                + config.task() + ", " + config.cells() + "×" + config.cells() + " scenes",
+            summary(config, metrics),
+            flatten(config),
+            metrics,
+            pictures));
+    return run.report();
+  }
+
+  private static List<SummaryRow> summary(TrainConfig config, List<Map<String, Object>> metrics) {
+    Proportion warm = null;
+    Proportion last = null;
+    for (Map<String, Object> row : metrics) {
+      if ("eval".equals(row.get("stage"))) {
+        last = new Proportion(((Number) row.get("right")).longValue(), ((Number) row.get("scenes")).longValue());
+        warm = "sft".equals(row.get("after")) ? last : warm;
+      }
+    }
+    List<SummaryRow> rows = new ArrayList<>();
+    if (warm != null) {
+      rows.add(
+          config.algorithm() == Algorithm.SFT
+              ? new SummaryRow.Fact("held-out accuracy", warm.toString())
+              : new SummaryRow.Comparison("held-out accuracy", warm, last));
+    }
+    rows.add(new SummaryRow.Fact("held-out scenes", Integer.toString(config.evaluationScenes())));
+    return rows;
+  }
+
+  private static Map<String, String> flatten(TrainConfig config) throws IOException {
+    Map<String, String> flat = new LinkedHashMap<>();
+    flatten("", new ObjectMapper().readTree(config.toJson()), flat);
+    return flat;
+  }
+
+  private static void flatten(String name, JsonNode node, Map<String, String> flat) {
+    if (node.isObject()) {
+      node.fields()
+          .forEachRemaining(
+              field ->
+                  flatten(
+                      name.isEmpty() ? field.getKey() : name + "." + field.getKey(),
+                      field.getValue(),
+                      flat));
+    } else {
+      flat.put(name, node.asText());
+    }
+  }
+
+  /** What a policy answers, and where it looks when it predicts the answer token: the last layer, mean over heads. */
+  private static List<AttentionPicture.Glance> glances(
+      TrainConfig config, PolicyModel model, List<Example> examples) {
+    int[][] responses = Evaluator.answer(model, examples, config.responseLength());
+    int[] own = new int[examples.size()];
+    Arrays.setAll(own, i -> i);
+    Batch batch = Batch.of(examples.stream().map(Evaluator::prompt).toList(), own, responses);
+    int layer =
+        config.rl().attentionLayer() < 0 ? model.layers() - 1 : config.rl().attentionLayer();
+    int patches = batch.prompts().get(0).patchCount();
+    List<AttentionPicture.Glance> glances = new ArrayList<>();
+    try (Scope scope = model.context().scope()) {
+      PolicyModel.Activations pass = model.forward(scope, batch, layer);
+      Tensor map = Tensor.empty(scope, DType.F32, batch.responseRows(), batch.longest());
+      AttentionPolicy.forward(
+          model.context(),
+          pass.attention(layer),
+          AttentionPolicy.Options.DEFAULT,
+          new AttentionPolicy.Outputs(null, null, null, map));
+      float[] all = map.toFloats();
+      int[] offsets = batch.responseOffsets();
+      for (int s = 0; s < responses.length; s++) {
+        int row = offsets[s] + answerRow(responses[s]);
+        int from = row * batch.longest();
+        OptionalInt answer = Reward.answer(responses[s]);
+        glances.add(
+            new AttentionPicture.Glance(
+                answer.isPresent() ? Vocabulary.name(answer.getAsInt()) : "",
+                Arrays.copyOfRange(all, from, from + patches)));
+      }
+    }
+    return glances;
+  }
+
+  /** The response row that predicts the answer: the one after the answer tag, else the last. */
+  private static int answerRow(int[] response) {
+    for (int i = 0; i + 1 < response.length; i++) {
+      if (response[i] == Vocabulary.ANSWER) {
+        return i + 1;
+      }
+    }
+    return response.length - 1;
+  }
+}

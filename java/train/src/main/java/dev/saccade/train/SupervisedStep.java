@@ -1,0 +1,72 @@
+package dev.saccade.train;
+
+import dev.saccade.Context;
+import dev.saccade.DType;
+import dev.saccade.PolicyLoss;
+import dev.saccade.SampleTokens;
+import dev.saccade.Scope;
+import dev.saccade.Tensor;
+import dev.saccade.TokenLogProbs;
+import dev.saccade.train.model.Batch;
+import dev.saccade.train.model.PolicyModel;
+import dev.saccade.train.model.PolicyModel.Activations;
+import dev.saccade.train.task.Example;
+import java.util.Arrays;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+
+/**
+ * Supervised fine-tuning: −log-probability of the reference answer, mean over tokens. That is REINFORCE of the reference
+ * response with advantage 1.
+ */
+final class SupervisedStep {
+  private final PolicyModel model;
+  private final boolean thinking;
+
+  SupervisedStep(PolicyModel model, boolean thinking) {
+    this.model = model;
+    this.thinking = thinking;
+  }
+
+  /** Adds the gradient of one batch; its loss and the accuracy of the likeliest answer token, given those before. */
+  Map<String, Object> run(List<Example> examples) {
+    int[] own = new int[examples.size()];
+    Arrays.setAll(own, i -> i);
+    int[][] responses = new int[examples.size()][];
+    Arrays.setAll(responses, i -> examples.get(i).reference(thinking));
+    Batch batch = Batch.of(examples.stream().map(Evaluator::prompt).toList(), own, responses);
+    Context context = model.context();
+    try (Scope scope = context.scope()) {
+      Activations pass = model.forward(scope, batch);
+      Tensor targets = Tensor.of(scope, batch.targets());
+      TokenLogProbs.Options options = TokenLogProbs.Options.DEFAULT;
+      TokenLogProbs.Outputs tokens = TokenLogProbs.forward(scope, pass.logits(), targets, options);
+      float[] ones = new float[batch.responseRows()];
+      Arrays.fill(ones, 1);
+      Tensor offsets = Tensor.of(scope, batch.responseOffsets());
+      PolicyLoss.Outputs loss =
+          PolicyLoss.forward(
+              scope,
+              PolicyLoss.Inputs.of(
+                  tokens.logProb(), tokens.logProb(), Tensor.of(scope, ones), offsets),
+              PolicyLoss.Options.DEFAULT.withObjective(PolicyLoss.Objective.REINFORCE));
+      int[] likeliest = SampleTokens.sample(scope, pass.logits(), SampleTokens.Options.GREEDY).toInts();
+      Tensor dLogits = Tensor.empty(scope, DType.F32, pass.logits().shape());
+      TokenLogProbs.backward(
+          context, pass.logits(), targets, options, loss.dLogProb(), null, dLogits);
+      model.backward(pass, dLogits, List.of());
+
+      int right = 0;
+      int[] ends = batch.responseOffsets();
+      for (int i = 0; i < examples.size(); i++) {
+        right += likeliest[ends[i + 1] - 2] == examples.get(i).truth() ? 1 : 0;
+      }
+      Map<String, Object> metrics = new LinkedHashMap<>();
+      metrics.put("loss", (double) loss.loss().item());
+      metrics.put("accuracy", (double) right / examples.size());
+      metrics.put("tokens", batch.rows());
+      return metrics;
+    }
+  }
+}

@@ -1,0 +1,286 @@
+package dev.saccade.train;
+
+import com.fasterxml.jackson.core.JsonProcessingException;
+import com.fasterxml.jackson.databind.ObjectMapper;
+import com.fasterxml.jackson.databind.SerializationFeature;
+import dev.saccade.train.model.TransformerConfig;
+import dev.saccade.train.task.DigitScenes;
+import dev.saccade.train.task.Digits;
+import dev.saccade.train.task.Scene;
+import dev.saccade.train.task.TaskMixture;
+import dev.saccade.train.task.Vocabulary;
+import java.util.List;
+
+/**
+ * Everything that a training run depends on; the same configuration on the same machine gives the same numbers.
+ *
+ * @param algorithm the learning rule after the warm-up
+ * @param task questions, as {@link TaskMixture#parse} reads them
+ * @param cells cells of a scene, each way
+ * @param thinking whether a response first reads the cells
+ * @param seed of weights, scenes and samples
+ * @param model size of the policy
+ * @param sft the supervised warm-up
+ * @param rl the reinforcement learning
+ * @param evaluationScenes held-out scenes of an evaluation
+ * @param evaluationInterval steps between evaluations
+ * @param checkpointInterval steps between checkpoints
+ */
+public record TrainConfig(
+    Algorithm algorithm,
+    String task,
+    int cells,
+    boolean thinking,
+    long seed,
+    Model model,
+    Sft sft,
+    Rl rl,
+    int evaluationScenes,
+    int evaluationInterval,
+    int checkpointInterval) {
+  private static final ObjectMapper JSON =
+      new ObjectMapper().enable(SerializationFeature.INDENT_OUTPUT);
+
+  /** Size of the policy; vocabulary, patches and positions follow from the task. */
+  public record Model(int width, int layers, int heads, int kvHeads, int headDim, int hidden) {}
+
+  /**
+   * @param steps most optimizer steps
+   * @param targetAccuracy the warm-up ends where the running training accuracy reaches this; 1 or more: never
+   * @param batch examples a step
+   * @param optimizer its optimizer
+   */
+  public record Sft(int steps, double targetAccuracy, int batch, Optimizer optimizer) {}
+
+  /**
+   * @param steps rollout batches
+   * @param prompts questions of a rollout batch
+   * @param group responses to each question
+   * @param minibatches optimizer steps per rollout batch and epoch, a divisor of {@code prompts}
+   * @param epochs passes over a rollout batch
+   * @param temperature of sampling
+   * @param clipLow of the ratio, below
+   * @param clipHigh of the ratio, above
+   * @param klCoef coefficient of the K3 estimate of the KL divergence from the warm-up's policy
+   * @param lambda weight of the attention divergence; only {@link Algorithm#RAL} uses it
+   * @param attentionLayer whose attention is the policy; -1: the last
+   * @param referenceInterval rollout batches between refreshes of the old policy that attention is compared with; 1:
+   *     the policy that sampled the batch
+   * @param optimizer its optimizer
+   */
+  public record Rl(
+      int steps,
+      int prompts,
+      int group,
+      int minibatches,
+      int epochs,
+      double temperature,
+      double clipLow,
+      double clipHigh,
+      double klCoef,
+      double lambda,
+      int attentionLayer,
+      int referenceInterval,
+      Optimizer optimizer) {}
+
+  /**
+   * AdamW with warm-up and linear decay.
+   *
+   * @param learningRate at its peak
+   * @param warmup steps over which the rate rises from 0
+   * @param finalFraction of the peak that the rate has decayed to at the last step
+   * @param weightDecay of matrices
+   * @param maxGradNorm norm that gradients are clipped to
+   */
+  public record Optimizer(
+      double learningRate,
+      int warmup,
+      double finalFraction,
+      double weightDecay,
+      double maxGradNorm) {
+    /** The rate of a step, counted from 0, out of {@code steps}. */
+    double rate(int step, int steps) {
+      if (step < warmup) {
+        return learningRate * (step + 1) / warmup;
+      }
+      double left = steps <= warmup ? 0 : (double) (steps - step) / (steps - warmup);
+      return learningRate * (finalFraction + (1 - finalFraction) * left);
+    }
+  }
+
+  public TrainConfig {
+    TaskMixture.parse(task);
+    atLeast("cells", cells, 1);
+    if (cells > Vocabulary.MAX_CELLS) {
+      throw new IllegalArgumentException(
+          "cells: expected at most " + Vocabulary.MAX_CELLS + ", got " + cells);
+    }
+    atLeast("sft.steps", sft.steps, 0);
+    atLeast("sft.batch", sft.batch, 1);
+    atLeast("rl.steps", rl.steps, 0);
+    atLeast("rl.prompts", rl.prompts, 1);
+    atLeast("rl.group", rl.group, 2);
+    atLeast("rl.minibatches", rl.minibatches, 1);
+    atLeast("rl.epochs", rl.epochs, 1);
+    atLeast("rl.referenceInterval", rl.referenceInterval, 1);
+    if (rl.prompts % rl.minibatches != 0) {
+      throw new IllegalArgumentException(
+          "rl.minibatches: expected a divisor of rl.prompts = " + rl.prompts + ", got " + rl.minibatches);
+    }
+    if (rl.attentionLayer < -1 || rl.attentionLayer >= model.layers) {
+      throw new IllegalArgumentException(
+          "rl.attentionLayer: expected -1 to " + (model.layers - 1) + ", got " + rl.attentionLayer);
+    }
+    atLeast("evaluationScenes", evaluationScenes, 1);
+    atLeast("evaluationInterval", evaluationInterval, 1);
+    atLeast("checkpointInterval", checkpointInterval, 1);
+  }
+
+  private static void atLeast(String name, int value, int least) {
+    if (value < least) {
+      throw new IllegalArgumentException(name + ": expected " + least + " or more, got " + value);
+    }
+  }
+
+  /** Names that {@link #preset} knows. */
+  public static final List<String> PRESETS = List.of("demo", "full", "tiny");
+
+  /**
+   * A configuration by name: {@code demo}, a few minutes on two cores: reading a cell of 2×2 scenes; {@code full}: 3×3
+   * scenes, both tasks; {@code tiny}: seconds, for tests.
+   *
+   * @throws IllegalArgumentException if there is no preset of that name
+   */
+  public static TrainConfig preset(String name) {
+    Optimizer warm = new Optimizer(1.5e-3, 50, 1.0, 0.01, 1.0);
+    return switch (name) {
+      case "demo" ->
+          new TrainConfig(
+              Algorithm.RAL,
+              "read",
+              2,
+              false,
+              1,
+              new Model(64, 2, 4, 2, 16, 128),
+              new Sft(600, 0.5, 128, warm),
+              new Rl(
+                  260, 128, 4, 4, 1, 1.0, 0.2, 0.2, 0.02, 10, -1, 1,
+                  new Optimizer(1e-3, 10, 0.1, 0.01, 1.0)),
+              2048,
+              20,
+              20);
+      case "full" ->
+          new TrainConfig(
+              Algorithm.RAL,
+              "count+read",
+              3,
+              false,
+              1,
+              new Model(192, 4, 6, 6, 32, 512),
+              new Sft(1500, 0.75, 256, new Optimizer(1e-3, 50, 1.0, 0.01, 1.0)),
+              new Rl(
+                  500, 128, 8, 8, 1, 1.0, 0.2, 0.2, 0.02, 10, -1, 1,
+                  new Optimizer(3e-4, 10, 0.1, 0.01, 1.0)),
+              4096,
+              25,
+              10);
+      case "tiny" ->
+          new TrainConfig(
+              Algorithm.RAL,
+              "read",
+              1,
+              false,
+              1,
+              new Model(32, 1, 2, 1, 16, 64),
+              new Sft(40, 0.35, 32, warm),
+              new Rl(
+                  30, 32, 4, 2, 1, 1.0, 0.2, 0.2, 0.02, 10, -1, 1,
+                  new Optimizer(2e-3, 5, 0.1, 0.01, 1.0)),
+              512,
+              10,
+              5);
+      default ->
+          throw new IllegalArgumentException(
+              "preset: expected one of " + String.join(", ", PRESETS) + ", got " + name);
+    };
+  }
+
+  public TrainConfig withAlgorithm(Algorithm algorithm) {
+    return new TrainConfig(
+        algorithm, task, cells, thinking, seed, model, sft, rl, evaluationScenes,
+        evaluationInterval, checkpointInterval);
+  }
+
+  public TrainConfig withTask(String task) {
+    return new TrainConfig(
+        algorithm, task, cells, thinking, seed, model, sft, rl, evaluationScenes,
+        evaluationInterval, checkpointInterval);
+  }
+
+  public TrainConfig withSeed(long seed) {
+    return new TrainConfig(
+        algorithm, task, cells, thinking, seed, model, sft, rl, evaluationScenes,
+        evaluationInterval, checkpointInterval);
+  }
+
+  public TrainConfig withSft(Sft sft) {
+    return new TrainConfig(
+        algorithm, task, cells, thinking, seed, model, sft, rl, evaluationScenes,
+        evaluationInterval, checkpointInterval);
+  }
+
+  public TrainConfig withRl(Rl rl) {
+    return new TrainConfig(
+        algorithm, task, cells, thinking, seed, model, sft, rl, evaluationScenes,
+        evaluationInterval, checkpointInterval);
+  }
+
+  /** Scenes to train on. */
+  DigitScenes scenes() {
+    return DigitScenes.training(cells, seed, TaskMixture.parse(task));
+  }
+
+  /** Tokens of the longest response. */
+  int responseLength() {
+    return scenes().responseLength(thinking);
+  }
+
+  /** Size of the policy for this task. */
+  TransformerConfig transformer() {
+    int patch = Scene.DEFAULT_PATCH;
+    int perSide = cells * Digits.SIDE / patch;
+    int question = 3;
+    return new TransformerConfig(
+        Vocabulary.SIZE,
+        patch * patch,
+        perSide * perSide + question + responseLength(),
+        model.width,
+        model.layers,
+        model.heads,
+        model.kvHeads,
+        model.headDim,
+        model.hidden);
+  }
+
+  /** As JSON. */
+  public String toJson() {
+    try {
+      return JSON.writeValueAsString(this);
+    } catch (JsonProcessingException e) {
+      throw new IllegalStateException(e);
+    }
+  }
+
+  /**
+   * From JSON.
+   *
+   * @throws IllegalArgumentException if it is not a configuration
+   */
+  public static TrainConfig fromJson(String json) {
+    try {
+      return JSON.readValue(json, TrainConfig.class);
+    } catch (JsonProcessingException e) {
+      throw new IllegalArgumentException("configuration: " + e.getOriginalMessage(), e);
+    }
+  }
+}

@@ -1,0 +1,261 @@
+package dev.saccade.train;
+
+import dev.saccade.Context;
+import dev.saccade.train.io.Safetensors;
+import dev.saccade.train.model.PolicyModel;
+import dev.saccade.train.model.Transformer;
+import dev.saccade.train.task.DigitScenes;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.util.LinkedHashMap;
+import java.util.Map;
+import java.util.function.BooleanSupplier;
+
+/**
+ * A training run: a supervised warm-up, then reinforcement learning, with metrics, evaluations and checkpoints in a run
+ * folder.
+ *
+ * <p>Everything random is a function of the seed and a counter (scenes of their index, samples of the rollout's number),
+ * and the kernels are deterministic: a run that was stopped anywhere and resumed gives the numbers of one that was not.
+ */
+public final class Trainer implements AutoCloseable {
+  private static final double ACCURACY_RATE = 0.04;
+  private static final double ACCURACY_START = 0.05;
+  private static final int LEAST_WARM_UP = 100;
+
+  private final Context context;
+  private final RunFolder run;
+  private final TrainConfig config;
+  private final DigitScenes scenes;
+  private final Evaluator evaluator;
+  private final Transformer policy;
+  private Transformer old;
+  private Transformer reference;
+  private Optimizer optimizer;
+
+  private Stage stage = Stage.SFT;
+  private int step;
+  private long cursor;
+  private double runningAccuracy = ACCURACY_START;
+
+  /** Where a run is. */
+  public enum Stage {
+    /** The supervised warm-up. */
+    SFT,
+    /** Reinforcement learning. */
+    RL,
+    DONE
+  }
+
+  /** Follows a run. */
+  public interface Listener {
+    /**
+     * After every step.
+     *
+     * @param step counted from 1
+     * @param steps most steps of the stage
+     * @param metrics as written to metrics.jsonl
+     */
+    void onStep(Stage stage, int step, int steps, Map<String, Object> metrics);
+
+    /** After every evaluation. */
+    void onEvaluation(Stage stage, int step, Evaluator.Result result);
+  }
+
+  private Trainer(Context context, RunFolder run, TrainConfig config) {
+    this.context = context;
+    this.run = run;
+    this.config = config;
+    OpenBlas.provideTo(context);
+    scenes = config.scenes();
+    evaluator = new Evaluator(config);
+    policy = Transformer.create(context, config.transformer(), config.seed());
+    optimizer = new Optimizer(policy, config.sft().optimizer());
+  }
+
+  /** A new run. */
+  public static Trainer start(Context context, RunFolder run, TrainConfig config) {
+    return new Trainer(context, run, config);
+  }
+
+  /**
+   * Goes on from the last checkpoint of a run, or from its beginning where it has none. What metrics.jsonl says after
+   * the checkpoint is forgotten.
+   */
+  public static Trainer resume(Context context, RunFolder run) throws IOException {
+    Trainer trainer = new Trainer(context, run, run.readConfig());
+    try {
+      if (Files.exists(run.latest())) {
+        trainer.load();
+      } else {
+        run.truncate(0);
+      }
+      return trainer;
+    } catch (IOException | RuntimeException e) {
+      trainer.close();
+      throw e;
+    }
+  }
+
+  /** The configuration of the run. */
+  public TrainConfig config() {
+    return config;
+  }
+
+  /**
+   * Trains until the end, or until {@code stop} says so between two steps; then everything is in a checkpoint.
+   *
+   * @return whether the run is at its end
+   */
+  public boolean train(Listener listener, BooleanSupplier stop) throws IOException {
+    while (stage != Stage.DONE) {
+      boolean finished = stage == Stage.SFT ? warmUpEnded() : step >= config.rl().steps();
+      if (finished) {
+        endStage(listener);
+        continue;
+      }
+      if (stop.getAsBoolean()) {
+        checkpoint();
+        return false;
+      }
+      if (stage == Stage.RL && step % config.evaluationInterval() == 0 && step > 0) {
+        evaluate(listener);
+      }
+      long start = System.nanoTime();
+      Map<String, Object> metrics = stage == Stage.SFT ? supervisedStep() : policyStep();
+      double seconds = (System.nanoTime() - start) * 1e-9;
+      metrics.put("tokens_per_second", ((Number) metrics.remove("tokens")).longValue() / seconds);
+      step++;
+      Map<String, Object> row = new LinkedHashMap<>();
+      row.put("stage", stage == Stage.SFT ? "sft" : config.algorithm().id());
+      row.put("step", step);
+      row.putAll(metrics);
+      run.append(row);
+      listener.onStep(stage, step, stage == Stage.SFT ? config.sft().steps() : config.rl().steps(), row);
+      if (step % config.checkpointInterval() == 0) {
+        checkpoint();
+      }
+    }
+    return true;
+  }
+
+  private boolean warmUpEnded() {
+    return step >= config.sft().steps()
+        || (step >= LEAST_WARM_UP && runningAccuracy >= config.sft().targetAccuracy());
+  }
+
+  private Map<String, Object> supervisedStep() {
+    TrainConfig.Sft sft = config.sft();
+    Map<String, Object> metrics =
+        new SupervisedStep(policy, config.thinking()).run(scenes.get(cursor, sft.batch()));
+    cursor += sft.batch();
+    runningAccuracy += ACCURACY_RATE * ((double) metrics.get("accuracy") - runningAccuracy);
+    double rate = sft.optimizer().rate(step, sft.steps());
+    metrics.put("grad_norm", optimizer.step(rate));
+    metrics.put("learning_rate", rate);
+    return metrics;
+  }
+
+  private Map<String, Object> policyStep() {
+    TrainConfig.Rl rl = config.rl();
+    double rate = rl.optimizer().rate(step, rl.steps());
+    Map<String, Object> metrics =
+        new PolicyGradientStep(config, policy, old, reference)
+            .run(
+                scenes.get(cursor, rl.prompts()),
+                config.seed(),
+                step,
+                () -> optimizer.step(rate));
+    cursor += rl.prompts();
+    metrics.put("learning_rate", rate);
+    return metrics;
+  }
+
+  private void evaluate(Listener listener) throws IOException {
+    Evaluator.Result result = evaluator.evaluate(policy);
+    Map<String, Object> row = new LinkedHashMap<>();
+    row.put("stage", "eval");
+    row.put("after", stage == Stage.SFT ? "sft" : config.algorithm().id());
+    row.put("policy_step", stage == Stage.SFT ? 0 : step);
+    row.put("accuracy", result.accuracy().rate());
+    row.put("accuracy_low", result.accuracy().low());
+    row.put("accuracy_high", result.accuracy().high());
+    row.put("right", result.accuracy().successes());
+    row.put("format", result.format().rate());
+    row.put("scenes", result.accuracy().n());
+    run.append(row);
+    listener.onEvaluation(stage, step, result);
+  }
+
+  private void endStage(Listener listener) throws IOException {
+    evaluate(listener);
+    if (stage == Stage.SFT) {
+      Checkpoint.writePolicy(run.warm(), config, policy);
+    }
+    if (stage == Stage.SFT && config.algorithm() != Algorithm.SFT) {
+      stage = Stage.RL;
+      step = 0;
+      optimizer.close();
+      beginReinforcement();
+    } else {
+      Checkpoint.writePolicy(run.last(), config, policy);
+      stage = Stage.DONE;
+    }
+    checkpoint();
+  }
+
+  private void beginReinforcement() {
+    optimizer = new Optimizer(policy, config.rl().optimizer());
+    old = policy.copy();
+    reference = policy.copy();
+  }
+
+  private void checkpoint() throws IOException {
+    Map<String, String> counters = new LinkedHashMap<>();
+    counters.put("stage", stage.name());
+    counters.put("step", Integer.toString(step));
+    counters.put("cursor", Long.toString(cursor));
+    counters.put("optimizer_steps", Long.toString(optimizer.steps()));
+    counters.put("optimizer_skipped", Integer.toString(optimizer.skipped()));
+    counters.put("running_accuracy", Double.toString(runningAccuracy));
+    counters.put("metrics_lines", Long.toString(run.lines()));
+    Checkpoint.writeState(run.latest(), config, policy, old, reference, optimizer, counters);
+  }
+
+  private void load() throws IOException {
+    Safetensors file = Safetensors.open(run.latest());
+    Checkpoint.config(file, run.latest());
+    Map<String, String> counters = file.metadata();
+    stage = Stage.valueOf(counters.get("stage"));
+    step = Integer.parseInt(counters.get("step"));
+    cursor = Long.parseLong(counters.get("cursor"));
+    runningAccuracy = Double.parseDouble(counters.get("running_accuracy"));
+    Checkpoint.load(file, "policy.", policy);
+    if (file.contains("old." + policy.parameters().get(0).name())) {
+      optimizer.close();
+      beginReinforcement();
+      Checkpoint.load(file, "old.", old);
+      Checkpoint.load(file, "reference.", reference);
+    }
+    Checkpoint.load(file, policy, optimizer);
+    optimizer.resume(
+        Long.parseLong(counters.get("optimizer_steps")),
+        Integer.parseInt(counters.get("optimizer_skipped")));
+    run.truncate(Long.parseLong(counters.get("metrics_lines")));
+  }
+
+  /** The policy as it is. */
+  public PolicyModel policy() {
+    return policy;
+  }
+
+  @Override
+  public void close() {
+    optimizer.close();
+    policy.close();
+    if (old != null) {
+      old.close();
+      reference.close();
+    }
+  }
+}

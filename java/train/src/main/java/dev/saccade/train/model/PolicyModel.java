@@ -1,0 +1,99 @@
+package dev.saccade.train.model;
+
+import dev.saccade.AttentionPolicy;
+import dev.saccade.Context;
+import dev.saccade.Scope;
+import dev.saccade.Tensor;
+import java.util.List;
+
+/**
+ * What a trainer needs of a policy. Implement it to train another model: the losses, their gradients and the attention
+ * terms stay outside of the model.
+ */
+public interface PolicyModel extends AutoCloseable {
+  /** The context that the model computes in. */
+  Context context();
+
+  /** Size of the vocabulary. */
+  int vocabulary();
+
+  /** Number of layers; attention of layer 0 … layers − 1 can be asked for. */
+  int layers();
+
+  /** The trained tensors, in a fixed order. */
+  List<Parameter> parameters();
+
+  /**
+   * Samples responses.
+   *
+   * @param group responses for each prompt
+   * @return token ids, the responses to a prompt next to each other; each ends with the stop token or has {@link
+   *     Sampling#maxTokens}
+   */
+  int[][] sample(List<Prompt> prompts, int group, Sampling sampling);
+
+  /**
+   * How to sample.
+   *
+   * @param temperature divides the logits; 0 takes the likeliest token
+   * @param maxTokens longest response
+   * @param stopToken token that ends a response
+   * @param seed key of the random numbers
+   * @param offset counter of the random numbers: two calls with the same seed and offset draw the same
+   */
+  record Sampling(float temperature, int maxTokens, int stopToken, long seed, long offset) {}
+
+  /**
+   * Runs the model on a batch.
+   *
+   * @param scope holds every activation that {@link #backward} needs; close it when done
+   * @param attentionLayers layers whose queries and keys are wanted
+   */
+  Activations forward(Scope scope, Batch batch, int... attentionLayers);
+
+  /** What a forward pass yields. */
+  interface Activations {
+    /** f32[response rows, vocabulary]. */
+    Tensor logits();
+
+    /**
+     * Queries of the response rows and keys of the whole sequences, after position encoding, of a layer that was asked
+     * for; packed as the operations take them.
+     */
+    AttentionPolicy.Input attention(int layer);
+  }
+
+  /**
+   * Adds the gradient of a loss to the parameters' gradients.
+   *
+   * @param activations what {@link #forward} of this model returned, its scope still open
+   * @param dLogits f32, gradient of the loss with respect to the logits
+   * @param attention gradients with respect to queries and keys, added where those activations are
+   */
+  void backward(Activations activations, Tensor dLogits, List<AttentionGradient> attention);
+
+  /**
+   * Gradient of a loss with respect to the queries and keys that {@link Activations#attention} gave.
+   *
+   * @param layer the layer
+   * @param dq f32[response rows, heads, head dimension]
+   * @param dk f32[rows, key heads, head dimension]
+   */
+  record AttentionGradient(int layer, Tensor dq, Tensor dk) {}
+
+  /** A model of the same architecture and weights with parameters of its own. */
+  PolicyModel copy();
+
+  /** Takes the weights of a model of the same architecture. */
+  default void copyFrom(PolicyModel other) {
+    List<Parameter> from = other.parameters();
+    List<Parameter> to = parameters();
+    for (int i = 0; i < to.size(); i++) {
+      to.get(i).value().copyFrom(from.get(i).value());
+    }
+  }
+
+  /** Frees the parameters. */
+  @Override
+  void close();
+}

@@ -1,0 +1,197 @@
+package dev.saccade.train;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.within;
+
+import dev.saccade.Context;
+import dev.saccade.DType;
+import dev.saccade.Gemm;
+import dev.saccade.Scope;
+import dev.saccade.Tensor;
+import java.util.Arrays;
+import java.util.Random;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
+
+/** {@link Gemm} with the provider of {@link OpenBlas}. */
+class GemmTest {
+  private static float[] gaussian(Random random, int n) {
+    float[] x = new float[n];
+    for (int i = 0; i < n; i++) {
+      x[i] = (float) random.nextGaussian();
+    }
+    return x;
+  }
+
+  private static Context context(int threads) {
+    Context context = Context.builder().threads(threads).build();
+    OpenBlas.provideTo(context);
+    return context;
+  }
+
+  /** The matrix in the middle of a wider one whose other elements are 777. */
+  private static Tensor padded(Scope scope, float[] values, int rows, int columns, int padding) {
+    float[] wide = new float[rows * (columns + 2 * padding)];
+    Arrays.fill(wide, 777f);
+    Tensor all = Tensor.of(scope, wide, rows, columns + 2 * padding);
+    return all.columns(padding, padding + columns).copyFrom(values);
+  }
+
+  /**
+   * One element; one call; blocks of rows; of rows and columns; slices of k that divide it and that
+   * leave a remainder; a single row and a single column; every transposition; strides.
+   */
+  @ParameterizedTest
+  @CsvSource({
+    "1, 1, 1, false, false, 1, 0, 0",
+    "17, 33, 9, false, false, 1, 0, 1",
+    "17, 33, 9, true, false, 2, 0.5, 2",
+    "17, 33, 9, false, true, 1, 1, 3",
+    "17, 33, 9, true, true, -1, 0, 0",
+    "601, 300, 41, false, false, 1, 0, 0",
+    "1300, 1030, 17, false, true, 1, 0.5, 5",
+    "96, 96, 4096, true, false, 1, 1, 0",
+    "33, 47, 20001, false, true, 0.5, -1, 2",
+    "96, 512, 3000, true, false, 1, 0, 0",
+    "5000, 1, 300, false, false, 1, 0, 0",
+    "1, 5000, 300, false, true, 1, 0, 0"
+  })
+  void agreesWithDoublePrecision(
+      int m, int n, int k, boolean transA, boolean transB, float alpha, float beta, int padding) {
+    Random random = new Random(m + 31L * n + 961L * k);
+    float[] a = gaussian(random, m * k);
+    float[] b = gaussian(random, k * n);
+    float[] c = gaussian(random, m * n);
+    if (beta == 0) {
+      Arrays.fill(c, Float.NaN);
+    }
+    try (Context context = context(2);
+        Scope scope = context.scope()) {
+      Tensor ta = padded(scope, a, transA ? k : m, transA ? m : k, padding);
+      Tensor tb = padded(scope, b, transB ? n : k, transB ? k : n, padding);
+      int width = n + 2 * padding;
+      float[] wide = new float[m * width];
+      Arrays.fill(wide, 777f);
+      Tensor all = Tensor.of(scope, wide, m, width);
+      Tensor tc = all.columns(padding, padding + n).copyFrom(c);
+      Gemm.multiply(context, ta, tb, new Gemm.Options(transA, transB, alpha, beta), tc);
+      float[] out = tc.toFloats();
+      double tolerance = 3e-7 * Math.sqrt(k) * (1 + Math.log(k));
+      for (int i = 0; i < m; i++) {
+        for (int j = 0; j < n; j++) {
+          double sum = 0;
+          for (int l = 0; l < k; l++) {
+            sum += (double) a[transA ? l * m + i : i * k + l] * b[transB ? j * k + l : l * n + j];
+          }
+          double want = alpha * sum + (beta == 0 ? 0 : beta * (double) c[i * n + j]);
+          if (!(Math.abs(out[i * n + j] - want) <= tolerance * (1 + Math.abs(alpha)))) {
+            assertThat((double) out[i * n + j])
+                .as("[%d, %d]", i, j)
+                .isCloseTo(want, within(tolerance * (1 + Math.abs(alpha))));
+          }
+        }
+      }
+      if (padding > 0) {
+        assertThat(all.columns(0, padding).toFloats()).containsOnly(777f);
+        assertThat(all.columns(width - padding, width).toFloats()).containsOnly(777f);
+      }
+    }
+  }
+
+  @Test
+  void emptyProductsScaleWhatIsThere() {
+    try (Context context = context(1);
+        Scope scope = context.scope()) {
+      Tensor a = Tensor.zeros(scope, DType.F32, 2, 0);
+      Tensor b = Tensor.zeros(scope, DType.F32, 0, 3);
+      Tensor c = Tensor.of(scope, new float[] {1, 2, 3, 4, 5, 6}, 2, 3);
+      Gemm.multiply(context, a, b, Gemm.Options.DEFAULT.withBeta(2), c);
+      assertThat(c.toFloats()).containsExactly(2, 4, 6, 8, 10, 12);
+      c.copyFrom(new float[] {Float.NaN, 1, 1, 1, 1, 1});
+      Gemm.multiply(context, a, b, Gemm.Options.DEFAULT, c);
+      assertThat(c.toFloats()).containsOnly(0f);
+      Tensor none = Tensor.zeros(scope, DType.F32, 0, 3);
+      assertThat(
+              Gemm.multiply(scope, none, Tensor.zeros(scope, DType.F32, 3, 4), Gemm.Options.DEFAULT)
+                  .shape())
+          .containsExactly(0, 4);
+    }
+  }
+
+  @Test
+  void nanStaysInItsRow() {
+    Random random = new Random(5);
+    float[] a = gaussian(random, 700 * 40);
+    float[] b = gaussian(random, 40 * 90);
+    try (Context context = context(2);
+        Scope scope = context.scope()) {
+      Tensor tb = Tensor.of(scope, b, 40, 90);
+      float[] clean =
+          Gemm.multiply(scope, Tensor.of(scope, a, 700, 40), tb, Gemm.Options.DEFAULT).toFloats();
+      a[333 * 40 + 7] = Float.NaN;
+      float[] broken =
+          Gemm.multiply(scope, Tensor.of(scope, a, 700, 40), tb, Gemm.Options.DEFAULT).toFloats();
+      for (int i = 0; i < broken.length; i++) {
+        float expected = i / 90 == 333 ? Float.NaN : clean[i];
+        assertThat(Float.compare(broken[i], expected)).as("element %d", i).isZero();
+      }
+    }
+  }
+
+  /** Blocks of C; slices of k. */
+  @ParameterizedTest
+  @CsvSource({"1500, 200, 96", "96, 200, 9000"})
+  void bitsDoNotDependOnTheThreadCount(int m, int n, int k) {
+    Random random = new Random(6);
+    float[] a = gaussian(random, m * k);
+    float[] b = gaussian(random, k * n);
+    float[] first = null;
+    for (int threads : new int[] {1, 2, 3, 7}) {
+      try (Context context = context(threads);
+          Scope scope = context.scope()) {
+        Tensor ta = Tensor.of(scope, a, m, k);
+        Tensor tb = Tensor.of(scope, b, k, n);
+        float[] c = Gemm.multiply(scope, ta, tb, Gemm.Options.DEFAULT).toFloats();
+        if (first == null) {
+          first = c;
+        }
+        assertThat(Arrays.equals(c, first)).as("%d threads", threads).isTrue();
+      }
+    }
+  }
+
+  /** OpenBLAS is called from several contexts, each with threads of its own, at the same time. */
+  @Test
+  void contextsComputeInParallel() throws InterruptedException {
+    Random random = new Random(7);
+    float[] a = gaussian(random, 1100 * 64);
+    float[] b = gaussian(random, 64 * 64);
+    float[][] results = new float[4][];
+    Thread[] threads = new Thread[4];
+    for (int t = 0; t < 4; t++) {
+      int self = t;
+      threads[t] =
+          new Thread(
+              () -> {
+                try (Context context = context(2);
+                    Scope scope = context.scope()) {
+                  Tensor ta = Tensor.of(scope, a, 1100, 64);
+                  Tensor tb = Tensor.of(scope, b, 64, 64);
+                  Tensor c = Tensor.empty(scope, DType.F32, 1100, 64);
+                  for (int i = 0; i < 50; i++) {
+                    Gemm.multiply(context, ta, tb, Gemm.Options.DEFAULT, c);
+                  }
+                  results[self] = c.toFloats();
+                }
+              });
+      threads[t].start();
+    }
+    for (Thread thread : threads) {
+      thread.join();
+    }
+    for (float[] result : results) {
+      assertThat(result).isEqualTo(results[0]);
+    }
+  }
+}

@@ -1,0 +1,119 @@
+#include "attention_divergence/attention_divergence.h"
+
+#include "core/attention_checks.h"
+
+namespace saccade {
+namespace {
+
+AttentionDivergenceWorkspace layout(const saccade_attention_divergence_args& args, int threads) {
+  Carver carver(args.workspace);
+  const int64_t columns = total_columns(args.keys, args.sequences), width = padded(args.max_keys);
+  const bool gradient = args.dq != 0;
+  AttentionDivergenceWorkspace workspace{};
+  workspace.keys = carver.take<float>(columns * args.kv_heads * args.head_dim);
+  workspace.ref_keys = carver.take<float>(args.ref_k ? columns * args.ref_kv_heads * args.ref_head_dim : 0);
+  workspace.scratch = carver.take<float>(threads * AttentionDivergenceWorkspace::kScratchRows * width);
+  workspace.divergence = carver.take<float>(args.rows);
+  workspace.entropy = carver.take<float>(args.rows);
+  workspace.mass = carver.take<float>(args.rows);
+  workspace.lse = carver.take<float>(args.heads * args.rows);
+  workspace.map = carver.take<float>(gradient ? args.rows * width : 0);
+  workspace.centre = carver.take<AttentionCentre>(gradient ? args.heads * args.rows : 0);
+  workspace.d_keys = carver.take<float>(gradient ? columns * args.kv_heads * args.head_dim : 0);
+  workspace.bytes = carver.bytes();
+  return workspace;
+}
+
+void require_sizes(const saccade_attention_divergence_args& args) {
+  require_attention_sizes(args);
+  if (args.ref_k)
+    require_heads("ref_heads", args.ref_heads, "ref_kv_heads", args.ref_kv_heads, "ref_head_dim", args.ref_head_dim);
+}
+
+void require_reference(saccade_attention_divergence_args& args, Operands& operands) {
+  if (!args.ref_q != !args.ref_k) invalid("ref_q, ref_k", "both or neither", "one of them");
+  const int references = (args.ref != 0) + (args.ref_q != 0) + (args.ref_index != 0);
+  if (references != 1 && args.rows > 0)
+    invalid("ref, ref_q and ref_k, ref_index", "exactly one reference", "%d", references);
+  if (args.ref) {
+    if (args.reduction != SACCADE_REDUCTION_MEAN)
+      invalid("ref", "ref_q and ref_k, or ref_index: a stored map is for reduction MEAN", "a map");
+    args.ref_stride = require_map("ref_stride", "ref_dtype", args, args.ref_stride, args.ref_dtype);
+    operands.input("ref", args.ref, args.rows * args.ref_stride, args.ref_dtype == SACCADE_F32 ? 4 : 2);
+  }
+  if (args.ref_q) {
+    const int64_t size = float_size("dtype", args.dtype);
+    require(std::isfinite(args.ref_scale), "ref_scale", "a finite number", static_cast<double>(args.ref_scale));
+    require_head_range("ref_head_begin, ref_head_end", args.ref_head_begin, args.ref_head_end, args.ref_heads);
+    if (args.reduction == SACCADE_REDUCTION_NONE &&
+        args.ref_head_end - args.ref_head_begin != args.head_end - args.head_begin)
+      invalid("ref_head_begin, ref_head_end", "as many heads as the policy has, for reduction NONE", "%d",
+              args.ref_head_end - args.ref_head_begin);
+    operands.input("ref_q", args.ref_q,
+                   checked_head_strides("ref_q_row_stride", args.ref_q_row_stride, "ref_q_head_stride",
+                                        args.ref_q_head_stride, args.rows, args.ref_heads, args.ref_head_dim),
+                   size);
+    operands.input("ref_k", args.ref_k,
+                   checked_head_strides("ref_k_row_stride", args.ref_k_row_stride, "ref_k_head_stride",
+                                        args.ref_k_head_stride, args.keys, args.ref_kv_heads, args.ref_head_dim),
+                   size);
+    operands.optional_input("ref_lse", args.ref_lse, args.ref_heads * args.rows, 4);
+  }
+  operands.optional_input("ref_index", args.ref_index, args.rows, 4);
+}
+
+}  // namespace
+}  // namespace saccade
+
+using namespace saccade;
+
+int32_t saccade_attention_divergence_workspace(saccade_context* context,
+                                               const saccade_attention_divergence_args* caller, int64_t* bytes) {
+  return run(context, "attention_divergence_workspace", [&] {
+    auto args = copy_args(caller);
+    require_sizes(args);
+    args.workspace = 0;
+    *bytes = layout(args, context->pool.threads()).bytes;
+  });
+}
+
+int32_t saccade_attention_divergence(saccade_context* context, const saccade_attention_divergence_args* caller) {
+  return run(context, "attention_divergence", [&] {
+    auto args = copy_args(caller);
+    require_sizes(args);
+    require_choice("kind", args.kind, 3, "JSD (0), FORWARD_KL (1) or REVERSE_KL (2)");
+    if (args.kind == SACCADE_DIVERGENCE_JSD)
+      require(args.beta > 0.0f && args.beta < 1.0f, "beta", "a number inside (0, 1)", static_cast<double>(args.beta));
+    Operands operands;
+    require_attention_policy(args, operands);
+    require_reference(args, operands);
+    operands.optional_input("lse", args.lse, args.heads * args.rows, 4);
+    operands.optional_input("weight", args.weight, args.rows, 4);
+    operands.optional_input("entropy_weight", args.entropy_weight, args.rows, 4);
+    operands.optional_input("grad_output", args.grad_output, 1, 4);
+    operands.optional_output("loss", args.loss, 1, 4);
+    operands.optional_output("divergence", args.divergence, args.rows, 4);
+    operands.optional_output("entropy", args.entropy, args.rows, 4);
+    operands.optional_output("mass", args.mass, args.rows, 4);
+    if (!args.dq != !args.dk && args.rows > 0 && args.keys > 0) invalid("dq, dk", "both or neither", "one of them");
+    if (args.dscore_sq && !args.dq) invalid("dscore_sq", "dq and dk beside it", "no gradient");
+    if (args.dq) {
+      const int64_t size = float_size("grad_dtype", args.grad_dtype);
+      if (args.grad_dtype != args.dtype && args.grad_dtype != SACCADE_F32)
+        invalid("grad_dtype", "the dtype of q, or f32", "%d", args.grad_dtype);
+      operands.output("dq", args.dq,
+                      checked_head_strides("dq_row_stride", args.dq_row_stride, "dq_head_stride", args.dq_head_stride,
+                                           args.rows, args.heads, args.head_dim),
+                      size);
+      operands.output("dk", args.dk,
+                      checked_head_strides("dk_row_stride", args.dk_row_stride, "dk_head_stride", args.dk_head_stride,
+                                           args.keys, args.kv_heads, args.head_dim),
+                      size);
+      operands.optional_output("dscore_sq", args.dscore_sq, args.heads * args.rows, 4);
+    }
+    operands.require_disjoint();
+    const AttentionDivergenceWorkspace workspace = layout(args, context->pool.threads());
+    require_workspace(args.workspace, workspace.bytes);
+    SACCADE_CALL_CPU(context, attention_divergence(context->pool, args, workspace));
+  });
+}

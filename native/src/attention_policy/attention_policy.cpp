@@ -1,0 +1,51 @@
+#include "attention_policy/attention_policy.h"
+
+#include "core/attention_checks.h"
+
+namespace saccade {
+namespace {
+
+AttentionPolicyWorkspace layout(const saccade_attention_policy_args& args, int threads) {
+  Carver carver(args.workspace);
+  AttentionPolicyWorkspace workspace;
+  workspace.keys = carver.take<float>(total_columns(args.keys, args.sequences) * args.kv_heads * args.head_dim);
+  workspace.scratch = carver.take<float>(threads * AttentionPolicyWorkspace::kScratchRows * padded(args.max_keys));
+  workspace.bytes = carver.bytes();
+  return workspace;
+}
+
+}  // namespace
+}  // namespace saccade
+
+using namespace saccade;
+
+int32_t saccade_attention_policy_workspace(saccade_context* context, const saccade_attention_policy_args* caller,
+                                           int64_t* bytes) {
+  return run(context, "attention_policy_workspace", [&] {
+    auto args = copy_args(caller);
+    require_attention_sizes(args);
+    args.workspace = 0;
+    *bytes = layout(args, context->pool.threads()).bytes;
+  });
+}
+
+int32_t saccade_attention_policy(saccade_context* context, const saccade_attention_policy_args* caller) {
+  return run(context, "attention_policy", [&] {
+    auto args = copy_args(caller);
+    Operands operands;
+    require_attention_policy(args, operands);
+    operands.optional_output("entropy", args.entropy, args.rows, 4);
+    operands.optional_output("mass", args.mass, args.rows, 4);
+    operands.optional_output("lse", args.lse, args.heads * args.rows, 4);
+    if (args.map) {
+      if (args.reduction != SACCADE_REDUCTION_MEAN)
+        invalid("map", "no map: reduction NONE has a policy for every head", "a map");
+      args.map_stride = require_map("map_stride", "map_dtype", args, args.map_stride, args.map_dtype);
+      operands.output("map", args.map, args.rows * args.map_stride, args.map_dtype == SACCADE_F32 ? 4 : 2);
+    }
+    operands.require_disjoint();
+    const AttentionPolicyWorkspace workspace = layout(args, context->pool.threads());
+    require_workspace(args.workspace, workspace.bytes);
+    SACCADE_CALL_CPU(context, attention_policy(context->pool, args, workspace));
+  });
+}

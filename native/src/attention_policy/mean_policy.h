@@ -1,0 +1,104 @@
+// The attention policy of blocks of rows, for attention_policy and attention_divergence.
+#pragma once
+
+#include "core/attention.h"
+#include "core/divergence.h"
+
+namespace saccade::SACCADE_ISA {
+
+constexpr float kDeadMass = 1e-20f;  // a policy whose support holds less is dead
+
+// Keys [begin, end) of a row's support.
+struct Support {
+  int64_t begin, end;
+};
+
+// Which keys a row of a sequence sees, and which of them its policy is over.
+struct PolicyRows {
+  Packing packing;
+  int32_t support;
+  const int32_t* ranges;
+
+  Support of(int64_t s, int64_t i) const {
+    const int64_t n = packing.visible(s, i);
+    if (support == SACCADE_SUPPORT_PREVIOUS) return {0, n > 0 ? n - 1 : 0};
+    if (support == SACCADE_SUPPORT_ALL) return {0, n};
+    const int64_t begin = ranges[2 * s] < 0 ? 0 : ranges[2 * s], end = ranges[2 * s + 1] < n ? ranges[2 * s + 1] : n;
+    return {begin, end < begin ? begin : end};
+  }
+
+  // Key at column 0 of a compact map.
+  int64_t first_key(int64_t s) const { return ranges[2 * s] < 0 ? 0 : ranges[2 * s]; }
+};
+
+// The side of a policy: its queries, keys and heads.
+struct PolicySide {
+  saccade_address q;
+  int64_t q_row_stride, q_head_stride;
+  int32_t dtype;
+  int64_t heads;
+  float scale;
+  Transposed keys;
+  int64_t rows;        // Tq
+  const float* lse;    // [heads, rows], given by the caller; null: computed
+  float* lse_out;      // [heads, rows], or null
+
+  int64_t group() const { return heads / keys.heads; }
+};
+
+SACCADE_INLINE void load_queries(const PolicySide& side, int64_t row, int64_t head, int64_t count, RowBlock& rows) {
+  with_float_type(side.dtype, [&](auto element) {
+    using T = decltype(element);
+    load_rows(heads_of<const T>(side.q, side.q_row_stride, side.q_head_stride), row, head, count, side.keys.dim, rows);
+  });
+}
+
+// Adds the probabilities of heads [head_begin, head_end) of a block of rows up in policy[r][j], over the visible keys
+// and 0 from there to padded(most).  Heads outside the range give only their lse_out.
+inline void sum_heads(const PolicySide& side, const PolicyRows& rows, int64_t s, int64_t i, int64_t count,
+                      int64_t head_begin, int64_t head_end, bool all_lse, float* scores, float* policy, int64_t width) {
+  const Packing& packing = rows.packing;
+  const int64_t row = packing.offsets_q[s] + i, stride = padded(packing.keys(s));
+  const int64_t most = packing.visible(s, i + count - 1), end = padded(most);
+  for (int r = 0; r < kRows; ++r) std::memset(policy + r * width, 0, static_cast<size_t>(end) * sizeof(float));
+  for (int64_t h = 0; h < side.heads; ++h) {
+    const bool inside = h >= head_begin && h < head_end;
+    if (!inside && !all_lse) continue;
+    RowBlock queries;
+    load_queries(side, row, h, count, queries);
+    dot_columns(queries, side.keys.dim, side.keys.at(packing, s, h / side.group()), stride, most, side.scale, scores, width);
+    for (int64_t r = 0; r < count; ++r) {
+      float* score = scores + r * width;
+      const int64_t n = packing.visible(s, i + r), at = h * side.rows + row + r;
+      const float lse = side.lse ? side.lse[at] : log_sum_exp(score, n);
+      if (side.lse_out) side.lse_out[at] = lse;
+      if (!inside) continue;
+      to_probabilities(score, n, lse);
+      for (int64_t j = 0; j < padded(n); j += kLanes) store(policy + r * width + j, load(policy + r * width + j) + load(score + j));
+    }
+  }
+}
+
+// Mass of a row's support, as a mean over heads; its factor 1 / (mass * heads), 0 where the policy is dead.
+struct Mass {
+  float mass;
+  float inverse;
+  bool dead;
+};
+
+SACCADE_INLINE Mass mass_of(const float* policy, Support support, int64_t heads) {
+  const double sum = sum_lanes(support.begin, support.end, [&](int64_t j, int64_t lanes) { return load(policy + j, lanes, 0.0f); });
+  const double mass = sum / static_cast<double>(heads);
+  if (mass < static_cast<double>(kDeadMass)) return {0.0f, 0.0f, true};
+  return {static_cast<float>(mass), static_cast<float>(1.0 / sum), false};
+}
+
+// -sum p log p over the support, p = policy * inverse.
+SACCADE_INLINE double entropy_of(const float* policy, Support support, float inverse) {
+  return -sum_lanes(support.begin, support.end, [&](int64_t j, int64_t lanes) {
+    const vfloat p = load(policy + j, lanes, 0.0f) * inverse;
+    return p * log(at_least(p, kFloor));
+  });
+}
+
+}  // namespace saccade::SACCADE_ISA

@@ -1,0 +1,54 @@
+// policy_loss (docs/spec.md §5): clipped, sequence-level, soft and plain policy-gradient objectives over packed
+// sequences, with the KL term of §3, their gradient by the log-probabilities, and metrics, in one call.
+//
+// CPU.  The rows are cut into blocks of fixed size, and a block into pieces where sequences meet; the piece of
+// sequence s in block b has number b + s, which no other piece has.
+//   1. Count the active rows of every piece (GSPO: and add up their log-ratios); reads the mask.
+//   2. Join pieces to sequences: active rows, and the ratio of GSPO.
+//   3. Token losses, gradients, sums of the block.  GSPO's gradient needs its sequence's sum: the sum of each piece.
+//   4. GSPO only: join those sums, add them to the gradients of the sequence's active rows.
+// Sums are f32 within a block's vector lanes, f64 beyond.  Bytes: 4*R for every input read and output written, and R
+// twice for the mask; GSPO: the log-probabilities and the gradient twice, the mask three times.
+//
+// Where the spec leaves room:
+//   clipped_low and clipped_high count the rows whose gradient the clipping takes away (PPO_CLIP, GSPO, GSPO_TOKEN;
+//   dual_clip and delta bound the ratio from above) or whose ratio it replaces (CISPO), by the side of the ratio; SAPO
+//   and REINFORCE clip nothing.  The ratio is the sequence's for GSPO and GSPO_TOKEN.  A ratio whose logarithm was
+//   clamped passes no gradient; CISPO's is detached anyway.  Every metric is 0 when no row is active.
+#pragma once
+
+#include "core/call.h"
+
+namespace saccade {
+
+constexpr int64_t kPolicyBlock = 1 << 12;  // rows of a task; an f32 partial sum may hold no more terms
+
+// Sums over the active rows of a block.
+struct PolicySums {
+  double loss;  // weighted by the aggregation
+  double token_loss;
+  double ratio;
+  double kl;
+  int64_t clipped_low;
+  int64_t clipped_high;
+  float max_log_ratio;
+};
+
+struct PolicySequence {
+  int32_t active;
+  float ratio;     // GSPO: the ratio of all its rows
+  float gradient;  // GSPO: the gradient of each of its active rows, without the KL term
+  bool saturated;  // GSPO: the logarithm of the ratio was clamped
+};
+
+struct PolicyLossWorkspace {
+  PolicySums* sums;           // [blocks]
+  int32_t* piece_active;      // [blocks + sequences]
+  double* piece_sum;          // [blocks + sequences], GSPO: log-ratios, then gradients
+  PolicySequence* sequences;  // [sequences]
+};
+
+}  // namespace saccade
+
+SACCADE_DECLARE_CPU(void policy_loss(Pool& pool, const saccade_policy_loss_args& args,
+                                     const PolicyLossWorkspace& workspace))
