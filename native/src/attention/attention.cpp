@@ -53,7 +53,7 @@ AttentionBackwardWorkspace attention_backward_layout(const saccade_attention_bac
 using namespace saccade;
 
 int32_t saccade_attention_workspace(saccade_context* context, const saccade_attention_args* caller, int64_t* bytes) {
-  return run(context, "attention_workspace", [&] {
+  return run(context, "attention", [&] {
     auto args = copy_args(caller);
     check_sizes(args);
     args.workspace = 0;
@@ -96,7 +96,7 @@ int32_t saccade_attention(saccade_context* context, const saccade_attention_args
 
 int32_t saccade_attention_backward_workspace(saccade_context* context, const saccade_attention_backward_args* caller,
                                              int64_t* bytes) {
-  return run(context, "attention_backward_workspace", [&] {
+  return run(context, "attention_backward", [&] {
     auto args = copy_args(caller);
     check_sizes(args);
     args.workspace = 0;

@@ -5,8 +5,8 @@
 
 namespace saccade::SACCADE_ISA {
 
-// Of z = x / temperature: m = max z, sum = sum e^(z-m), moment = sum e^(z-m)(z-m).  Masked tokens (-inf) count
-// nothing.  NaN or +inf in the row, or nothing but -inf, makes sum and moment NaN.
+// Of z = x / temperature, with m = max z: max = m * temperature (the largest x itself, so that differences from it are
+// exact), sum = sum e^(z-m), moment = sum e^(z-m)(z-m).  Masked tokens (-inf) count nothing.  NaN or +inf in the row, or nothing but -inf, makes sum and moment NaN.
 struct SoftmaxRow {
   float max;
   double sum;
@@ -22,6 +22,9 @@ SACCADE_INLINE SoftmaxRow softmax_row(const T* x, int64_t n, float inverse_tempe
   constexpr float kMasked = -__builtin_inff();
   constexpr float kFaint = -87.0f;  // e^-87 = 1e-38 for all that is fainter: nothing beside the maximum's 1
   SoftmaxRow row{kMasked, 0.0, 0.0};
+  const auto scaled = [&](float a, float b) {
+    return (static_cast<double>(a) - static_cast<double>(b)) * static_cast<double>(inverse_temperature);
+  };
   for (int64_t begin = 0; begin < n; begin += kBlock) {
     const int64_t size = n - begin < kBlock ? n - begin : kBlock;
     const T* block = x + begin;
@@ -34,7 +37,7 @@ SACCADE_INLINE SoftmaxRow softmax_row(const T* x, int64_t n, float inverse_tempe
       m3 = max(load(block + i + 3 * kLanes), m3);
     }
     for_lanes(size - i, [&](int64_t j, int64_t lanes) { m0 = max(load(block + i + j, lanes, kMasked), m0); });
-    float top = max_of(max(max(m0, m1), max(m2, m3))) * inverse_temperature;
+    const float top = max_of(max(max(m0, m1), max(m2, m3)));
     if (top == kMasked) {  // nothing but masked tokens and NaN, which a maximum does not show
       for (i = 0; i < size; ++i)
         if (to_float(block[i]) != to_float(block[i])) row.sum = __builtin_nan("");
@@ -43,7 +46,7 @@ SACCADE_INLINE SoftmaxRow softmax_row(const T* x, int64_t n, float inverse_tempe
     const vfloat shift = splat(top);
     vfloat s0 = splat(0.0f), s1 = s0, t0 = s0, t1 = s0;
     const auto add = [&](vfloat z, vfloat& s, vfloat& t) {
-      vfloat d = at_least(z * inverse_temperature - shift, kFaint);
+      vfloat d = at_least((z - shift) * inverse_temperature, kFaint);
       vfloat e = exp_bounded(d);
       s += e;
       t += e * d;
@@ -58,14 +61,14 @@ SACCADE_INLINE SoftmaxRow softmax_row(const T* x, int64_t n, float inverse_tempe
     for_lanes(size - i, [&](int64_t j, int64_t lanes) { add(load(block + i + j, lanes, kMasked), s0, t0); });
     const double sum = sum_of(s0 + s1), moment = sum_of(t0 + t1);
     if (!(top <= row.max)) {  // a new maximum, or NaN
-      const double d = static_cast<double>(row.max) - static_cast<double>(top), scale = std::exp(d);
+      const double d = scaled(row.max, top), scale = std::exp(d);
       if (row.sum != 0.0) row.moment = scale * (row.moment + d * row.sum);
       row.sum *= scale;
       row.max = top;
       row.sum += sum;
       row.moment += moment;
     } else {
-      const double d = static_cast<double>(top) - static_cast<double>(row.max), scale = std::exp(d);
+      const double d = scaled(top, row.max), scale = std::exp(d);
       row.sum += scale * sum;
       row.moment += scale * (moment + d * sum);
     }

@@ -64,7 +64,7 @@ int64_t checked_leading(const char* argument, int64_t stride, int64_t rows, int6
 }  // namespace
 
 int32_t saccade_gemm_workspace(saccade_context* context, const saccade_gemm_args* caller, int64_t* bytes) {
-  return run(context, "gemm_workspace", [&] {
+  return run(context, "gemm", [&] {
     const auto args = checked_sizes(caller);
     if (!bytes) invalid("bytes", "an address", "null");
     Carver carver(0);

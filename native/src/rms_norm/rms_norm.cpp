@@ -36,7 +36,7 @@ int32_t saccade_rms_norm(saccade_context* context, const saccade_rms_norm_args* 
 
 int32_t saccade_rms_norm_backward_workspace(saccade_context* context, const saccade_rms_norm_backward_args* caller,
                                             int64_t* bytes) {
-  return run(context, "rms_norm_backward_workspace", [&] {
+  return run(context, "rms_norm_backward", [&] {
     const auto args = copy_args(caller);
     require_sizes(args.rows, args.columns);
     if (!bytes) invalid("bytes", "an address", "null");

@@ -37,6 +37,7 @@ void token_log_probs(Pool& pool, const saccade_token_log_probs_args& args) {
       const bool ignored = target == args.ignore_index;
       const SoftmaxRow row = softmax_row(x, args.vocabulary, inverse);
       const double max = static_cast<double>(row.max), log_sum = row.log_sum();
+      const double per_logit = static_cast<double>(inverse);
       if (ignored) {
         log_prob[r] = 0.0f;
         if (entropy) entropy[r] = 0.0f;
@@ -44,11 +45,10 @@ void token_log_probs(Pool& pool, const saccade_token_log_probs_args& args) {
         log_prob[r] = kNan;
         if (entropy) entropy[r] = kNan;
       } else {
-        const double z = static_cast<double>(to_float(x[target]) * inverse);
-        log_prob[r] = static_cast<float>((z - max) - log_sum);
+        log_prob[r] = static_cast<float>((static_cast<double>(to_float(x[target])) - max) * per_logit - log_sum);
         if (entropy) entropy[r] = static_cast<float>(row.entropy());
       }
-      if (lse) lse[r] = static_cast<float>(max + log_sum);
+      if (lse) lse[r] = static_cast<float>(max * per_logit + log_sum);
     });
   });
 }
@@ -74,12 +74,12 @@ void token_log_probs_backward(Pool& pool, const saccade_token_log_probs_backward
       }
       const SoftmaxRow row = softmax_row(x, args.vocabulary, inverse);
       const float log_sum = static_cast<float>(row.log_sum()), entropy = static_cast<float>(row.entropy());
-      const float z_target = to_float(x[target]) * inverse;
-      const float log_p = static_cast<float>(static_cast<double>(z_target) - static_cast<double>(row.max) - row.log_sum());
+      const double below_max = static_cast<double>(to_float(x[target])) - static_cast<double>(row.max);
+      const float log_p = static_cast<float>(below_max * static_cast<double>(inverse) - row.log_sum());
       // With log p = (z - m) - log s: dx = -p (dl + de (log p + entropy)) / temperature, plus dl/temperature at the
       // target.  A masked token has p = 0 and the bounded logarithm that at_least leaves it, so its product is 0.
       for_lanes(args.vocabulary, [&](int64_t j, int64_t lanes) {
-        vfloat d = at_least(load(x + j, lanes, 0.0f) * inverse - row.max, -1.0e30f) - log_sum;
+        vfloat d = at_least((load(x + j, lanes, 0.0f) - row.max) * inverse, -1.0e30f) - log_sum;
         vfloat p = exp(d);
         store(dx + j, lanes, -p * (dl + de * (d + entropy)) * inverse);
       });

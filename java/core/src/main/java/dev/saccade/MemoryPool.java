@@ -2,10 +2,9 @@ package dev.saccade;
 
 import dev.saccade.binding.Saccade;
 import java.util.ArrayDeque;
-import java.util.Collections;
 import java.util.Comparator;
 import java.util.HashMap;
-import java.util.IdentityHashMap;
+import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
@@ -24,7 +23,7 @@ final class MemoryPool {
   private final Context context;
   private final long cacheLimit;
   private final Map<Long, ArrayDeque<Long>> cache = new HashMap<>();
-  private final Set<Storage> live = Collections.newSetFromMap(new IdentityHashMap<>());
+  private final Set<Storage> live = new LinkedHashSet<>();
   private final long[] result = new long[1];
   private long cachedBytes;
 
@@ -140,7 +139,7 @@ final class MemoryPool {
     trim();
   }
 
-  /** What is allocated and not closed, largest first. */
+  /** What is allocated and not closed, largest first, of equals the oldest. */
   List<Storage> live() {
     return live.stream().sorted(Comparator.comparingLong(Storage::bytes).reversed()).toList();
   }

@@ -10,7 +10,7 @@ public class SaccadeException extends RuntimeException {
 
   /** The message of SACCADE_INVALID_ARGUMENT. */
   private static final Pattern INVALID_ARGUMENT =
-      Pattern.compile("(\\w+): (\\w+): expected (.*?), got (.*)", Pattern.DOTALL);
+      Pattern.compile("(\\w+): ([^:]+): expected (.*?), got (.*)", Pattern.DOTALL);
 
   public SaccadeException(String message) {
     super(message);
