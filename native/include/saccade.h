@@ -134,18 +134,18 @@ typedef enum saccade_advantage_estimator {
 
 typedef struct saccade_group_advantage_args {
   uint64_t struct_size;
-  int64_t size;              /* B */
-  int64_t groups;            /* N */
-  saccade_address rewards;   /* [B] */
-  saccade_address offsets;   /* [N+1] i32, offsets[N] = B */
-  saccade_address valid;     /* [B] u8, optional: all valid */
-  saccade_address advantage; /* out [B] */
-  saccade_address mean;      /* out [N], optional */
-  saccade_address std;       /* out [N], optional */
+  int64_t size;               /* B */
+  int64_t groups;             /* N */
+  saccade_address rewards;    /* [B] */
+  saccade_address offsets;    /* [N+1] i32, offsets[N] = B */
+  saccade_address valid;      /* [B] u8, optional: all valid */
+  saccade_address advantage;  /* out [B] */
+  saccade_address mean;       /* out [N], optional */
+  saccade_address std;        /* out [N], optional */
   saccade_address degenerate; /* out [N] u8, optional */
-  int32_t estimator;         /* saccade_advantage_estimator */
-  int32_t ddof;              /* 0 or more; the usual value is 1 */
-  float eps;                 /* >= 0; the usual value is 1e-4 */
+  int32_t estimator;          /* saccade_advantage_estimator */
+  int32_t ddof;               /* 0 or more; the usual value is 1 */
+  float eps;                  /* >= 0; the usual value is 1e-4 */
 } saccade_group_advantage_args;
 
 SACCADE_API int32_t saccade_group_advantage(saccade_context* context, const saccade_group_advantage_args* args);
@@ -154,17 +154,17 @@ SACCADE_API int32_t saccade_group_advantage(saccade_context* context, const sacc
 
 typedef struct saccade_token_log_probs_args {
   uint64_t struct_size;
-  int64_t rows;              /* R */
-  int64_t vocabulary;        /* V >= 1 */
-  saccade_address logits;    /* [R,V] float */
+  int64_t rows;           /* R */
+  int64_t vocabulary;     /* V >= 1 */
+  saccade_address logits; /* [R,V] float */
   int64_t logits_stride;
   int32_t logits_dtype;
-  int32_t ignore_index;      /* the usual value is -100 */
-  saccade_address targets;   /* [R] i32; outside [0,V) and not ignore_index: NaN in that row */
-  float temperature;         /* > 0 */
-  saccade_address log_prob;  /* out [R] */
-  saccade_address entropy;   /* out [R], optional */
-  saccade_address lse;       /* out [R], optional */
+  int32_t ignore_index;     /* the usual value is -100 */
+  saccade_address targets;  /* [R] i32; outside [0,V) and not ignore_index: NaN in that row */
+  float temperature;        /* > 0 */
+  saccade_address log_prob; /* out [R] */
+  saccade_address entropy;  /* out [R], optional */
+  saccade_address lse;      /* out [R], optional */
 } saccade_token_log_probs_args;
 
 SACCADE_API int32_t saccade_token_log_probs(saccade_context* context, const saccade_token_log_probs_args* args);
@@ -173,17 +173,17 @@ typedef struct saccade_token_log_probs_backward_args {
   uint64_t struct_size;
   int64_t rows;
   int64_t vocabulary;
-  saccade_address logits;     /* [R,V] float */
+  saccade_address logits; /* [R,V] float */
   int64_t logits_stride;
   int32_t logits_dtype;
   int32_t ignore_index;
-  saccade_address targets;    /* [R] i32 */
+  saccade_address targets; /* [R] i32 */
   float temperature;
   saccade_address d_log_prob; /* [R], optional: 0 */
   saccade_address d_entropy;  /* [R], optional: 0 */
   saccade_address d_logits;   /* out [R,V] float; may be the logits themselves, exactly */
   int64_t d_logits_stride;
-  int32_t d_logits_dtype;     /* that of the logits, or f32 */
+  int32_t d_logits_dtype; /* that of the logits, or f32 */
 } saccade_token_log_probs_backward_args;
 
 SACCADE_API int32_t saccade_token_log_probs_backward(saccade_context* context,
@@ -234,13 +234,13 @@ typedef enum saccade_aggregation {
 
 /* Places of the values in policy_loss's `metrics`. */
 typedef enum saccade_policy_metric {
-  SACCADE_METRIC_CLIPPED_LOW = 0,      /* fraction of active rows whose ratio is clipped from below */
-  SACCADE_METRIC_CLIPPED_HIGH = 1,     /* ... from above */
-  SACCADE_METRIC_RATIO = 2,            /* mean ratio */
-  SACCADE_METRIC_KL = 3,               /* mean value of the KL estimator, 0 when kl_coef is 0 */
-  SACCADE_METRIC_TOKEN_LOSS = 4,       /* mean token loss */
-  SACCADE_METRIC_ACTIVE = 5,           /* number of active rows */
-  SACCADE_METRIC_MAX_LOG_RATIO = 6,    /* max |log_prob - old_log_prob| */
+  SACCADE_METRIC_CLIPPED_LOW = 0,   /* fraction of active rows whose ratio is clipped from below */
+  SACCADE_METRIC_CLIPPED_HIGH = 1,  /* ... from above */
+  SACCADE_METRIC_RATIO = 2,         /* mean ratio */
+  SACCADE_METRIC_KL = 3,            /* mean value of the KL estimator, 0 when kl_coef is 0 */
+  SACCADE_METRIC_TOKEN_LOSS = 4,    /* mean token loss */
+  SACCADE_METRIC_ACTIVE = 5,        /* number of active rows */
+  SACCADE_METRIC_MAX_LOG_RATIO = 6, /* max |log_prob - old_log_prob| */
   SACCADE_POLICY_METRICS = 7
 } saccade_policy_metric;
 
@@ -260,22 +260,22 @@ typedef struct saccade_policy_loss_args {
   saccade_address d_log_prob;   /* out [R], optional */
   saccade_address metrics;      /* out [SACCADE_POLICY_METRICS], optional */
   saccade_address workspace;
-  int32_t objective;            /* saccade_objective */
-  int32_t aggregation;          /* saccade_aggregation */
-  int32_t kl_estimator;         /* saccade_kl_estimator */
+  int32_t objective;              /* saccade_objective */
+  int32_t aggregation;            /* saccade_aggregation */
+  int32_t kl_estimator;           /* saccade_kl_estimator */
   int32_t advantage_per_sequence; /* 0 or 1 */
-  float clip_low;               /* 0 .. 1; the usual value is 0.2 */
-  float clip_high;              /* >= 0; the usual value is 0.2 */
-  float dual_clip;              /* 0: off; else > 1 */
-  float delta;                  /* 0: off; else >= 1 + clip_high */
-  float tau_pos;                /* SAPO: > 0; the usual value is 1.0 */
-  float tau_neg;                /* SAPO: > 0; the usual value is 1.05 */
-  float constant;               /* CONSTANT: > 0 */
-  float normalizer;             /* 0: off; else > 0 and takes the place of the denominator of the aggregation:
-                                   of sum n_s (TOKEN_MEAN), S (SEQ_MEAN_*) or constant */
-  float kl_coef;                /* >= 0; 0: no KL term */
+  float clip_low;                 /* 0 .. 1; the usual value is 0.2 */
+  float clip_high;                /* >= 0; the usual value is 0.2 */
+  float dual_clip;                /* 0: off; else > 1 */
+  float delta;                    /* 0: off; else >= 1 + clip_high */
+  float tau_pos;                  /* SAPO: > 0; the usual value is 1.0 */
+  float tau_neg;                  /* SAPO: > 0; the usual value is 1.05 */
+  float constant;                 /* CONSTANT: > 0 */
+  float normalizer;               /* 0: off; else > 0 and takes the place of the denominator of the aggregation:
+                                     of sum n_s (TOKEN_MEAN), S (SEQ_MEAN_*) or constant */
+  float kl_coef;                  /* >= 0; 0: no KL term */
   saccade_address kl_coef_scalar; /* optional f32 */
-  saccade_address grad_output;  /* optional f32, multiplies d_log_prob */
+  saccade_address grad_output;    /* optional f32, multiplies d_log_prob */
 } saccade_policy_loss_args;
 
 SACCADE_API int32_t saccade_policy_loss_workspace(saccade_context* context, const saccade_policy_loss_args* args,
@@ -290,7 +290,10 @@ typedef enum saccade_attention_support {
   SACCADE_SUPPORT_RANGES = 2
 } saccade_attention_support;
 
-typedef enum saccade_attention_reduction { SACCADE_REDUCTION_MEAN = 0, SACCADE_REDUCTION_NONE = 1 } saccade_attention_reduction;
+typedef enum saccade_attention_reduction {
+  SACCADE_REDUCTION_MEAN = 0,
+  SACCADE_REDUCTION_NONE = 1
+} saccade_attention_reduction;
 
 typedef enum saccade_divergence {
   SACCADE_DIVERGENCE_JSD = 0,
@@ -300,34 +303,34 @@ typedef enum saccade_divergence {
 
 typedef struct saccade_attention_policy_args {
   uint64_t struct_size;
-  int64_t rows;              /* Tq */
-  int64_t keys;              /* Tk */
-  int64_t sequences;         /* S */
-  int64_t heads;             /* Hq, a multiple of kv_heads */
-  int64_t kv_heads;          /* Hkv */
-  int64_t head_dim;          /* D, 1 .. 256 */
-  saccade_address q;         /* [Tq,Hq,D] float */
+  int64_t rows;      /* Tq */
+  int64_t keys;      /* Tk */
+  int64_t sequences; /* S */
+  int64_t heads;     /* Hq, a multiple of kv_heads */
+  int64_t kv_heads;  /* Hkv */
+  int64_t head_dim;  /* D, 1 .. 256 */
+  saccade_address q; /* [Tq,Hq,D] float */
   int64_t q_row_stride;
   int64_t q_head_stride;
-  saccade_address k;         /* [Tk,Hkv,D], dtype of q */
+  saccade_address k; /* [Tk,Hkv,D], dtype of q */
   int64_t k_row_stride;
   int64_t k_head_stride;
-  int32_t dtype;             /* of q and k */
-  int32_t compact;           /* RANGES: 1 puts key begin+c of a sequence at column c of the map, 0 key c */
-  saccade_address offsets_q; /* [S+1] i32 */
-  saccade_address offsets_k; /* [S+1] i32 */
+  int32_t dtype;                  /* of q and k */
+  int32_t compact;                /* RANGES: 1 puts key begin+c of a sequence at column c of the map, 0 key c */
+  saccade_address offsets_q;      /* [S+1] i32 */
+  saccade_address offsets_k;      /* [S+1] i32 */
   saccade_address support_ranges; /* [S,2] i32, for RANGES */
-  int64_t max_keys;          /* longest key sequence; a longer one gives NaN rows */
-  float scale;               /* the usual value is 1/sqrt(D) */
-  int32_t support;           /* saccade_attention_support */
-  int32_t reduction;         /* saccade_attention_reduction */
-  int32_t head_begin;        /* 0 <= head_begin < head_end <= Hq */
+  int64_t max_keys;               /* longest key sequence; a longer one gives NaN rows */
+  float scale;                    /* the usual value is 1/sqrt(D) */
+  int32_t support;                /* saccade_attention_support */
+  int32_t reduction;              /* saccade_attention_reduction */
+  int32_t head_begin;             /* 0 <= head_begin < head_end <= Hq */
   int32_t head_end;
-  saccade_address entropy;   /* out [Tq], optional */
-  saccade_address mass;      /* out [Tq], optional */
-  saccade_address lse;       /* out [Hq,Tq], optional */
-  saccade_address map;       /* out [Tq,map_stride] f32 or bf16, optional, MEAN only */
-  int64_t map_stride;        /* ld: at least max_keys, or the widest range when compact; all ld columns are written */
+  saccade_address entropy; /* out [Tq], optional */
+  saccade_address mass;    /* out [Tq], optional */
+  saccade_address lse;     /* out [Hq,Tq], optional */
+  saccade_address map;     /* out [Tq,map_stride] f32 or bf16, optional, MEAN only */
+  int64_t map_stride;      /* ld: at least max_keys, or the widest range when compact; all ld columns are written */
   int32_t map_dtype;
   saccade_address workspace;
 } saccade_attention_policy_args;
@@ -351,7 +354,7 @@ typedef struct saccade_attention_divergence_args {
   int64_t k_row_stride;
   int64_t k_head_stride;
   int32_t dtype;
-  int32_t compact;           /* `ref` is in the compact form */
+  int32_t compact; /* `ref` is in the compact form */
   saccade_address offsets_q;
   saccade_address offsets_k;
   saccade_address support_ranges;
@@ -361,18 +364,18 @@ typedef struct saccade_attention_divergence_args {
   int32_t reduction;
   int32_t head_begin;
   int32_t head_end;
-  saccade_address lse;       /* [Hq,Tq], optional input */
-  saccade_address weight;    /* [Tq], optional: 0 */
+  saccade_address lse;            /* [Hq,Tq], optional input */
+  saccade_address weight;         /* [Tq], optional: 0 */
   saccade_address entropy_weight; /* [Tq], optional: 0 */
   /* The reference: exactly one of ref, (ref_q, ref_k), ref_index. */
-  saccade_address ref;       /* [Tq,ref_stride] f32 or bf16, MEAN only */
+  saccade_address ref; /* [Tq,ref_stride] f32 or bf16, MEAN only */
   int64_t ref_stride;
   int32_t ref_dtype;
   saccade_address ref_index; /* [Tq] i32, key of the sequence or -1 */
   saccade_address ref_q;     /* [Tq,ref_heads,ref_head_dim], dtype of q */
   int64_t ref_q_row_stride;
   int64_t ref_q_head_stride;
-  saccade_address ref_k;     /* [Tk,ref_kv_heads,ref_head_dim], dtype of q */
+  saccade_address ref_k; /* [Tk,ref_kv_heads,ref_head_dim], dtype of q */
   int64_t ref_k_row_stride;
   int64_t ref_k_head_stride;
   int64_t ref_heads;
@@ -381,21 +384,21 @@ typedef struct saccade_attention_divergence_args {
   float ref_scale;
   int32_t ref_head_begin;
   int32_t ref_head_end;
-  saccade_address ref_lse;   /* [ref_heads,Tq], optional input */
-  int32_t kind;              /* saccade_divergence */
-  float beta;                /* JSD: inside (0,1); the usual value is 0.5 */
-  saccade_address loss;      /* out [1], optional: sum weight*divergence - sum entropy_weight*entropy */
+  saccade_address ref_lse;    /* [ref_heads,Tq], optional input */
+  int32_t kind;               /* saccade_divergence */
+  float beta;                 /* JSD: inside (0,1); the usual value is 0.5 */
+  saccade_address loss;       /* out [1], optional: sum weight*divergence - sum entropy_weight*entropy */
   saccade_address divergence; /* out [Tq], optional */
-  saccade_address entropy;   /* out [Tq], optional */
-  saccade_address mass;      /* out [Tq], optional */
-  saccade_address dq;        /* out [Tq,Hq,D], optional; both dq and dk or neither */
+  saccade_address entropy;    /* out [Tq], optional */
+  saccade_address mass;       /* out [Tq], optional */
+  saccade_address dq;         /* out [Tq,Hq,D], optional; both dq and dk or neither */
   int64_t dq_row_stride;
   int64_t dq_head_stride;
-  saccade_address dk;        /* out [Tk,Hkv,D] */
+  saccade_address dk; /* out [Tk,Hkv,D] */
   int64_t dk_row_stride;
   int64_t dk_head_stride;
-  int32_t grad_dtype;        /* of dq and dk: that of q, or f32 */
-  saccade_address dscore_sq; /* out [Hq,Tq], optional, needs dq and dk */
+  int32_t grad_dtype;          /* of dq and dk: that of q, or f32 */
+  saccade_address dscore_sq;   /* out [Hq,Tq], optional, needs dq and dk */
   saccade_address grad_output; /* optional f32, multiplies dq and dk (and dscore_sq by its square) */
   saccade_address workspace;
 } saccade_attention_divergence_args;
@@ -420,7 +423,7 @@ typedef struct saccade_grad_norm_args {
   saccade_address norm;    /* out [1] */
   saccade_address scale;   /* out [1], optional: min(1, max_norm / (norm + 1e-6)), NaN where norm is not finite */
   saccade_address workspace;
-  float max_norm;          /* > 0 when scale is given */
+  float max_norm; /* > 0 when scale is given */
 } saccade_grad_norm_args;
 
 SACCADE_API int32_t saccade_grad_norm_workspace(saccade_context* context, const saccade_grad_norm_args* args,
@@ -434,24 +437,24 @@ typedef struct saccade_adamw_tensor {
   saccade_address v;          /* in/out [count] */
   saccade_address param_bf16; /* out [count] bf16, optional */
   int64_t count;
-  float weight_decay;         /* >= 0 */
-  float reserved;             /* 0 */
+  float weight_decay; /* >= 0 */
+  float reserved;     /* 0 */
 } saccade_adamw_tensor;
 
 typedef struct saccade_adamw_args {
   uint64_t struct_size;
   int64_t tensors;
-  saccade_address entries;    /* host array of saccade_adamw_tensor, [tensors] */
+  saccade_address entries; /* host array of saccade_adamw_tensor, [tensors] */
   float lr;
-  float beta1;                /* [0,1) */
-  float beta2;                /* [0,1) */
-  float eps;                  /* > 0 */
+  float beta1; /* [0,1) */
+  float beta2; /* [0,1) */
+  float eps;   /* > 0 */
   float grad_scale;
-  int64_t step;               /* 1-based */
-  saccade_address lr_scalar;  /* optional f32 */
+  int64_t step;                      /* 1-based */
+  saccade_address lr_scalar;         /* optional f32 */
   saccade_address grad_scale_scalar; /* optional f32, e.g. grad_norm's scale; not finite: the step is skipped */
-  saccade_address step_scalar; /* optional i64 */
-  saccade_address skipped;    /* in/out [1] i32, optional: incremented by a skipped step */
+  saccade_address step_scalar;       /* optional i64 */
+  saccade_address skipped;           /* in/out [1] i32, optional: incremented by a skipped step */
 } saccade_adamw_args;
 
 SACCADE_API int32_t saccade_adamw(saccade_context* context, const saccade_adamw_args* args);
@@ -469,12 +472,12 @@ typedef struct saccade_gemm_args {
   int64_t a_stride;
   saccade_address b;
   int64_t b_stride;
-  saccade_address c;   /* in/out */
+  saccade_address c; /* in/out */
   int64_t c_stride;
-  int32_t trans_a;     /* 0 or 1 */
+  int32_t trans_a; /* 0 or 1 */
   int32_t trans_b;
   float alpha;
-  float beta;          /* 0: C is not read */
+  float beta; /* 0: C is not read */
   saccade_address workspace;
 } saccade_gemm_args;
 
@@ -486,13 +489,13 @@ typedef struct saccade_rms_norm_args {
   uint64_t struct_size;
   int64_t rows;
   int64_t columns;
-  saccade_address x;      /* [rows,columns] */
+  saccade_address x; /* [rows,columns] */
   int64_t x_stride;
   saccade_address weight; /* [columns] */
   saccade_address y;      /* out [rows,columns] */
   int64_t y_stride;
-  saccade_address rstd;   /* out [rows] */
-  float eps;              /* >= 0 */
+  saccade_address rstd; /* out [rows] */
+  float eps;            /* >= 0 */
 } saccade_rms_norm_args;
 
 SACCADE_API int32_t saccade_rms_norm(saccade_context* context, const saccade_rms_norm_args* args);
@@ -504,13 +507,13 @@ typedef struct saccade_rms_norm_backward_args {
   saccade_address x;
   int64_t x_stride;
   saccade_address weight;
-  saccade_address rstd;   /* [rows], from the forward pass */
-  saccade_address dy;     /* [rows,columns] */
+  saccade_address rstd; /* [rows], from the forward pass */
+  saccade_address dy;   /* [rows,columns] */
   int64_t dy_stride;
-  saccade_address dx;     /* out [rows,columns] */
+  saccade_address dx; /* out [rows,columns] */
   int64_t dx_stride;
   saccade_address d_weight; /* in/out [columns]: the gradient is added */
-  int32_t accumulate_dx;  /* 1: dx is added to */
+  int32_t accumulate_dx;    /* 1: dx is added to */
   saccade_address workspace;
 } saccade_rms_norm_backward_args;
 
@@ -549,11 +552,11 @@ typedef struct saccade_gather_rows_args {
   int64_t count;
   int64_t columns;
   int64_t x_rows;
-  saccade_address x;         /* [x_rows,columns] */
+  saccade_address x; /* [x_rows,columns] */
   int64_t x_stride;
-  saccade_address index;     /* [count] i32, optional: i */
+  saccade_address index; /* [count] i32, optional: i */
   int64_t y_rows;
-  saccade_address y;         /* in/out [y_rows,columns] */
+  saccade_address y; /* in/out [y_rows,columns] */
   int64_t y_stride;
   saccade_address out_index; /* [count] i32, optional: i */
   int32_t accumulate;        /* 1: y is added to */
@@ -567,11 +570,11 @@ typedef struct saccade_scatter_add_rows_args {
   uint64_t struct_size;
   int64_t count;
   int64_t columns;
-  saccade_address x;     /* [count,columns] */
+  saccade_address x; /* [count,columns] */
   int64_t x_stride;
   saccade_address index; /* [count] i32 */
   int64_t y_rows;
-  saccade_address y;     /* in/out [y_rows,columns] */
+  saccade_address y; /* in/out [y_rows,columns] */
   int64_t y_stride;
 } saccade_scatter_add_rows_args;
 
@@ -587,7 +590,7 @@ typedef struct saccade_axpby_args {
   saccade_address y; /* in/out */
   int64_t y_stride;
   float a;
-  float b;           /* 0: y is not read */
+  float b; /* 0: y is not read */
 } saccade_axpby_args;
 
 SACCADE_API int32_t saccade_axpby(saccade_context* context, const saccade_axpby_args* args);
@@ -602,14 +605,14 @@ typedef struct saccade_attention_args {
   int64_t sequences;
   int64_t heads;
   int64_t kv_heads;
-  int64_t head_dim;          /* 1 .. 256 */
-  saccade_address q;         /* [rows,heads,head_dim] */
+  int64_t head_dim;  /* 1 .. 256 */
+  saccade_address q; /* [rows,heads,head_dim] */
   int64_t q_row_stride;
   int64_t q_head_stride;
-  saccade_address k;         /* [keys,kv_heads,head_dim] */
+  saccade_address k; /* [keys,kv_heads,head_dim] */
   int64_t k_row_stride;
   int64_t k_head_stride;
-  saccade_address v;         /* [keys,kv_heads,head_dim] */
+  saccade_address v; /* [keys,kv_heads,head_dim] */
   int64_t v_row_stride;
   int64_t v_head_stride;
   saccade_address offsets_q; /* [S+1] i32 */
@@ -617,10 +620,10 @@ typedef struct saccade_attention_args {
   saccade_address lengths_k; /* [S] i32, optional */
   int64_t max_keys;          /* the longest key sequence */
   float scale;
-  saccade_address o;         /* out [rows,heads,head_dim] */
+  saccade_address o; /* out [rows,heads,head_dim] */
   int64_t o_row_stride;
   int64_t o_head_stride;
-  saccade_address lse;       /* out [heads,rows], optional */
+  saccade_address lse; /* out [heads,rows], optional */
   saccade_address workspace;
 } saccade_attention_args;
 
@@ -649,20 +652,20 @@ typedef struct saccade_attention_backward_args {
   saccade_address offsets_k;
   int64_t max_keys;
   float scale;
-  saccade_address o;         /* [rows,heads,head_dim], from the forward pass */
+  saccade_address o; /* [rows,heads,head_dim], from the forward pass */
   int64_t o_row_stride;
   int64_t o_head_stride;
-  saccade_address lse;       /* [heads,rows], from the forward pass */
-  saccade_address d_o;       /* [rows,heads,head_dim] */
+  saccade_address lse; /* [heads,rows], from the forward pass */
+  saccade_address d_o; /* [rows,heads,head_dim] */
   int64_t d_o_row_stride;
   int64_t d_o_head_stride;
-  saccade_address dq;        /* out [rows,heads,head_dim] */
+  saccade_address dq; /* out [rows,heads,head_dim] */
   int64_t dq_row_stride;
   int64_t dq_head_stride;
-  saccade_address dk;        /* out [keys,kv_heads,head_dim] */
+  saccade_address dk; /* out [keys,kv_heads,head_dim] */
   int64_t dk_row_stride;
   int64_t dk_head_stride;
-  saccade_address dv;        /* out [keys,kv_heads,head_dim] */
+  saccade_address dv; /* out [keys,kv_heads,head_dim] */
   int64_t dv_row_stride;
   int64_t dv_head_stride;
   saccade_address workspace;
@@ -679,15 +682,15 @@ typedef struct saccade_sample_tokens_args {
   uint64_t struct_size;
   int64_t rows;
   int64_t vocabulary;
-  saccade_address logits;   /* [rows,vocabulary] float */
+  saccade_address logits; /* [rows,vocabulary] float */
   int64_t logits_stride;
   int32_t logits_dtype;
-  float temperature;        /* >= 0; 0: the largest logit, the first of equals */
+  float temperature; /* >= 0; 0: the largest logit, the first of equals */
   int64_t seed;
   int64_t offset;
   saccade_address offset_scalar; /* optional i64 */
-  saccade_address stream;   /* [rows] i32, optional */
-  saccade_address tokens;   /* out [rows] i32 */
+  saccade_address stream;        /* [rows] i32, optional */
+  saccade_address tokens;        /* out [rows] i32 */
 } saccade_sample_tokens_args;
 
 SACCADE_API int32_t saccade_sample_tokens(saccade_context* context, const saccade_sample_tokens_args* args);

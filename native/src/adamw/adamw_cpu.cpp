@@ -1,5 +1,4 @@
 #include "adamw/adamw.h"
-
 #include "core/simd.h"
 #include "grad_norm/tensor_list.h"
 
@@ -60,9 +59,8 @@ void adamw(Pool& pool, const saccade_adamw_args& args, int64_t elements) {
   };
 
   const auto* entries = pointer<const saccade_adamw_tensor>(args.entries);
-  pool.run((elements + kAdamwBlock - 1) / kAdamwBlock, [&](int64_t block, int) {
-    for_pieces(entries, args.tensors, block * kAdamwBlock, kAdamwBlock, update);
-  });
+  pool.run((elements + kAdamwBlock - 1) / kAdamwBlock,
+           [&](int64_t block, int) { for_pieces(entries, args.tensors, block * kAdamwBlock, kAdamwBlock, update); });
   if (skip && args.skipped) ++*pointer<int32_t>(args.skipped);
 }
 

@@ -38,8 +38,7 @@ AttentionWorkspace attention_layout(const saccade_attention_args& args, int thre
 AttentionBackwardWorkspace attention_backward_layout(const saccade_attention_backward_args& args, int threads) {
   Carver carver(args.workspace);
   AttentionBackwardWorkspace workspace;
-  workspace.shared =
-      take(carver, args.keys, args.sequences, args.kv_heads, args.head_dim, args.max_keys, threads);
+  workspace.shared = take(carver, args.keys, args.sequences, args.kv_heads, args.head_dim, args.max_keys, threads);
   const int64_t transposed = total_columns(args.keys, args.sequences) * args.kv_heads * args.head_dim;
   workspace.d_keys = carver.take<float>(transposed);
   workspace.d_values = carver.take<float>(transposed);
@@ -70,9 +69,9 @@ int32_t saccade_attention(saccade_context* context, const saccade_attention_args
       return checked_head_strides(row, row_stride, head, head_stride, rows, heads, args.head_dim);
     };
     Operands operands;
-    operands.input("q", args.q,
-                   strides("q_row_stride", args.q_row_stride, "q_head_stride", args.q_head_stride, args.rows, args.heads),
-                   4);
+    operands.input(
+        "q", args.q,
+        strides("q_row_stride", args.q_row_stride, "q_head_stride", args.q_head_stride, args.rows, args.heads), 4);
     operands.input(
         "k", args.k,
         strides("k_row_stride", args.k_row_stride, "k_head_stride", args.k_head_stride, args.keys, args.kv_heads), 4);
@@ -82,12 +81,13 @@ int32_t saccade_attention(saccade_context* context, const saccade_attention_args
     operands.input("offsets_q", args.offsets_q, args.sequences + 1, 4);
     operands.input("offsets_k", args.offsets_k, args.sequences + 1, 4);
     operands.optional_input("lengths_k", args.lengths_k, args.sequences, 4);
-    operands.output("o", args.o,
-                    strides("o_row_stride", args.o_row_stride, "o_head_stride", args.o_head_stride, args.rows, args.heads),
-                    4);
+    operands.output(
+        "o", args.o,
+        strides("o_row_stride", args.o_row_stride, "o_head_stride", args.o_head_stride, args.rows, args.heads), 4);
     operands.optional_output("lse", args.lse, args.heads * args.rows, 4);
     operands.require_disjoint();
-    require_packing(args.offsets_q, args.offsets_k, args.lengths_k, args.sequences, args.rows, args.keys, args.max_keys);
+    require_packing(args.offsets_q, args.offsets_k, args.lengths_k, args.sequences, args.rows, args.keys,
+                    args.max_keys);
     const AttentionWorkspace workspace = attention_layout(args, context->pool.threads());
     require_workspace(args.workspace, workspace.bytes);
     SACCADE_CALL_CPU(context, attention(context->pool, args, workspace));
@@ -114,18 +114,27 @@ int32_t saccade_attention_backward(saccade_context* context, const saccade_atten
     };
     const int64_t rows = args.rows, keys = args.keys, heads = args.heads, kv = args.kv_heads;
     Operands operands;
-    operands.input("q", args.q, strides("q_row_stride", args.q_row_stride, "q_head_stride", args.q_head_stride, rows, heads), 4);
-    operands.input("k", args.k, strides("k_row_stride", args.k_row_stride, "k_head_stride", args.k_head_stride, keys, kv), 4);
-    operands.input("v", args.v, strides("v_row_stride", args.v_row_stride, "v_head_stride", args.v_head_stride, keys, kv), 4);
-    operands.input("o", args.o, strides("o_row_stride", args.o_row_stride, "o_head_stride", args.o_head_stride, rows, heads), 4);
+    operands.input("q", args.q,
+                   strides("q_row_stride", args.q_row_stride, "q_head_stride", args.q_head_stride, rows, heads), 4);
+    operands.input("k", args.k,
+                   strides("k_row_stride", args.k_row_stride, "k_head_stride", args.k_head_stride, keys, kv), 4);
+    operands.input("v", args.v,
+                   strides("v_row_stride", args.v_row_stride, "v_head_stride", args.v_head_stride, keys, kv), 4);
+    operands.input("o", args.o,
+                   strides("o_row_stride", args.o_row_stride, "o_head_stride", args.o_head_stride, rows, heads), 4);
     operands.input("d_o", args.d_o,
-                   strides("d_o_row_stride", args.d_o_row_stride, "d_o_head_stride", args.d_o_head_stride, rows, heads), 4);
+                   strides("d_o_row_stride", args.d_o_row_stride, "d_o_head_stride", args.d_o_head_stride, rows, heads),
+                   4);
     operands.input("lse", args.lse, heads * rows, 4);
     operands.input("offsets_q", args.offsets_q, args.sequences + 1, 4);
     operands.input("offsets_k", args.offsets_k, args.sequences + 1, 4);
-    operands.output("dq", args.dq, strides("dq_row_stride", args.dq_row_stride, "dq_head_stride", args.dq_head_stride, rows, heads), 4);
-    operands.output("dk", args.dk, strides("dk_row_stride", args.dk_row_stride, "dk_head_stride", args.dk_head_stride, keys, kv), 4);
-    operands.output("dv", args.dv, strides("dv_row_stride", args.dv_row_stride, "dv_head_stride", args.dv_head_stride, keys, kv), 4);
+    operands.output("dq", args.dq,
+                    strides("dq_row_stride", args.dq_row_stride, "dq_head_stride", args.dq_head_stride, rows, heads),
+                    4);
+    operands.output("dk", args.dk,
+                    strides("dk_row_stride", args.dk_row_stride, "dk_head_stride", args.dk_head_stride, keys, kv), 4);
+    operands.output("dv", args.dv,
+                    strides("dv_row_stride", args.dv_row_stride, "dv_head_stride", args.dv_head_stride, keys, kv), 4);
     operands.require_disjoint();
     require_packing(args.offsets_q, args.offsets_k, 0, args.sequences, rows, keys, args.max_keys);
     const AttentionBackwardWorkspace workspace = attention_backward_layout(args, context->pool.threads());

@@ -11,9 +11,9 @@ namespace saccade {
 
 // Pieces of the workspace, of the forward pass and of the backward pass.
 struct AttentionWorkspace {
-  float* keys;      // transposed [columns, kv_heads, head_dim]
+  float* keys;  // transposed [columns, kv_heads, head_dim]
   float* values;
-  float* scratch;   // [threads, kScratchRows, padded(max_keys)]
+  float* scratch;  // [threads, kScratchRows, padded(max_keys)]
   int64_t bytes;
 
   static constexpr int64_t kScratchRows = 8;
@@ -21,9 +21,9 @@ struct AttentionWorkspace {
 
 struct AttentionBackwardWorkspace {
   AttentionWorkspace shared;
-  float* d_keys;    // transposed
+  float* d_keys;  // transposed
   float* d_values;
-  float* delta;     // [heads, rows]: sum_d d_o * o
+  float* delta;  // [heads, rows]: sum_d d_o * o
   int64_t bytes;
 };
 

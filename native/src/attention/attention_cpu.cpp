@@ -1,12 +1,13 @@
 #include "attention/attention.h"
-
 #include "core/attention.h"
 
 namespace saccade::SACCADE_ISA {
 namespace {
 
 // lse of row r of a block; rows past the block's count are not there.
-SACCADE_INLINE float at_row(const float* lse, int64_t row, int r, int64_t count) { return r < count ? lse[row + r] : 0.0f; }
+SACCADE_INLINE float at_row(const float* lse, int64_t row, int r, int64_t count) {
+  return r < count ? lse[row + r] : 0.0f;
+}
 
 }  // namespace
 
@@ -93,7 +94,8 @@ void attention_backward(Pool& pool, const saccade_attention_backward_args& args,
   // Key blocks: dk = scale dS^T q and dv = P^T d_o, summed over rows and the heads of the group in a fixed order.
   const int64_t blocks = width / kColumnBlock;
   pool.run(packing.sequences * args.kv_heads * blocks, [&](int64_t task, int) {
-    const int64_t s = task / blocks / args.kv_heads, kv = task / blocks % args.kv_heads, first = task % blocks * kColumnBlock;
+    const int64_t s = task / blocks / args.kv_heads, kv = task / blocks % args.kv_heads,
+                  first = task % blocks * kColumnBlock;
     const int64_t nk = packing.keys(s), nq = packing.queries(s), stride = padded(nk);
     if (first >= nk) return;
     ColumnBlock dk = {}, dv = {};

@@ -5,10 +5,13 @@
 namespace saccade {
 namespace {
 
+// A tensor of no rows or no keys may have no address: the other one of its pair says that it is meant.
+bool has_ref_policy(const saccade_attention_divergence_args& args) { return args.ref_q || args.ref_k; }
+
 AttentionDivergenceWorkspace layout(const saccade_attention_divergence_args& args, int threads) {
   Carver carver(args.workspace);
   const int64_t columns = total_columns(args.keys, args.sequences), width = padded(args.max_keys);
-  const bool gradient = args.dq != 0;
+  const bool gradient = wants_gradient(args);
   AttentionDivergenceWorkspace workspace{};
   workspace.keys = carver.take<float>(columns * args.kv_heads * args.head_dim);
   workspace.ref_keys = carver.take<float>(args.ref_k ? columns * args.ref_kv_heads * args.ref_head_dim : 0);
@@ -26,14 +29,15 @@ AttentionDivergenceWorkspace layout(const saccade_attention_divergence_args& arg
 
 void require_sizes(const saccade_attention_divergence_args& args) {
   require_attention_sizes(args);
-  if (args.ref_k)
+  if (has_ref_policy(args))
     require_heads("ref_heads", args.ref_heads, "ref_kv_heads", args.ref_kv_heads, "ref_head_dim", args.ref_head_dim);
 }
 
 void require_reference(saccade_attention_divergence_args& args, Operands& operands) {
-  if (!args.ref_q != !args.ref_k) invalid("ref_q, ref_k", "both or neither", "one of them");
-  const int references = (args.ref != 0) + (args.ref_q != 0) + (args.ref_index != 0);
-  if (references != 1 && args.rows > 0)
+  if (!args.ref_q != !args.ref_k && args.rows > 0 && args.keys > 0)
+    invalid("ref_q, ref_k", "both or neither", "one of them");
+  const int references = (args.ref != 0) + has_ref_policy(args) + (args.ref_index != 0);
+  if (references > 1 || (references == 0 && args.rows > 0 && args.keys > 0))
     invalid("ref, ref_q and ref_k, ref_index", "exactly one reference", "%d", references);
   if (args.ref) {
     if (args.reduction != SACCADE_REDUCTION_MEAN)
@@ -41,7 +45,7 @@ void require_reference(saccade_attention_divergence_args& args, Operands& operan
     args.ref_stride = require_map("ref_stride", "ref_dtype", args, args.ref_stride, args.ref_dtype);
     operands.input("ref", args.ref, args.rows * args.ref_stride, args.ref_dtype == SACCADE_F32 ? 4 : 2);
   }
-  if (args.ref_q) {
+  if (has_ref_policy(args)) {
     const int64_t size = float_size("dtype", args.dtype);
     require(std::isfinite(args.ref_scale), "ref_scale", "a finite number", static_cast<double>(args.ref_scale));
     require_head_range("ref_head_begin, ref_head_end", args.ref_head_begin, args.ref_head_end, args.ref_heads);
@@ -96,8 +100,9 @@ int32_t saccade_attention_divergence(saccade_context* context, const saccade_att
     operands.optional_output("entropy", args.entropy, args.rows, 4);
     operands.optional_output("mass", args.mass, args.rows, 4);
     if (!args.dq != !args.dk && args.rows > 0 && args.keys > 0) invalid("dq, dk", "both or neither", "one of them");
-    if (args.dscore_sq && !args.dq) invalid("dscore_sq", "dq and dk beside it", "no gradient");
-    if (args.dq) {
+    if (args.dscore_sq && !wants_gradient(args) && args.rows > 0)
+      invalid("dscore_sq", "dq and dk beside it", "no gradient");
+    if (wants_gradient(args)) {
       const int64_t size = float_size("grad_dtype", args.grad_dtype);
       if (args.grad_dtype != args.dtype && args.grad_dtype != SACCADE_F32)
         invalid("grad_dtype", "the dtype of q, or f32", "%d", args.grad_dtype);

@@ -2,7 +2,8 @@
 // the gradient of both to q and k.
 //
 // CPU, three passes over the scores of one policy (MEAN: of all heads in range; NONE: head by head):
-//   1 rows        the policy of four rows at a time, the reference beside it; divergence, entropy, mass; what is kept is
+//   1 rows        the policy of four rows at a time, the reference beside it; divergence, entropy, mass; what is kept
+//   is
 //                 dP, the gradient with respect to the (summed) probabilities: one f32 map
 //   2 rows        delta = P . dP and dq = scale dS k, dS = P (dP - delta)
 //   3 key blocks  dk = scale dS^T q, rows and heads of a group in a fixed order
@@ -27,14 +28,17 @@ struct AttentionDivergenceWorkspace {
   float* entropy;     // [rows]
   float* mass;        // [rows]
   // For the gradient:
-  float* lse;         // [heads, rows]
-  float* map;         // [rows, padded(max_keys)]: dP
+  float* lse;               // [heads, rows]
+  float* map;               // [rows, padded(max_keys)]: dP
   AttentionCentre* centre;  // [heads, rows]
-  float* d_keys;      // transposed
+  float* d_keys;            // transposed
   int64_t bytes;
 
   static constexpr int64_t kScratchRows = 12;
 };
+
+// dq without rows and dk without keys may have no address.
+inline bool wants_gradient(const saccade_attention_divergence_args& args) { return args.dq || args.dk; }
 
 }  // namespace saccade
 

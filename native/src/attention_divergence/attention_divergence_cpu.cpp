@@ -1,5 +1,4 @@
 #include "attention_divergence/attention_divergence.h"
-
 #include "attention_policy/mean_policy.h"
 
 namespace saccade::SACCADE_ISA {
@@ -47,14 +46,30 @@ class Passes {
         args_(args),
         work_(workspace),
         rows_{packing_of(args, 0), args.support, pointer<const int32_t>(args.support_ranges)},
-        side_{args.q, args.q_row_stride, args.q_head_stride, args.dtype, args.heads, args.scale,
-              {workspace.keys, args.kv_heads, args.head_dim}, args.rows, pointer<const float>(args.lse), workspace.lse},
-        ref_side_{args.ref_q, args.ref_q_row_stride, args.ref_q_head_stride, args.dtype, args.ref_heads, args.ref_scale,
-                  {workspace.ref_keys, args.ref_kv_heads, args.ref_head_dim}, args.rows,
-                  pointer<const float>(args.ref_lse), nullptr},
+        side_{args.q,
+              args.q_row_stride,
+              args.q_head_stride,
+              args.dtype,
+              args.heads,
+              args.scale,
+              {workspace.keys, args.kv_heads, args.head_dim},
+              args.rows,
+              pointer<const float>(args.lse),
+              workspace.lse},
+        ref_side_{args.ref_q,
+                  args.ref_q_row_stride,
+                  args.ref_q_head_stride,
+                  args.dtype,
+                  args.ref_heads,
+                  args.ref_scale,
+                  {workspace.ref_keys, args.ref_kv_heads, args.ref_head_dim},
+                  args.rows,
+                  pointer<const float>(args.ref_lse),
+                  nullptr},
         weight_(pointer<const float>(args.weight)),
         entropy_weight_(pointer<const float>(args.entropy_weight)),
         width_(padded(args.max_keys)),
+        gradient_(wants_gradient(args)),
         grad_output_(scalar(args.grad_output, 1.0f)) {}
 
   void run() {
@@ -65,7 +80,7 @@ class Passes {
         transpose(pool_, rows_.packing, heads_of<const T>(args_.ref_k, args_.ref_k_row_stride, args_.ref_k_head_stride),
                   ref_side_.keys);
     });
-    if (args_.dq) clear_gradients();
+    if (gradient_) clear_gradients();
     if (args_.reduction == SACCADE_REDUCTION_MEAN) {
       pass({args_.head_begin, args_.head_end, args_.ref_head_begin, args_.ref_head_end, 1.0f, true});
     } else {
@@ -75,11 +90,11 @@ class Passes {
         pass({h, h + 1, ref, ref + 1, share, h == args_.head_begin});
       }
     }
-    if (args_.dq)
+    if (gradient_)
       with_gradient_type([&](auto element) {
         using T = decltype(element);
-        write_transposed(pool_, rows_.packing, d_keys(), heads_of<T>(args_.dk, args_.dk_row_stride, args_.dk_head_stride),
-                         args_.scale);
+        write_transposed(pool_, rows_.packing, d_keys(),
+                         heads_of<T>(args_.dk, args_.dk_row_stride, args_.dk_head_stride), args_.scale);
       });
     write_rows();
   }
@@ -102,9 +117,10 @@ class Passes {
   void pass(const HeadRange& heads) {
     for_row_blocks(pool_, rows_.packing,
                    [&](int64_t s, int64_t i, int64_t count, int worker) { compare(heads, s, i, count, worker); });
-    if (!args_.dq) return;
-    for_row_blocks(pool_, rows_.packing,
-                   [&](int64_t s, int64_t i, int64_t count, int worker) { query_gradient(heads, s, i, count, worker); });
+    if (!gradient_) return;
+    for_row_blocks(pool_, rows_.packing, [&](int64_t s, int64_t i, int64_t count, int worker) {
+      query_gradient(heads, s, i, count, worker);
+    });
     const int64_t blocks = width_ / kColumnBlock, kv_begin = heads.begin / side_.group(),
                   kv_heads = (heads.end - 1) / side_.group() + 1 - kv_begin;
     pool_.run(rows_.packing.sequences * kv_heads * blocks, [&](int64_t task, int) {
@@ -123,8 +139,8 @@ class Passes {
           if (h >= args_.head_begin && h < args_.head_end) continue;
           with_gradient_type([&](auto element) {
             using T = decltype(element);
-            std::memset(static_cast<void*>(heads_of<T>(args_.dq, args_.dq_row_stride, args_.dq_head_stride).at(row, h)), 0,
-                        static_cast<size_t>(args_.head_dim) * sizeof(T));
+            std::memset(static_cast<void*>(heads_of<T>(args_.dq, args_.dq_row_stride, args_.dq_head_stride).at(row, h)),
+                        0, static_cast<size_t>(args_.head_dim) * sizeof(T));
           });
           if (args_.dscore_sq) pointer<float>(args_.dscore_sq)[h * args_.rows + row] = 0.0f;
         }
@@ -144,12 +160,14 @@ class Passes {
     for (int64_t r = 0; r < count; ++r) {
       const Support support = rows_.of(s, i + r);
       const bool has_reference = load_reference(heads, s, row + r, support, reference + r * width_);
-      compare_row(heads, s, i + r, row + r, support, policy + r * width_, has_reference ? reference + r * width_ : nullptr);
+      compare_row(heads, s, i + r, row + r, support, policy + r * width_,
+                  has_reference ? reference + r * width_ : nullptr);
     }
   }
 
   // The reference of a row over its support, in `reference`; false where it has none.
   bool load_reference(const HeadRange& heads, int64_t s, int64_t row, Support support, float* reference) {
+    if (support.begin == support.end) return false;
     if (args_.ref_q) {
       const Mass m = mass_of(reference, support, heads.ref_end - heads.ref_begin);
       if (m.dead) return false;
@@ -167,8 +185,9 @@ class Passes {
       if (index >= support.begin && index < support.end) {
         reference[index] = 1.0f;
       } else if (index < 0 || index >= rows_.packing.keys(s)) {
-        for_lanes(support.end - support.begin,
-                  [&](int64_t j, int64_t lanes) { store(reference + support.begin + j, lanes, splat(__builtin_nanf(""))); });
+        for_lanes(support.end - support.begin, [&](int64_t j, int64_t lanes) {
+          store(reference + support.begin + j, lanes, splat(__builtin_nanf("")));
+        });
       } else {
         return false;
       }
@@ -185,7 +204,8 @@ class Passes {
       copy(pointer<const bf16>(args_.ref));
     else
       copy(pointer<const float>(args_.ref));
-    return sum_lanes(support.begin, support.end, [&](int64_t j, int64_t lanes) { return load(reference + j, lanes, 0.0f); }) != 0.0;
+    return sum_lanes(support.begin, support.end,
+                     [&](int64_t j, int64_t lanes) { return load(reference + j, lanes, 0.0f); }) != 0.0;
   }
 
   // Divergence, entropy and mass of a row; dP into its row of the map, 0 off the support.
@@ -193,7 +213,7 @@ class Passes {
                    const float* reference) {
     const Mass m = mass_of(policy, support, heads.end - heads.begin);
     double divergence = 0.0, entropy = 0.0;
-    float* map = args_.dq ? work_.map + row * width_ : nullptr;
+    float* map = gradient_ ? work_.map + row * width_ : nullptr;
     const int64_t end = padded(rows_.packing.visible(s, i));
     if (map) std::memset(map, 0, static_cast<size_t>(end) * sizeof(float));
     if (!m.dead) {
@@ -370,6 +390,7 @@ class Passes {
   const float* weight_;
   const float* entropy_weight_;
   const int64_t width_;
+  const bool gradient_;
   const float grad_output_;
 };
 

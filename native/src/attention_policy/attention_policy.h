@@ -1,5 +1,5 @@
-// attention_policy (docs/spec.md §8): entropy and support mass of the attention policy of every row, its log-normaliser,
-// and the policy itself as a map.
+// attention_policy (docs/spec.md §8): entropy and support mass of the attention policy of every row, its
+// log-normaliser, and the policy itself as a map.
 //
 // CPU: keys are transposed once into the workspace.  A block of four rows goes through the heads one after another:
 // scores, log-normaliser, probabilities, added to the row's policy.  One pass over the scores; nothing of

@@ -1,5 +1,4 @@
 #include "attention_policy/attention_policy.h"
-
 #include "attention_policy/mean_policy.h"
 
 namespace saccade::SACCADE_ISA {
@@ -17,15 +16,16 @@ void write_map(T* out, int64_t columns, int64_t first_key, const float* policy, 
 
 }  // namespace
 
-void attention_policy(Pool& pool, const saccade_attention_policy_args& args, const AttentionPolicyWorkspace& workspace) {
+void attention_policy(Pool& pool, const saccade_attention_policy_args& args,
+                      const AttentionPolicyWorkspace& workspace) {
   const PolicyRows rows{packing_of(args, 0), args.support, pointer<const int32_t>(args.support_ranges)};
   const Transposed keys{workspace.keys, args.kv_heads, args.head_dim};
   with_float_type(args.dtype, [&](auto element) {
     using T = decltype(element);
     transpose(pool, rows.packing, heads_of<const T>(args.k, args.k_row_stride, args.k_head_stride), keys);
   });
-  const PolicySide side{args.q, args.q_row_stride, args.q_head_stride, args.dtype, args.heads,
-                        args.scale, keys, args.rows, nullptr, pointer<float>(args.lse)};
+  const PolicySide side{args.q,    args.q_row_stride, args.q_head_stride,      args.dtype, args.heads, args.scale, keys,
+                        args.rows, nullptr,           pointer<float>(args.lse)};
   float* entropy = pointer<float>(args.entropy);
   float* mass = pointer<float>(args.mass);
   const bool mean = args.reduction == SACCADE_REDUCTION_MEAN;

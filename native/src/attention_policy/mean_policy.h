@@ -39,9 +39,9 @@ struct PolicySide {
   int64_t heads;
   float scale;
   Transposed keys;
-  int64_t rows;        // Tq
-  const float* lse;    // [heads, rows], given by the caller; null: computed
-  float* lse_out;      // [heads, rows], or null
+  int64_t rows;      // Tq
+  const float* lse;  // [heads, rows], given by the caller; null: computed
+  float* lse_out;    // [heads, rows], or null
 
   int64_t group() const { return heads / keys.heads; }
 };
@@ -66,7 +66,8 @@ inline void sum_heads(const PolicySide& side, const PolicyRows& rows, int64_t s,
     if (!inside && !all_lse) continue;
     RowBlock queries;
     load_queries(side, row, h, count, queries);
-    dot_columns(queries, side.keys.dim, side.keys.at(packing, s, h / side.group()), stride, most, side.scale, scores, width);
+    dot_columns(queries, side.keys.dim, side.keys.at(packing, s, h / side.group()), stride, most, side.scale, scores,
+                width);
     for (int64_t r = 0; r < count; ++r) {
       float* score = scores + r * width;
       const int64_t n = packing.visible(s, i + r), at = h * side.rows + row + r;
@@ -74,7 +75,8 @@ inline void sum_heads(const PolicySide& side, const PolicyRows& rows, int64_t s,
       if (side.lse_out) side.lse_out[at] = lse;
       if (!inside) continue;
       to_probabilities(score, n, lse);
-      for (int64_t j = 0; j < padded(n); j += kLanes) store(policy + r * width + j, load(policy + r * width + j) + load(score + j));
+      for (int64_t j = 0; j < padded(n); j += kLanes)
+        store(policy + r * width + j, load(policy + r * width + j) + load(score + j));
     }
   }
 }
@@ -87,7 +89,8 @@ struct Mass {
 };
 
 SACCADE_INLINE Mass mass_of(const float* policy, Support support, int64_t heads) {
-  const double sum = sum_lanes(support.begin, support.end, [&](int64_t j, int64_t lanes) { return load(policy + j, lanes, 0.0f); });
+  const double sum =
+      sum_lanes(support.begin, support.end, [&](int64_t j, int64_t lanes) { return load(policy + j, lanes, 0.0f); });
   const double mass = sum / static_cast<double>(heads);
   if (mass < static_cast<double>(kDeadMass)) return {0.0f, 0.0f, true};
   return {static_cast<float>(mass), static_cast<float>(1.0 / sum), false};

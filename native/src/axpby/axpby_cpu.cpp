@@ -1,5 +1,4 @@
 #include "axpby/axpby.h"
-
 #include "core/simd.h"
 
 namespace saccade::SACCADE_ISA {

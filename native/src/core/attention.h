@@ -196,9 +196,7 @@ SACCADE_INLINE float log_sum_exp(const float* s, int64_t n) {
   for (int64_t begin = 0; begin < n; begin += kMaxPartial * kLanes) {
     const int64_t size = n - begin < kMaxPartial * kLanes ? n - begin : kMaxPartial * kLanes;
     vfloat sum = splat(0.0f);
-    for_lanes(size, [&](int64_t j, int64_t lanes) {
-      sum += exp(load(s + begin + j, lanes, -__builtin_inff()) - m);
-    });
+    for_lanes(size, [&](int64_t j, int64_t lanes) { sum += exp(load(s + begin + j, lanes, -__builtin_inff()) - m); });
     total += sum_of(sum);
   }
   return static_cast<float>(static_cast<double>(m) + std::log(total));

@@ -107,7 +107,8 @@ int64_t require_map(const char* stride_name, const char* dtype_name, const Args&
   for (int64_t s = 0; s < args.sequences; ++s) {
     int64_t keys = offsets[s + 1] - offsets[s];
     if (args.compact) {
-      const int64_t begin = ranges[2 * s] < 0 ? 0 : ranges[2 * s], end = ranges[2 * s + 1] < keys ? ranges[2 * s + 1] : keys;
+      const int64_t begin = ranges[2 * s] < 0 ? 0 : ranges[2 * s],
+                    end = ranges[2 * s + 1] < keys ? ranges[2 * s + 1] : keys;
       keys = end - begin;
     }
     if (keys > width) width = keys;

@@ -121,7 +121,8 @@ inline int64_t checked_product(const char* argument, int64_t a, int64_t b) {
 
 // Element alignment and presence of an address that stands for `elements` elements of `element_size` bytes.
 inline void require_address(const char* argument, saccade_address address, int64_t elements, int64_t element_size) {
-  if (elements > 0 && !address) invalid(argument, "an address", "null with %lld elements", static_cast<long long>(elements));
+  if (elements > 0 && !address)
+    invalid(argument, "an address", "null with %lld elements", static_cast<long long>(elements));
   if (address % static_cast<uint64_t>(element_size))
     invalid(argument, "an address aligned to its element", "0x%llx", static_cast<unsigned long long>(address));
 }
@@ -248,7 +249,8 @@ class Carver {
 };
 
 inline void require_workspace(saccade_address workspace, int64_t bytes) {
-  if (bytes > 0 && !workspace) invalid("workspace", "an address", "null with %lld bytes", static_cast<long long>(bytes));
+  if (bytes > 0 && !workspace)
+    invalid("workspace", "an address", "null with %lld bytes", static_cast<long long>(bytes));
   if (workspace % 64)
     invalid("workspace", "an address aligned to 64 bytes", "0x%llx", static_cast<unsigned long long>(workspace));
 }
@@ -267,23 +269,29 @@ T scalar(saccade_address address, T otherwise) {
 // ------------------------------------------------------------------------------------------------ dispatch
 
 #if defined(SACCADE_X86)
-#define SACCADE_DECLARE_CPU(signature)   \
-  namespace saccade::baseline {          \
-  signature;                             \
-  }                                      \
-  namespace saccade::avx2 {              \
-  signature;                             \
-  }                                      \
-  namespace saccade::avx512 {            \
-  signature;                             \
+#define SACCADE_DECLARE_CPU(signature) \
+  namespace saccade::baseline {        \
+  signature;                           \
+  }                                    \
+  namespace saccade::avx2 {            \
+  signature;                           \
+  }                                    \
+  namespace saccade::avx512 {          \
+  signature;                           \
   }
-#define SACCADE_CALL_CPU(context, call)                       \
-  do {                                                        \
-    switch ((context)->isa) {                                 \
-      case ::saccade::Isa::kAvx512: ::saccade::avx512::call; break; \
-      case ::saccade::Isa::kAvx2: ::saccade::avx2::call; break;     \
-      case ::saccade::Isa::kBaseline: ::saccade::baseline::call; break; \
-    }                                                         \
+#define SACCADE_CALL_CPU(context, call) \
+  do {                                  \
+    switch ((context)->isa) {           \
+      case ::saccade::Isa::kAvx512:     \
+        ::saccade::avx512::call;        \
+        break;                          \
+      case ::saccade::Isa::kAvx2:       \
+        ::saccade::avx2::call;          \
+        break;                          \
+      case ::saccade::Isa::kBaseline:   \
+        ::saccade::baseline::call;      \
+        break;                          \
+    }                                   \
   } while (0)
 #else
 #define SACCADE_DECLARE_CPU(signature) \

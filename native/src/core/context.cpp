@@ -58,8 +58,7 @@ saccade_context* create(const saccade_context_args& args) {
     fail(SACCADE_UNSUPPORTED, "device", "a backend of this build (CPU)", "CUDA; this build has no CUDA backend");
   if (args.device != SACCADE_CPU) invalid("device", "SACCADE_CPU (0) or SACCADE_CUDA (1)", "%d", args.device);
   if (args.device_index != 0) invalid("device_index", "0 for the CPU", "%d", args.device_index);
-  if (args.threads < 0 || args.threads > kMaxThreads)
-    invalid("threads", "0 (all) to 1024", "%d", args.threads);
+  if (args.threads < 0 || args.threads > kMaxThreads) invalid("threads", "0 (all) to 1024", "%d", args.threads);
   Isa isa = best_isa();
   if (args.instruction_set && args.instruction_set[0]) {
     const IsaName* found = nullptr;
@@ -98,9 +97,8 @@ int32_t saccade_context_create(const saccade_context_args* args, saccade_context
   ErrorState state;
   if (!context) return SACCADE_INVALID_ARGUMENT;
   *context = nullptr;
-  int32_t status = saccade::guarded(state, "context_create", [&] {
-    *context = saccade::create(saccade::copy_args(args));
-  });
+  int32_t status =
+      saccade::guarded(state, "context_create", [&] { *context = saccade::create(saccade::copy_args(args)); });
   if (error && error_capacity > 0) std::snprintf(error, static_cast<size_t>(error_capacity), "%s", state.message);
   return status;
 }
@@ -138,8 +136,7 @@ int32_t saccade_memory_allocate(saccade_context* context, int64_t bytes, saccade
     void* memory = nullptr;
     if (bytes > INT64_MAX - kAlignment ||
         posix_memalign(&memory, kAlignment, static_cast<size_t>((bytes + kAlignment - 1) / kAlignment * kAlignment)))
-      saccade::fail(SACCADE_OUT_OF_MEMORY, "bytes", "an amount that the machine has",
-                    std::to_string(bytes).c_str());
+      saccade::fail(SACCADE_OUT_OF_MEMORY, "bytes", "an amount that the machine has", std::to_string(bytes).c_str());
     *address = reinterpret_cast<saccade_address>(memory);
   });
 }

@@ -6,7 +6,8 @@
 namespace saccade::SACCADE_ISA {
 
 // Of z = x / temperature, with m = max z: max = m * temperature (the largest x itself, so that differences from it are
-// exact), sum = sum e^(z-m), moment = sum e^(z-m)(z-m).  Masked tokens (-inf) count nothing.  NaN or +inf in the row, or nothing but -inf, makes sum and moment NaN.
+// exact), sum = sum e^(z-m), moment = sum e^(z-m)(z-m).  Masked tokens (-inf) count nothing.  NaN or +inf in the row,
+// or nothing but -inf, makes sum and moment NaN.
 struct SoftmaxRow {
   float max;
   double sum;

@@ -1,6 +1,5 @@
-#include "gather_rows/gather_rows.h"
-
 #include "core/simd.h"
+#include "gather_rows/gather_rows.h"
 
 namespace saccade::SACCADE_ISA {
 

@@ -1,6 +1,5 @@
-#include "gemm/gemm.h"
-
 #include "core/simd.h"
+#include "gemm/gemm.h"
 
 namespace saccade::SACCADE_ISA {
 namespace {
@@ -69,9 +68,9 @@ void gemm(Pool& pool, saccade_cblas_sgemm provider, const saccade_gemm_args& arg
     const float* block_b = b + (args.trans_b ? j * args.b_stride + l : l * args.b_stride + j);
     float* block_c = split ? partials + (s * args.m + i) * args.n + j : c + i * args.c_stride + j;
     provider(kRowMajor, args.trans_a ? kTrans : kNoTrans, args.trans_b ? kTrans : kNoTrans, static_cast<int32_t>(m),
-             static_cast<int32_t>(n), static_cast<int32_t>(k), args.alpha, block_a,
-             static_cast<int32_t>(args.a_stride), block_b, static_cast<int32_t>(args.b_stride),
-             split ? 0.0f : args.beta, block_c, static_cast<int32_t>(split ? args.n : args.c_stride));
+             static_cast<int32_t>(n), static_cast<int32_t>(k), args.alpha, block_a, static_cast<int32_t>(args.a_stride),
+             block_b, static_cast<int32_t>(args.b_stride), split ? 0.0f : args.beta, block_c,
+             static_cast<int32_t>(split ? args.n : args.c_stride));
   });
   if (split) add_slices(pool, args, plan.slices);
 }

@@ -1,6 +1,6 @@
 #include "core/simd.h"
-#include "grad_norm/tensor_list.h"
 #include "grad_norm/grad_norm.h"
+#include "grad_norm/tensor_list.h"
 
 namespace saccade::SACCADE_ISA {
 namespace {
@@ -42,9 +42,9 @@ void grad_norm(Pool& pool, const saccade_grad_norm_args& args, const GradNormWor
   pool.run(workspace.blocks, [&](int64_t block, int) {
     double sum = 0.0;
     for_pieces(entries, args.tensors, block * kGradNormBlock, kGradNormBlock,
-                  [&](const saccade_grad_norm_tensor& tensor, int64_t begin, int64_t size) {
-                    sum += sum_of_squares(pointer<const float>(tensor.grad) + begin, size);
-                  });
+               [&](const saccade_grad_norm_tensor& tensor, int64_t begin, int64_t size) {
+                 sum += sum_of_squares(pointer<const float>(tensor.grad) + begin, size);
+               });
     workspace.sums[block] = sum;
   });
   double sum = 0.0;

@@ -64,9 +64,8 @@ constexpr int64_t kMaxSlices = 64;
 // Calls body(slice, begin, end) for slices of the groups, cut by the size of the problem.
 template <class Body>
 void for_slices(Pool& pool, const saccade_group_advantage_args& args, int64_t slices, const Body& body) {
-  pool.run(slices, [&](int64_t slice, int) {
-    body(slice, args.groups * slice / slices, args.groups * (slice + 1) / slices);
-  });
+  pool.run(slices,
+           [&](int64_t slice, int) { body(slice, args.groups * slice / slices, args.groups * (slice + 1) / slices); });
 }
 
 }  // namespace

@@ -1,5 +1,4 @@
 #include "policy_loss/policy_loss.h"
-
 #include "sampled_kl/element.h"
 
 namespace saccade::SACCADE_ISA {
@@ -58,7 +57,7 @@ class Objective {
     switch (objective_) {
       case SACCADE_OBJECTIVE_CISPO: {
         const vfloat weight = at_most(at_least(ratio, lowest_), highest_) * advantage;
-        return {-weight * log_prob, -weight, ratio < lowest_, ratio > highest_};
+        return {-weight * log_prob, -weight, ratio<lowest_, ratio> highest_};
       }
       case SACCADE_OBJECTIVE_SAPO: {
         const vfloat tau = select(advantage > 0.0f, splat(tau_pos_), splat(tau_neg_));
@@ -93,8 +92,7 @@ class Objective {
       token.loss = select(binds, bound, token.loss);
       token.clipped_high |= binds;
     }
-    token.gradient =
-        select(token.clipped_low | token.clipped_high | saturated, splat(0.0f), -ratio * advantage);
+    token.gradient = select(token.clipped_low | token.clipped_high | saturated, splat(0.0f), -ratio * advantage);
     return token;
   }
 

@@ -15,7 +15,7 @@ namespace saccade {
 // Blocks of rows that share a partial sum of d_weight: large enough to be a task, few enough that the partial sums are
 // small beside x, and at most 4096 rows.
 struct RmsNormBlocks {
-  int64_t block;   // rows of a block but the last
+  int64_t block;  // rows of a block but the last
   int64_t blocks;
   int64_t stride;  // floats from one partial sum to the next: whole cache lines
 

@@ -1,6 +1,5 @@
-#include "rms_norm/rms_norm.h"
-
 #include "core/simd.h"
+#include "rms_norm/rms_norm.h"
 
 namespace saccade::SACCADE_ISA {
 namespace {
@@ -39,8 +38,8 @@ void rms_norm(Pool& pool, const saccade_rms_norm_args& args) {
         const vfloat v = load(x + j, lanes, 0.0f);
         return v * v;
       });
-      const float scale = static_cast<float>(
-          1.0 / std::sqrt(squares / static_cast<double>(columns) + static_cast<double>(args.eps)));
+      const float scale =
+          static_cast<float>(1.0 / std::sqrt(squares / static_cast<double>(columns) + static_cast<double>(args.eps)));
       rstd[r] = scale;
       for_lanes(columns, [&](int64_t j, int64_t lanes) {
         store(y + j, lanes, load(x + j, lanes, 0.0f) * scale * load(weight + j, lanes, 0.0f));

@@ -1,7 +1,6 @@
-#include "sample_tokens/sample_tokens.h"
-
 #include "core/simd.h"
 #include "sample_tokens/philox.h"
+#include "sample_tokens/sample_tokens.h"
 
 namespace saccade::SACCADE_ISA {
 namespace {
@@ -111,8 +110,8 @@ void sample_tokens(Pool& pool, const saccade_sample_tokens_args& args) {
         else if (greedy)
           tokens[r] = first(x, args.vocabulary, maximum);
         else
-          tokens[r] = draw(x, args.vocabulary, maximum, inverse,
-                           uniform(philox(key, offset, static_cast<uint64_t>(own))));
+          tokens[r] =
+              draw(x, args.vocabulary, maximum, inverse, uniform(philox(key, offset, static_cast<uint64_t>(own))));
       }
     });
   });

@@ -1,6 +1,5 @@
-#include "scatter_add_rows/scatter_add_rows.h"
-
 #include "core/simd.h"
+#include "scatter_add_rows/scatter_add_rows.h"
 
 namespace saccade::SACCADE_ISA {
 

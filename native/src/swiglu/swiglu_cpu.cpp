@@ -1,6 +1,5 @@
-#include "swiglu/swiglu.h"
-
 #include "core/simd.h"
+#include "swiglu/swiglu.h"
 
 namespace saccade::SACCADE_ISA {
 namespace {

@@ -7,8 +7,9 @@ import org.bytedeco.javacpp.tools.InfoMap;
 import org.bytedeco.javacpp.tools.InfoMapper;
 
 /**
- * Tells JavaCPP how to turn {@code saccade.h} into the generated classes of this package: one class per args struct, and
- * {@code Saccade} with the functions and constants. The names are those of the header.
+ * Tells JavaCPP how to turn {@code saccade.h} into the generated classes of this package: one class
+ * per args struct, and {@code Saccade} with the functions and constants. The names are those of the
+ * header.
  */
 @Properties(
     value = @Platform(include = "saccade.h", link = "saccade"),

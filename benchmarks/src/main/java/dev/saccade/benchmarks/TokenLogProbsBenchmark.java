@@ -22,10 +22,11 @@ import org.openjdk.jmh.annotations.TearDown;
 import org.openjdk.jmh.annotations.Warmup;
 
 /**
- * Log-probabilities with entropy and log-normaliser of Qwen2.5-VL's vocabulary, and the ceiling: a threaded read of the same
- * bytes, which is what a sum of squares is.
+ * Log-probabilities with entropy and log-normaliser of Qwen2.5-VL's vocabulary, and the ceiling: a
+ * threaded read of the same bytes, which is what a sum of squares is.
  *
- * <p>The logits of 256 rows take 156 MB as f32, more than any cache holds. They are normal, never zeros.
+ * <p>The logits of 256 rows take 156 MB as f32, more than any cache holds. They are normal, never
+ * zeros.
  */
 @State(Scope.Benchmark)
 @BenchmarkMode(Mode.AverageTime)
@@ -111,7 +112,9 @@ public class TokenLogProbsBenchmark {
     return dLogits;
   }
 
-  /** The ceiling of {@link #forward}: the same bytes read by the same threads, summed as squares. */
+  /**
+   * The ceiling of {@link #forward}: the same bytes read by the same threads, summed as squares.
+   */
   @Benchmark
   public Tensor read() {
     GradNorm.forward(context, List.of(bytes), GradNorm.Options.DEFAULT, norm);

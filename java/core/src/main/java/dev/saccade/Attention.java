@@ -5,10 +5,11 @@ import dev.saccade.binding.saccade_attention_args;
 import dev.saccade.binding.saccade_attention_backward_args;
 
 /**
- * Causal grouped-query attention over packed sequences, f32: o = softmax(scale·q·kᵀ)·v. Query head h reads key head
- * h/(Hq/Hkv).
+ * Causal grouped-query attention over packed sequences, f32: o = softmax(scale·q·kᵀ)·v. Query head
+ * h reads key head h/(Hq/Hkv).
  *
- * <p>Row i of a sequence with nq queries and nk keys sees keys 0 … nk − nq + i. A row that sees nothing gives zeros.
+ * <p>Row i of a sequence with nq queries and nk keys sees keys 0 … nk − nq + i. A row that sees
+ * nothing gives zeros.
  */
 public final class Attention {
   private Attention() {}
@@ -21,8 +22,8 @@ public final class Attention {
    * @param v f32[Tk, Hkv, D]
    * @param offsetsQ i32[S+1]
    * @param offsetsK i32[S+1]
-   * @param lengthsK i32[S] makes a cache of fixed capacity: of the region of sequence s only the first lengthsK[s] rows
-   *     are its keys. Null: all of them. Forward only
+   * @param lengthsK i32[S] makes a cache of fixed capacity: of the region of sequence s only the
+   *     first lengthsK[s] rows are its keys. Null: all of them. Forward only
    * @param maxKeys length of the longest key sequence
    * @param scale multiplies q·k
    */
@@ -165,8 +166,7 @@ public final class Attention {
       Tensor q = call.check("q", input.q(), Types.F32, -1, -1, -1);
       Tensor k = call.check("k", input.k(), Types.F32, -1, -1, q.shape(2));
       call.check("v", input.v(), Types.F32, k.shape(0), k.shape(1), k.shape(2));
-      long sequences =
-          call.check("offsets_q", input.offsetsQ(), Types.I32, -1).size() - 1;
+      long sequences = call.check("offsets_q", input.offsetsQ(), Types.I32, -1).size() - 1;
       return new Shape(q.shape(0), k.shape(0), sequences, q.shape(1), k.shape(1), q.shape(2));
     }
   }

@@ -6,12 +6,13 @@ import java.util.EnumSet;
 import java.util.Set;
 
 /**
- * Divergence of a reference from the attention policy, its entropy term, and the gradient of both with respect to q and k
- * (Reinforced Attention Learning, arXiv 2602.04884): loss = Σ weight·D − Σ entropyWeight·entropy over the rows.
+ * Divergence of a reference from the attention policy, its entropy term, and the gradient of both
+ * with respect to q and k (Reinforced Attention Learning, arXiv 2602.04884): loss = Σ weight·D − Σ
+ * entropyWeight·entropy over the rows.
  *
- * <p>The policy is that of {@link AttentionPolicy}; the reference is detached. A row without a reference (an all-zero row
- * of a map, a dead policy, index -1) has divergence 0 and no gradient from it. JSD has no gradient where policy and
- * reference agree.
+ * <p>The policy is that of {@link AttentionPolicy}; the reference is detached. A row without a
+ * reference (an all-zero row of a map, a dead policy, index -1) has divergence 0 and no gradient
+ * from it. JSD has no gradient where policy and reference agree.
  */
 public final class AttentionDivergence {
   private AttentionDivergence() {}
@@ -26,7 +27,8 @@ public final class AttentionDivergence {
     record Map(Tensor map) implements Reference {}
 
     /**
-     * The policy of other queries and keys over the same sequences: an old policy, or a teacher of another size.
+     * The policy of other queries and keys over the same sequences: an old policy, or a teacher of
+     * another size.
      *
      * @param q [Tq, H', D'] of the type of the policy's q
      * @param k [Tk, Hkv', D']
@@ -44,8 +46,8 @@ public final class AttentionDivergence {
     }
 
     /**
-     * A one-hot reference: with FORWARD_KL the divergence is −log p of that key, the score-function gradient of hard
-     * attention.
+     * A one-hot reference: with FORWARD_KL the divergence is −log p of that key, the score-function
+     * gradient of hard attention.
      *
      * @param index i32[Tq], a key of the sequence, or -1 for none
      */
@@ -99,7 +101,8 @@ public final class AttentionDivergence {
    * @param mass f32[Tq]
    * @param dq [Tq, Hq, D] of the type of q, or f32
    * @param dk [Tk, Hkv, D] of the type of dq
-   * @param dscoreSq f32[Hq, Tq]: Σ over keys of the squared gradient with respect to the scaled scores
+   * @param dscoreSq f32[Hq, Tq]: Σ over keys of the squared gradient with respect to the scaled
+   *     scores
    */
   public record Outputs(
       Tensor loss,
@@ -215,7 +218,12 @@ public final class AttentionDivergence {
       Call call, saccade_attention_divergence_args args, Outputs outputs, Tensor q, Tensor k) {
     Tensor dq =
         call.check(
-            "dq", outputs.dq(), EnumSet.of(q.dtype(), DType.F32), q.shape(0), q.shape(1), q.shape(2));
+            "dq",
+            outputs.dq(),
+            EnumSet.of(q.dtype(), DType.F32),
+            q.shape(0),
+            q.shape(1),
+            q.shape(2));
     Tensor dk =
         call.check("dk", outputs.dk(), Set.of(dq.dtype()), k.shape(0), k.shape(1), k.shape(2));
     args.dq(dq.address())
@@ -228,7 +236,9 @@ public final class AttentionDivergence {
         .dscore_sq(call.optionalF32("dscore_sq", outputs.dscoreSq(), q.shape(1), q.shape(0)));
   }
 
-  /** Computes everything but dscoreSq, into new tensors of the scope; gradients have the type of q. */
+  /**
+   * Computes everything but dscoreSq, into new tensors of the scope; gradients have the type of q.
+   */
   public static Outputs forwardBackward(
       Scope scope,
       AttentionPolicy.Input input,

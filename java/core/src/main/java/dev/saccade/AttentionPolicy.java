@@ -5,16 +5,18 @@ import dev.saccade.binding.saccade_attention_policy_args;
 import java.util.Set;
 
 /**
- * The attention distribution of a layer as a policy over keys: where each query looks (Reinforced Attention Learning,
- * arXiv 2602.04884).
+ * The attention distribution of a layer as a policy over keys: where each query looks (Reinforced
+ * Attention Learning, arXiv 2602.04884).
  *
- * <p>With P_h the causal softmax of head h over the visible keys, the policy of a row is the mean of P_h over the heads in
- * range, restricted to a support and renormalised. Its <i>mass</i> is what the support held before the renormalisation.
- * A policy whose support is empty or holds less than 1e-20 is dead: entropy and mass 0.
+ * <p>With P_h the causal softmax of head h over the visible keys, the policy of a row is the mean
+ * of P_h over the heads in range, restricted to a support and renormalised. Its <i>mass</i> is what
+ * the support held before the renormalisation. A policy whose support is empty or holds less than
+ * 1e-20 is dead: entropy and mass 0.
  *
- * <p>Sequences are packed: {@code offsetsQ} and {@code offsetsK}, i32[S+1], say which rows of q and k belong to sequence s.
- * Row i of a sequence with nq queries and nk keys sits at position nk − nq + i and sees the keys up to it, so that q may
- * hold the response alone while k holds the whole sequence.
+ * <p>Sequences are packed: {@code offsetsQ} and {@code offsetsK}, i32[S+1], say which rows of q and
+ * k belong to sequence s. Row i of a sequence with nq queries and nk keys sits at position nk − nq
+ * + i and sees the keys up to it, so that q may hold the response alone while k holds the whole
+ * sequence.
  */
 public final class AttentionPolicy {
   private AttentionPolicy() {}
@@ -63,7 +65,8 @@ public final class AttentionPolicy {
    * @param reduction how heads become policies
    * @param headBegin first head in range
    * @param headEnd end of the range; -1, the default, for all heads
-   * @param compact with {@link Support#RANGES}: column c of a map is key begin+c of the sequence instead of key c
+   * @param compact with {@link Support#RANGES}: column c of a map is key begin+c of the sequence
+   *     instead of key c
    */
   public record Options(
       float scale,
@@ -113,7 +116,8 @@ public final class AttentionPolicy {
    * @param offsetsQ i32[S+1]
    * @param offsetsK i32[S+1]
    * @param maxKeys length of the longest key sequence
-   * @param supportRanges i32[S, 2], keys [begin, end) within the sequence; for {@link Support#RANGES}, else null
+   * @param supportRanges i32[S, 2], keys [begin, end) within the sequence; for {@link
+   *     Support#RANGES}, else null
    */
   public record Input(
       Tensor q, Tensor k, Tensor offsetsQ, Tensor offsetsK, long maxKeys, Tensor supportRanges) {}
@@ -123,9 +127,11 @@ public final class AttentionPolicy {
    *
    * @param entropy f32[Tq], nats
    * @param mass f32[Tq]
-   * @param lse f32[Hq, Tq], log-normaliser of the scaled scores, all heads; -inf where nothing is visible
-   * @param map f32 or bf16 [Tq, ld], the policy itself, 0 off the support; MEAN only. ld is at least {@code maxKeys}, or
-   *     the widest range when compact. A bf16 map carries a noise floor of JSD(p, bf16(p)) ≈ 3e-7
+   * @param lse f32[Hq, Tq], log-normaliser of the scaled scores, all heads; -inf where nothing is
+   *     visible
+   * @param map f32 or bf16 [Tq, ld], the policy itself, 0 off the support; MEAN only. ld is at
+   *     least {@code maxKeys}, or the widest range when compact. A bf16 map carries a noise floor
+   *     of JSD(p, bf16(p)) ≈ 3e-7
    */
   public record Outputs(Tensor entropy, Tensor mass, Tensor lse, Tensor map) {}
 
@@ -183,7 +189,10 @@ public final class AttentionPolicy {
     return call.check("offsets_q", input.offsetsQ(), Types.I32, -1).size() - 1;
   }
 
-  /** Computes entropy, mass, lse and, for MEAN, an f32 map of {@code maxKeys} columns, into new tensors of the scope. */
+  /**
+   * Computes entropy, mass, lse and, for MEAN, an f32 map of {@code maxKeys} columns, into new
+   * tensors of the scope.
+   */
   public static Outputs forward(Scope scope, Input input, Options options) {
     long rows = input.q().shape(0);
     boolean mean = options.reduction() == Reduction.MEAN;

@@ -5,13 +5,13 @@ import dev.saccade.binding.saccade_token_log_probs_args;
 import dev.saccade.binding.saccade_token_log_probs_backward_args;
 
 /**
- * Log-probability of a target token, entropy and log-normaliser of every row of logits, in one read of the logits, and
- * their gradient.
+ * Log-probability of a target token, entropy and log-normaliser of every row of logits, in one read
+ * of the logits, and their gradient.
  *
- * <p>With z = logits / temperature: log_prob = z[target] - lse, lse = log Σ exp z, entropy = -Σ p log p, all natural
- * logarithms. A row whose target is {@link Options#ignoreIndex} gives log_prob 0, entropy 0 and no gradient. A logit of
- * -inf is a masked token. A target outside the vocabulary, a row of nothing but -inf, NaN or +inf in a row: NaN in that
- * row's results.
+ * <p>With z = logits / temperature: log_prob = z[target] - lse, lse = log Σ exp z, entropy = -Σ p
+ * log p, all natural logarithms. A row whose target is {@link Options#ignoreIndex} gives log_prob
+ * 0, entropy 0 and no gradient. A logit of -inf is a masked token. A target outside the vocabulary,
+ * a row of nothing but -inf, NaN or +inf in a row: NaN in that row's results.
  */
 public final class TokenLogProbs {
   private TokenLogProbs() {}
@@ -52,8 +52,7 @@ public final class TokenLogProbs {
   public static void forward(
       Context context, Tensor logits, Tensor targets, Options options, Outputs outputs) {
     try (Call call = context.begin("token_log_probs")) {
-      var args =
-          call.args(saccade_token_log_probs_args.class, saccade_token_log_probs_args::new);
+      var args = call.args(saccade_token_log_probs_args.class, saccade_token_log_probs_args::new);
       args.logits(call.strided("logits", logits, DType.FLOAT, -1, -1));
       long rows = logits.shape(0);
       args.rows(rows)

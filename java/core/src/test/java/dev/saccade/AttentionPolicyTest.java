@@ -69,7 +69,13 @@ class AttentionPolicyTest {
     }
 
     AttentionPolicy.Input random(
-        Scope scope, Random random, DType dtype, int heads, int kvHeads, int dim, double deviation) {
+        Scope scope,
+        Random random,
+        DType dtype,
+        int heads,
+        int kvHeads,
+        int dim,
+        double deviation) {
       float[] q = gaussian(random, rows() * heads * dim, deviation);
       float[] k = gaussian(random, keyRows() * kvHeads * dim, deviation);
       return input(
@@ -110,8 +116,7 @@ class AttentionPolicyTest {
 
   private static AttentionPolicyReference.Side side(
       AttentionPolicy.Input input, AttentionPolicy.Options options) {
-    return side(
-        input.q(), input.k(), options.scale(), options.headBegin(), options.headEnd());
+    return side(input.q(), input.k(), options.scale(), options.headBegin(), options.headEnd());
   }
 
   static Tensor unwritten(Scope scope, DType dtype, long... shape) {
@@ -133,7 +138,8 @@ class AttentionPolicyTest {
 
   private static final AttentionPolicy.Options RAL = AttentionPolicy.Options.DEFAULT;
 
-  // --------------------------------------------------------------------------------------- accuracy
+  // ---------------------------------------------------------------------------------------
+  // accuracy
 
   private static void assertAgrees(
       Sequences sequences,
@@ -174,7 +180,8 @@ class AttentionPolicyTest {
     assertNear("entropy", got.entropy().toFloats(), entropy, 0, 3 * tolerance);
     assertNear("mass", got.mass().toFloats(), mass, 3 * tolerance, 0);
     if (ld > 0) {
-      assertNear("map", got.map().toFloats(), map, 5 * tolerance, 0);
+      // Probabilities below the smallest normal number are 0.
+      assertNear("map", got.map().toFloats(), map, 5 * tolerance, 1e-30);
     }
   }
 
@@ -246,8 +253,7 @@ class AttentionPolicyTest {
       for (Support support : new Support[] {Support.PREVIOUS, Support.RANGES}) {
         try (Scope scope = context.scope()) {
           AttentionPolicy.Input input =
-              sequences.input(
-                  scope, Tensor.of(scope, q, 1, 1, 1), Tensor.of(scope, k, 40, 1, 1));
+              sequences.input(scope, Tensor.of(scope, q, 1, 1, 1), Tensor.of(scope, k, 40, 1, 1));
           AttentionPolicy.Options options = RAL.withSupport(support);
           AttentionPolicy.Outputs got = AttentionPolicy.forward(scope, input, options);
           double mass = side(input, options).policies(sequences.reference(options), 0)[0].mass();
@@ -289,7 +295,8 @@ class AttentionPolicyTest {
     }
   }
 
-  // ------------------------------------------------------------------------------------------- maps
+  // -------------------------------------------------------------------------------------------
+  // maps
 
   @Test
   void compactMapsBeginAtTheRange() {
@@ -297,8 +304,7 @@ class AttentionPolicyTest {
     for (Context context : Contexts.everyInstructionSet()) {
       try (context;
           Scope scope = context.scope()) {
-        AttentionPolicy.Input input =
-            sequences.random(scope, new Random(7), DType.F32, 4, 2, 8, 1);
+        AttentionPolicy.Input input = sequences.random(scope, new Random(7), DType.F32, 4, 2, 8, 1);
         AttentionPolicy.Options options = RAL.withSupport(Support.RANGES).withCompact(true);
         // The widest range within its sequence is 7 … 32.
         for (int ld : new int[] {26, 31}) {
@@ -311,7 +317,10 @@ class AttentionPolicyTest {
         assertThatThrownBy(
                 () ->
                     AttentionPolicy.forward(
-                        context, input, options, new AttentionPolicy.Outputs(null, null, null, narrow)))
+                        context,
+                        input,
+                        options,
+                        new AttentionPolicy.Outputs(null, null, null, narrow)))
             .isInstanceOf(InvalidArgumentException.class)
             .hasMessage("attention_policy: map_stride: expected 0 (dense) or at least 26, got 25");
       }
@@ -326,8 +335,7 @@ class AttentionPolicyTest {
     for (Context context : Contexts.everyInstructionSet()) {
       try (context;
           Scope scope = context.scope()) {
-        AttentionPolicy.Input input =
-            sequences.random(scope, new Random(8), DType.F32, 4, 2, 8, 1);
+        AttentionPolicy.Input input = sequences.random(scope, new Random(8), DType.F32, 4, 2, 8, 1);
         AttentionPolicy.Options options =
             RAL.withSupport(compact ? Support.RANGES : Support.PREVIOUS).withCompact(compact);
         int ld = compact ? 26 : 40;
@@ -343,8 +351,10 @@ class AttentionPolicyTest {
           assertThat(got[i]).isEqualTo(DType.bf16ToFloat(DType.floatToBf16(want[i])));
         }
         for (int row = 0; row < sequences.rows(); row++) {
-          double[] p = Tensor.of(scope, Arrays.copyOfRange(want, row * ld, row * ld + ld)).toDoubles();
-          double[] r = Tensor.of(scope, Arrays.copyOfRange(got, row * ld, row * ld + ld)).toDoubles();
+          double[] p =
+              Tensor.of(scope, Arrays.copyOfRange(want, row * ld, row * ld + ld)).toDoubles();
+          double[] r =
+              Tensor.of(scope, Arrays.copyOfRange(got, row * ld, row * ld + ld)).toDoubles();
           assertThat(AttentionPolicyReference.divergence(Divergence.JSD, 0.5, r, p))
               .isLessThan(1e-6);
         }
@@ -379,14 +389,14 @@ class AttentionPolicyTest {
     }
   }
 
-  // ------------------------------------------------------------------------------------------ edges
+  // ------------------------------------------------------------------------------------------
+  // edges
 
   @Test
   void deadPoliciesHaveNoEntropyNoMassAndNoMap() {
     // A row that sees nothing, one that sees itself alone, one that sees two keys; then a row whose
     // own position holds all but e^-60.
-    Sequences sequences =
-        new Sequences(new int[] {3, 1}, new int[] {2, 2}, new int[] {0, 1, 0, 1});
+    Sequences sequences = new Sequences(new int[] {3, 1}, new int[] {2, 2}, new int[] {0, 1, 0, 1});
     float[] q = {1, 1, 1, 1};
     float[] k = {0, 1, 0, 60};
     for (Context context : Contexts.everyInstructionSet()) {
@@ -444,10 +454,8 @@ class AttentionPolicyTest {
     try (Context context = Context.cpu();
         Scope scope = context.scope()) {
       for (int[] keys : new int[][] {{}, {0, 0}, {0, 7}}) {
-        Sequences sequences =
-            new Sequences(new int[keys.length], keys, new int[2 * keys.length]);
-        AttentionPolicy.Input input =
-            sequences.random(scope, new Random(1), DType.F32, 2, 1, 3, 1);
+        Sequences sequences = new Sequences(new int[keys.length], keys, new int[2 * keys.length]);
+        AttentionPolicy.Input input = sequences.random(scope, new Random(1), DType.F32, 2, 1, 3, 1);
         for (Support support : Support.values()) {
           AttentionPolicy.Outputs out =
               AttentionPolicy.forward(scope, input, RAL.withSupport(support));
@@ -489,7 +497,8 @@ class AttentionPolicyTest {
     }
   }
 
-  // ---------------------------------------------------------------------------- NaN and determinism
+  // ---------------------------------------------------------------------------- NaN and
+  // determinism
 
   private static int[] bits(float[] x) {
     int[] bits = new int[x.length];
@@ -532,8 +541,10 @@ class AttentionPolicyTest {
             }
           }
           // Key 4 of the sequence is seen from its first row on, position 5; row 7 is its fifth.
-          assertThat(out.mass().toFloats()[7]).isNaN();
-          assertThat(out.entropy().toFloats()[7]).isNaN();
+          if (Float.isNaN(bad)) { // an infinite score may be -inf: a masked key
+            assertThat(out.mass().toFloats()[7]).isNaN();
+            assertThat(out.entropy().toFloats()[7]).isNaN();
+          }
         }
       }
     }
@@ -542,7 +553,8 @@ class AttentionPolicyTest {
   @Test
   void bitsDoNotDependOnTheThreadCount() {
     Sequences sequences =
-        new Sequences(new int[] {150, 3, 40}, new int[] {300, 3, 41}, new int[] {5, 99, 0, 9, 0, 9});
+        new Sequences(
+            new int[] {150, 3, 40}, new int[] {300, 3, 41}, new int[] {5, 99, 0, 9, 0, 9});
     for (Reduction reduction : Reduction.values()) {
       List<float[]> first = null;
       for (int threads : new int[] {1, 2, 3, 7}) {
@@ -568,7 +580,8 @@ class AttentionPolicyTest {
     }
   }
 
-  // ------------------------------------------------------------------------------------- rejections
+  // -------------------------------------------------------------------------------------
+  // rejections
 
   private static AttentionPolicy.Input with(AttentionPolicy.Input in, Tensor q, Tensor k) {
     return new AttentionPolicy.Input(
@@ -627,8 +640,7 @@ class AttentionPolicyTest {
         AttentionPolicy.Input wrong = inputs[i];
         assertThatThrownBy(
                 () ->
-                    AttentionPolicy.forward(
-                        context, wrong, RAL.withSupport(Support.RANGES), none))
+                    AttentionPolicy.forward(context, wrong, RAL.withSupport(Support.RANGES), none))
             .as(messages[i])
             .isInstanceOf(InvalidArgumentException.class)
             .hasMessage("attention_policy: " + messages[i]);
@@ -668,7 +680,6 @@ class AttentionPolicyTest {
         new AttentionPolicy.Outputs(short4, null, null, null),
         new AttentionPolicy.Outputs(null, short4, null, null),
         new AttentionPolicy.Outputs(null, null, map, null),
-        new AttentionPolicy.Outputs(null, null, null, map.columns(0, 3)),
         new AttentionPolicy.Outputs(null, null, null, Tensor.zeros(scope, DType.F32, 5, 3)),
         new AttentionPolicy.Outputs(null, null, null, Tensor.zeros(scope, DType.F16, 5, 4)),
         new AttentionPolicy.Outputs(null, null, null, Tensor.zeros(scope, DType.F32, 4, 4)),
@@ -679,7 +690,6 @@ class AttentionPolicyTest {
             "entropy: expected f32[5], got f32[4]",
             "mass: expected f32[5], got f32[4]",
             "lse: expected f32[4, 5], got f32[5, 4]",
-            "map: expected a dense tensor, got f32[5, 3] with gaps between its rows",
             "map_stride: expected 0 (dense) or at least 4, got 3",
             "map: expected f32 or bf16[5, *], got f16[5, 4]",
             "map: expected f32 or bf16[5, *], got f32[4, 4]",

@@ -105,8 +105,7 @@ class AttentionTest {
     }
 
     AttentionReference.Gradients backward() {
-      return AttentionReference.backward(
-          shape, doubles(q), doubles(k), doubles(v), doubles(dO));
+      return AttentionReference.backward(shape, doubles(q), doubles(k), doubles(v), doubles(dO));
     }
 
     Attention.Input input(Scope scope) {
@@ -158,8 +157,7 @@ class AttentionTest {
     }
 
     List<float[]> all() {
-      return List.of(
-          o.toFloats(), lse.toFloats(), dq.toFloats(), dk.toFloats(), dv.toFloats());
+      return List.of(o.toFloats(), lse.toFloats(), dq.toFloats(), dk.toFloats(), dv.toFloats());
     }
   }
 
@@ -188,7 +186,8 @@ class AttentionTest {
     assertNear("dv", got.dv.toFloats(), want.dv(), 0, tolerance * largest(want.dv()));
   }
 
-  // --------------------------------------------------------------------------------------- accuracy
+  // ---------------------------------------------------------------------------------------
+  // accuracy
 
   @Test
   void gradientsOfTheReferenceAreItsDifferences() {
@@ -348,8 +347,7 @@ class AttentionTest {
       float[][] values = {problem.q, problem.k, problem.v};
       for (int x = 0; x < 3; x++) {
         int count = x == 0 ? heads : kvHeads;
-        in[x] =
-            qkv.columns(begin[x], begin[x + 1]).copyFrom(values[x]).reshape(n, count, dim);
+        in[x] = qkv.columns(begin[x], begin[x + 1]).copyFrom(values[x]).reshape(n, count, dim);
         d[x] = gradient.columns(begin[x], begin[x + 1]).reshape(n, count, dim);
       }
       Tensor o = output.columns(4, 4 + heads * dim).reshape(n, heads, dim);
@@ -367,8 +365,7 @@ class AttentionTest {
       Tensor lse = unwritten(scope, heads, n);
       Attention.forward(context, input, o, lse);
       // o and dO interleave, which an operation that writes o would refuse; backward reads both.
-      Attention.backward(
-          context, input, o, lse, dO.reshape(n, heads, dim), d[0], d[1], d[2]);
+      Attention.backward(context, input, o, lse, dO.reshape(n, heads, dim), d[0], d[1], d[2]);
       assertThat(o.toFloats()).isEqualTo(dense.o.toFloats());
       assertThat(lse.toFloats()).isEqualTo(dense.lse.toFloats());
       assertThat(d[0].toFloats()).isEqualTo(dense.dq.toFloats());
@@ -384,7 +381,9 @@ class AttentionTest {
     }
   }
 
-  /** Heads that are further apart than their dimension; Java's views cannot say that, the ABI can. */
+  /**
+   * Heads that are further apart than their dimension; Java's views cannot say that, the ABI can.
+   */
   @Test
   void headStridesAreHonouredAndPaddingUntouched() {
     int heads = 4;
@@ -594,8 +593,7 @@ class AttentionTest {
 
   @Test
   void bitsDoNotDependOnTheThreadCount() {
-    Problem problem =
-        new Problem(11, new int[][] {{150, 3, 0, 40}, {300, 3, 7, 41}}, 6, 2, 24, 1);
+    Problem problem = new Problem(11, new int[][] {{150, 3, 0, 40}, {300, 3, 7, 41}}, 6, 2, 24, 1);
     List<float[]> first = null;
     for (int threads : new int[] {1, 2, 3, 7}) {
       try (Context context = Context.builder().threads(threads).build();
@@ -611,7 +609,8 @@ class AttentionTest {
     }
   }
 
-  // ------------------------------------------------------------------------------------- rejections
+  // -------------------------------------------------------------------------------------
+  // rejections
 
   private static Attention.Input with(Attention.Input in, Tensor q, Tensor k, Tensor v) {
     return new Attention.Input(
@@ -648,11 +647,7 @@ class AttentionTest {
           Tensor.zeros(scope, DType.F32, 7, 2, 0),
           Tensor.zeros(scope, DType.F32, 7, 2, 0)
         },
-        {
-          in.q(),
-          Tensor.zeros(scope, DType.F32, 7, 0, 8),
-          Tensor.zeros(scope, DType.F32, 7, 0, 8)
-        }
+        {in.q(), Tensor.zeros(scope, DType.F32, 7, 0, 8), Tensor.zeros(scope, DType.F32, 7, 0, 8)}
       };
       String[] messages = {
         "q: expected f32[*, *, *], got null",
@@ -681,7 +676,8 @@ class AttentionTest {
       assertThatThrownBy(() -> Attention.forward(context, in, o, lse))
           .hasMessage("attention: lse: expected f32[4, 5], got f32[5, 4]");
       assertThatThrownBy(() -> Attention.forward(context, in, in.q(), null))
-          .hasMessage("attention: o: expected memory that overlaps no input, got an overlap with q");
+          .hasMessage(
+              "attention: o: expected memory that overlaps no input, got an overlap with q");
     }
   }
 

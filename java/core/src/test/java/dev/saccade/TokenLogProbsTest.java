@@ -16,7 +16,9 @@ class TokenLogProbsTest {
   private static final TokenLogProbs.Options WARM =
       TokenLogProbs.Options.DEFAULT.withTemperature(0.8f);
 
-  /** One element, around the widest vector, around a block of a row, a remainder, a real vocabulary. */
+  /**
+   * One element, around the widest vector, around a block of a row, a remainder, a real vocabulary.
+   */
   static Stream<Integer> vocabularies() {
     return Stream.of(1, 2, 7, 15, 16, 17, 63, 64, 65, 515, 4095, 4096, 4097, 8200, 151_936);
   }
@@ -102,8 +104,7 @@ class TokenLogProbsTest {
           loss[side] =
               dl * TokenLogProbsReference.logProb(z, 5) + de * TokenLogProbsReference.entropy(z);
         }
-        assertThat((double) dx.toFloats()[j])
-            .isCloseTo((loss[1] - loss[0]) / 2e-5, within(2e-6));
+        assertThat((double) dx.toFloats()[j]).isCloseTo((loss[1] - loss[0]) / 2e-5, within(2e-6));
       }
     }
   }
@@ -115,9 +116,7 @@ class TokenLogProbsTest {
       -inf, 1, 2, -inf, // masked tokens
       1, 2, 3, 4, // ignored
       -inf, -inf, -inf, -inf, // nothing left
-      1, Float.NaN, 2, 3,
-      1, inf, 2, 3,
-      1, 2, 3, 4, // target outside
+      1, Float.NaN, 2, 3, 1, inf, 2, 3, 1, 2, 3, 4, // target outside
       5, 6, 7, 8
     };
     int[] targets = {2, -100, 1, 0, 0, 4, 3};
@@ -224,7 +223,8 @@ class TokenLogProbsTest {
               () -> TokenLogProbs.forward(scope, logits, Tensor.zeros(scope, DType.I32, 5), WARM))
           .hasMessage("token_log_probs: targets: expected i32[4], got i32[5]");
       assertThatThrownBy(
-              () -> TokenLogProbs.forward(scope, Tensor.zeros(scope, DType.F32, 4, 0), targets, WARM))
+              () ->
+                  TokenLogProbs.forward(scope, Tensor.zeros(scope, DType.F32, 4, 0), targets, WARM))
           .hasMessageContaining("vocabulary: expected 1 to");
       assertThatThrownBy(
               () ->

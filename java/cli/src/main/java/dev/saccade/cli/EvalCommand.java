@@ -1,9 +1,18 @@
 package dev.saccade.cli;
 
+import dev.saccade.Context;
+import dev.saccade.train.Checkpoint;
+import dev.saccade.train.Evaluator;
+import dev.saccade.train.OpenBlas;
+import dev.saccade.train.RunFolder;
+import dev.saccade.train.TrainConfig;
+import dev.saccade.train.io.Safetensors;
+import dev.saccade.train.model.Transformer;
 import dev.saccade.train.task.TaskMixture;
 import java.io.PrintWriter;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.List;
 import java.util.concurrent.Callable;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Mixin;
@@ -46,7 +55,7 @@ final class EvalCommand implements Callable<Integer> {
   @Option(
       names = "--scenes",
       paramLabel = "N",
-      description = "How many held-out scenes (default: all).")
+      description = "How many held-out scenes (default: as many as the run used).")
   private Integer scenes;
 
   @Mixin private ContextOptions context;
@@ -60,11 +69,34 @@ final class EvalCommand implements Callable<Integer> {
     if (!Files.exists(policy)) {
       throw new CliException(policy + ": no such run folder or checkpoint");
     }
-    return evaluate(new EvalRequest(policy, task, scenes, context), spec.commandLine().getOut());
+    Path file = Files.isDirectory(policy) ? lastPolicy(RunFolder.open(policy)) : policy;
+    TrainConfig config = Checkpoint.config(Safetensors.open(file), file);
+    if (task != null) {
+      config = config.withTask(task.toString());
+    }
+    int count = scenes == null ? config.evaluationScenes() : scenes;
+    try (Context device = context.open()) {
+      OpenBlas.provideTo(device);
+      try (Transformer model = Checkpoint.loadPolicy(device, file)) {
+        Evaluator.Result result = new Evaluator(config, count).evaluate(model);
+        PrintWriter out = spec.commandLine().getOut();
+        out.printf("%-9s %s%n", "policy", file);
+        out.printf("%-9s %s, %d held-out scenes%n", "task", config.task(), count);
+        out.printf("%-9s %s%n", "accuracy", result.accuracy());
+        out.printf("%-9s %s%n", "format", result.format());
+        out.flush();
+      }
+    }
+    return 0;
   }
 
-  /** Evaluates and prints; the exit status. */
-  private static int evaluate(EvalRequest request, PrintWriter out) throws Exception {
-    throw new CliException("this build has no trainer");
+  /** The policy at the end of a run, or as far as the run came. */
+  private static Path lastPolicy(RunFolder run) {
+    for (Path file : List.of(run.last(), run.latest(), run.warm())) {
+      if (Files.exists(file)) {
+        return file;
+      }
+    }
+    throw new CliException(run.root() + ": the run has no checkpoint yet");
   }
 }

@@ -1,12 +1,25 @@
 package dev.saccade.cli;
 
-import dev.saccade.cli.TrainRequest.Algorithm;
+import dev.saccade.Context;
+import dev.saccade.train.Algorithm;
+import dev.saccade.train.Evaluator;
+import dev.saccade.train.RunFolder;
+import dev.saccade.train.RunReport;
+import dev.saccade.train.TrainConfig;
+import dev.saccade.train.Trainer;
 import dev.saccade.train.task.TaskMixture;
+import java.io.IOException;
 import java.io.PrintWriter;
-import java.nio.file.Files;
 import java.nio.file.Path;
+import java.time.LocalDateTime;
+import java.time.format.DateTimeFormatter;
 import java.util.List;
+import java.util.Locale;
+import java.util.Map;
 import java.util.concurrent.Callable;
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicBoolean;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Model.CommandSpec;
@@ -36,23 +49,11 @@ import picocli.CommandLine.Spec;
       "  saccade train --resume runs/full"
     })
 final class TrainCommand implements Callable<Integer> {
-  private static final List<String> KEPT_ON_RESUME =
-      List.of(
-          "--algo",
-          "--task",
-          "--preset",
-          "--sft-steps",
-          "--seed",
-          "--out",
-          "--group-size",
-          "--prompts",
-          "--temperature",
-          "--minibatches",
-          "--learning-rate",
-          "--lr-warmup",
-          "--max-grad-norm",
-          "--kl-coef",
-          "--lambda");
+  private static final List<String> OPTIONS_OF_RESUME =
+      List.of("--resume", "--device", "--threads", "--instruction-set", "--debug");
+
+  /** A target that no running accuracy reaches: the warm-up takes all its steps. */
+  private static final double NEVER = 2;
 
   @Spec private CommandSpec spec;
 
@@ -72,8 +73,16 @@ final class TrainCommand implements Callable<Integer> {
   @Option(
       names = "--preset",
       paramLabel = "NAME",
-      description = "Scene size, policy size and steps; full is the 3x3 setting.")
+      defaultValue = "demo",
+      description =
+          "Scene size, policy size and steps: demo, minutes (default); full, 3x3 scenes, hours;"
+              + " tiny, seconds.")
   private String preset;
+
+  @Option(
+      names = "--thinking",
+      description = "Responses read the cells in a think block before they answer.")
+  private boolean thinking;
 
   @Option(
       names = "--steps",
@@ -119,6 +128,16 @@ final class TrainCommand implements Callable<Integer> {
       description = "Optimizer steps per rollout batch.")
   private Integer minibatches;
 
+  @Option(names = "--epochs", paramLabel = "N", description = "Passes over a rollout batch.")
+  private Integer epochs;
+
+  @Option(
+      names = "--reference-interval",
+      paramLabel = "N",
+      description =
+          "Rollout batches between refreshes of the old policy that attention is compared with.")
+  private Integer referenceInterval;
+
   @Option(names = "--learning-rate", paramLabel = "R", description = "Peak learning rate.")
   private Double learningRate;
 
@@ -145,63 +164,79 @@ final class TrainCommand implements Callable<Integer> {
 
   @Override
   public Integer call() throws Exception {
-    TrainRequest request = request();
-    return train(request, spec.commandLine().getOut());
-  }
-
-  /** The request, checked as far as it can be without a preset. */
-  TrainRequest request() {
-    atLeast("--steps", steps, 1);
-    atLeast("--sft-steps", sftSteps, 0);
-    atLeast("--group-size", groupSize, 2);
-    atLeast("--prompts", prompts, 1);
-    atLeast("--minibatches", minibatches, 1);
-    atLeast("--lr-warmup", lrWarmup, 0);
-    positive("--temperature", temperature);
-    positive("--learning-rate", learningRate);
-    positive("--max-grad-norm", maxGradNorm);
-    atLeast("--kl-coef", klCoef, 0);
-    atLeast("--lambda", lambda, 0);
     if (resume != null) {
-      checkResume();
+      rejectOptionsOfNewRuns();
+      return train(RunFolder.open(resume), null);
     }
-    return new TrainRequest(
-        algo,
-        task,
-        preset,
-        steps,
-        sftSteps,
-        seed,
-        out,
-        resume,
-        context,
-        groupSize,
-        prompts,
-        temperature,
-        minibatches,
-        learningRate,
-        lrWarmup,
-        maxGradNorm,
-        klCoef,
-        lambda);
+    TrainConfig config = config();
+    Path folder = out == null ? newFolder(config) : out;
+    return train(RunFolder.create(folder, config), config);
   }
 
   /** A resumed run keeps its configuration: another would not give the numbers of the run. */
-  private void checkResume() {
+  private void rejectOptionsOfNewRuns() {
     for (OptionSpec option : spec.commandLine().getParseResult().matchedOptions()) {
-      if (KEPT_ON_RESUME.contains(option.longestName())) {
+      if (!OPTIONS_OF_RESUME.contains(option.longestName())) {
         throw rejected(option.longestName() + " cannot be changed on --resume");
       }
     }
-    if (!Files.isDirectory(resume)) {
-      throw new CliException(resume + ": no such run folder");
+  }
+
+  private static Path newFolder(TrainConfig config) {
+    String time = LocalDateTime.now().format(DateTimeFormatter.ofPattern("yyyyMMdd-HHmmss"));
+    return Path.of("runs", time + "-" + config.algorithm().id() + "-" + config.task());
+  }
+
+  /** The preset with the options that were given. */
+  TrainConfig config() {
+    positive("--temperature", temperature);
+    positive("--learning-rate", learningRate);
+    positive("--max-grad-norm", maxGradNorm);
+    notNegative("--kl-coef", klCoef);
+    notNegative("--lambda", lambda);
+    try {
+      TrainConfig base = TrainConfig.preset(preset);
+      Algorithm algorithm = algo == null ? base.algorithm() : algo;
+      boolean warmUpOnly = algorithm == Algorithm.SFT;
+      Integer warmUpSteps = warmUpOnly && steps != null ? steps : sftSteps;
+      TrainConfig.Sft sft = base.sft();
+      if (warmUpSteps != null) {
+        sft = new TrainConfig.Sft(warmUpSteps, NEVER, sft.batch(), sft.optimizer());
+      }
+      TrainConfig.Rl rl = base.rl();
+      TrainConfig.Optimizer optimizer = rl.optimizer();
+      return base.withAlgorithm(algorithm)
+          .withTask(task == null ? base.task() : task.toString())
+          .withThinking(thinking)
+          .withSeed(seed == null ? base.seed() : seed)
+          .withSft(sft)
+          .withRl(
+              new TrainConfig.Rl(
+                  steps == null || warmUpOnly ? rl.steps() : steps,
+                  or(prompts, rl.prompts()),
+                  or(groupSize, rl.group()),
+                  or(minibatches, rl.minibatches()),
+                  or(epochs, rl.epochs()),
+                  or(temperature, rl.temperature()),
+                  rl.clipLow(),
+                  rl.clipHigh(),
+                  or(klCoef, rl.klCoef()),
+                  or(lambda, rl.lambda()),
+                  rl.attentionLayer(),
+                  or(referenceInterval, rl.referenceInterval()),
+                  new TrainConfig.Optimizer(
+                      or(learningRate, optimizer.learningRate()),
+                      or(lrWarmup, optimizer.warmup()),
+                      optimizer.finalFraction(),
+                      optimizer.weightDecay(),
+                      or(maxGradNorm, optimizer.maxGradNorm()))));
+    } catch (IllegalArgumentException e) {
+      throw rejected(e.getMessage());
     }
   }
 
-  private void atLeast(String option, Number value, int least) {
-    if (value != null && !(value.doubleValue() >= least && Double.isFinite(value.doubleValue()))) {
-      throw rejected(option + ": expected " + least + " or more, got " + value);
-    }
+  private static <T> T or(T given, T otherwise) {
+    return given == null ? otherwise : given;
   }
 
   private void positive(String option, Double value) {
@@ -210,12 +245,126 @@ final class TrainCommand implements Callable<Integer> {
     }
   }
 
+  private void notNegative(String option, Double value) {
+    if (value != null && !(value >= 0 && Double.isFinite(value))) {
+      throw rejected(option + ": expected 0 or more, got " + value);
+    }
+  }
+
   private ParameterException rejected(String message) {
     return new ParameterException(spec.commandLine(), message);
   }
 
-  /** Trains, or goes on training; the exit status. */
-  private static int train(TrainRequest request, PrintWriter out) throws Exception {
-    throw new CliException("this build has no trainer");
+  /** Trains to the end, or until the process is asked to stop. A null configuration resumes. */
+  private int train(RunFolder run, TrainConfig config) throws IOException {
+    PrintWriter console = spec.commandLine().getOut();
+    CountDownLatch saved = new CountDownLatch(1);
+    AtomicBoolean stop = new AtomicBoolean();
+    Thread hook = new Thread(() -> stopAndWait(stop, saved), "stop");
+    Runtime.getRuntime().addShutdownHook(hook);
+    try (Context device = context.open()) {
+      boolean finished;
+      try (Trainer trainer =
+              config == null ? Trainer.resume(device, run) : Trainer.start(device, run, config);
+          Display display = new Display(trainer.config(), console)) {
+        finished = trainer.train(display, stop::get);
+      }
+      if (!finished) {
+        console.printf("stopped; go on with: saccade train --resume %s%n", run.root());
+        console.flush();
+        return 0;
+      }
+      console.printf("%-9s %s%n", "report", RunReport.write(device, run));
+      console.flush();
+      return 0;
+    } finally {
+      saved.countDown();
+      removeHook(hook);
+    }
+  }
+
+  /** Lets the step in hand end and its checkpoint be written before the process does. */
+  private static void stopAndWait(AtomicBoolean stop, CountDownLatch saved) {
+    stop.set(true);
+    try {
+      saved.await(1, TimeUnit.MINUTES);
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
+    }
+  }
+
+  private static void removeHook(Thread hook) {
+    try {
+      Runtime.getRuntime().removeShutdownHook(hook);
+    } catch (IllegalStateException e) {
+      // the process is ending already
+    }
+  }
+
+  /** Shows a run on the console: a progress bar for each stage, a line for what it reached. */
+  private static final class Display implements Trainer.Listener, AutoCloseable {
+    private final TrainConfig config;
+    private final PrintWriter console;
+    private Trainer.Stage stage;
+    private Progress bar;
+    private Evaluator.Result reached;
+
+    Display(TrainConfig config, PrintWriter console) {
+      this.config = config;
+      this.console = console;
+    }
+
+    private String name(Trainer.Stage of) {
+      return of == Trainer.Stage.SFT ? "warm-up" : config.algorithm().id();
+    }
+
+    @Override
+    public void onStep(Trainer.Stage of, int step, int steps, Map<String, Object> metrics) {
+      if (bar == null || of != stage) {
+        close();
+        stage = of;
+        bar = Progress.start(name(of), step - 1, steps);
+      }
+      bar.show(
+          new Progress.Sample(
+              step,
+              number(metrics, "reward"),
+              number(metrics, "accuracy"),
+              number(metrics, "kl"),
+              number(metrics, "attention_divergence"),
+              number(metrics, "tokens_per_second")));
+    }
+
+    private static double number(Map<String, Object> metrics, String name) {
+      return metrics.get(name) instanceof Number value ? value.doubleValue() : Double.NaN;
+    }
+
+    @Override
+    public void onEvaluation(
+        Trainer.Stage of, int step, boolean endOfStage, Evaluator.Result result) {
+      if (!endOfStage) {
+        return;
+      }
+      close();
+      console.printf(
+          "%-9s held-out accuracy %s after %d steps%n", name(of), result.accuracy(), step);
+      if (reached != null) {
+        console.printf(
+            Locale.ROOT,
+            "%-9s %+.3f%n",
+            "change",
+            result.accuracy().rate() - reached.accuracy().rate());
+      }
+      console.flush();
+      reached = result;
+    }
+
+    @Override
+    public void close() {
+      if (bar != null) {
+        bar.close();
+        bar = null;
+      }
+    }
   }
 }

@@ -1,71 +1,80 @@
 package dev.saccade.cli;
 
 import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
-import dev.saccade.Device;
-import dev.saccade.cli.TrainRequest.Algorithm;
-import java.nio.file.Path;
+import dev.saccade.train.Algorithm;
+import dev.saccade.train.TrainConfig;
 import org.junit.jupiter.api.Test;
 import picocli.CommandLine;
+import picocli.CommandLine.ParameterException;
 
 class TrainCommandTest {
-  private static TrainRequest parse(String... args) {
+  private static TrainConfig config(String options) {
     TrainCommand command = new TrainCommand();
-    new CommandLine(command).setCaseInsensitiveEnumValuesAllowed(true).parseArgs(args);
-    return command.request();
+    new CommandLine(command)
+        .setCaseInsensitiveEnumValuesAllowed(true)
+        .parseArgs(options.isEmpty() ? new String[0] : options.split(" "));
+    return command.config();
   }
 
   @Test
-  void whatIsNotGivenIsNull() {
-    TrainRequest request = parse();
-
-    assertThat(request)
-        .usingRecursiveComparison()
-        .ignoringFields("context")
-        .isEqualTo(
-            new TrainRequest(
-                null, null, null, null, null, null, null, null, null, null, null, null, null, null,
-                null, null, null, null));
-    assertThat(request.context().device).isEqualTo(Device.CPU);
-    assertThat(request.context().threads).isZero();
+  void withoutOptionsItIsTheDemo() {
+    assertThat(config("")).isEqualTo(TrainConfig.preset("demo"));
   }
 
   @Test
-  void everyOptionReachesTheRequest() {
-    TrainRequest request =
-        parse(
-            ("--algo grpo --task count+read --preset full --steps 7 --sft-steps 0 --seed 9"
-                    + " --out runs/a --device cuda:1 --threads 3 --group-size 16 --prompts 32"
-                    + " --temperature 0.9 --minibatches 4 --learning-rate 1e-3 --lr-warmup 10"
-                    + " --max-grad-norm 0.5 --kl-coef 0.04 --lambda 2")
-                .split(" "));
+  void everyOptionReachesTheConfiguration() {
+    TrainConfig config =
+        config(
+            "--algo grpo --task count+read --preset full --steps 7 --sft-steps 0 --seed 9"
+                + " --group-size 16 --prompts 32 --temperature 0.9 --minibatches 4 --epochs 2"
+                + " --learning-rate 1e-3 --lr-warmup 11 --max-grad-norm 0.5 --kl-coef 0.04"
+                + " --lambda 2 --reference-interval 3 --thinking");
 
-    assertThat(request.algo()).isEqualTo(Algorithm.GRPO);
-    assertThat(request.task()).hasToString("count+read");
-    assertThat(request.preset()).isEqualTo("full");
-    assertThat(request.steps()).isEqualTo(7);
-    assertThat(request.sftSteps()).isZero();
-    assertThat(request.seed()).isEqualTo(9);
-    assertThat(request.out()).isEqualTo(Path.of("runs/a"));
-    assertThat(request.resume()).isNull();
-    assertThat(request.context().device).isEqualTo(Device.cuda(1));
-    assertThat(request.context().threads).isEqualTo(3);
-    assertThat(request.groupSize()).isEqualTo(16);
-    assertThat(request.prompts()).isEqualTo(32);
-    assertThat(request.temperature()).isEqualTo(0.9);
-    assertThat(request.minibatches()).isEqualTo(4);
-    assertThat(request.learningRate()).isEqualTo(1e-3);
-    assertThat(request.lrWarmup()).isEqualTo(10);
-    assertThat(request.maxGradNorm()).isEqualTo(0.5);
-    assertThat(request.klCoef()).isEqualTo(0.04);
-    assertThat(request.lambda()).isEqualTo(2);
+    assertThat(config.algorithm()).isEqualTo(Algorithm.GRPO);
+    assertThat(config.task()).isEqualTo("count+read");
+    assertThat(config.cells()).isEqualTo(3);
+    assertThat(config.thinking()).isTrue();
+    assertThat(config.sft().steps()).isZero();
+    assertThat(config.seed()).isEqualTo(9);
+    TrainConfig.Rl rl = config.rl();
+    assertThat(rl.steps()).isEqualTo(7);
+    assertThat(rl.group()).isEqualTo(16);
+    assertThat(rl.prompts()).isEqualTo(32);
+    assertThat(rl.temperature()).isEqualTo(0.9);
+    assertThat(rl.minibatches()).isEqualTo(4);
+    assertThat(rl.epochs()).isEqualTo(2);
+    assertThat(rl.klCoef()).isEqualTo(0.04);
+    assertThat(rl.lambda()).isEqualTo(2);
+    assertThat(rl.referenceInterval()).isEqualTo(3);
+    assertThat(rl.optimizer().learningRate()).isEqualTo(1e-3);
+    assertThat(rl.optimizer().warmup()).isEqualTo(11);
+    assertThat(rl.optimizer().maxGradNorm()).isEqualTo(0.5);
   }
 
   @Test
-  void aResumedRunMayGetMoreStepsAndOtherThreads() {
-    TrainRequest request = parse("--resume", ".", "--steps", "500", "--threads", "1");
+  void stepsAreThoseOfTheWarmUpWhereThereIsNothingElse() {
+    TrainConfig config = config("--algo sft --steps 33");
 
-    assertThat(request.resume()).isEqualTo(Path.of("."));
-    assertThat(request.steps()).isEqualTo(500);
+    assertThat(config.algorithm()).isEqualTo(Algorithm.SFT);
+    assertThat(config.sft().steps()).isEqualTo(33);
+  }
+
+  @Test
+  void whatDoesNotFitIsRejectedByName() {
+    assertThatThrownBy(() -> config("--preset huge"))
+        .isInstanceOf(ParameterException.class)
+        .hasMessage("preset: expected one of demo, full, tiny, got huge");
+    assertThatThrownBy(() -> config("--prompts 10"))
+        .hasMessageContaining("rl.minibatches: expected a divisor of rl.prompts = 10, got 4");
+    assertThatThrownBy(() -> config("--group-size 1"))
+        .hasMessageContaining("rl.group: expected 2 or more, got 1");
+    assertThatThrownBy(() -> config("--temperature 0"))
+        .hasMessageContaining("--temperature: expected a number above 0, got 0.0");
+    assertThatThrownBy(() -> config("--kl-coef -1"))
+        .hasMessageContaining("--kl-coef: expected 0 or more, got -1.0");
+    assertThatThrownBy(() -> config("--lambda NaN"))
+        .hasMessageContaining("--lambda: expected 0 or more, got NaN");
   }
 }

@@ -95,9 +95,7 @@ public final class AttentionPolicyReference {
     /** Log-normaliser of a head of a row. */
     public double lse(Rows rows, int row, int head) {
       double[] scores = scores(rows, row)[head];
-      return scores.length == 0
-          ? Double.NEGATIVE_INFINITY
-          : TokenLogProbsReference.lse(scores);
+      return scores.length == 0 ? Double.NEGATIVE_INFINITY : TokenLogProbsReference.lse(scores);
     }
 
     /** The policies of a row: one, or one for each head. */
@@ -219,8 +217,7 @@ public final class AttentionPolicyReference {
       double[] weight,
       double[] entropyWeight) {
     /** Results, one a row. */
-    public record Values(
-        double loss, double[] divergence, double[] entropy, double[] mass) {}
+    public record Values(double loss, double[] divergence, double[] entropy, double[] mass) {}
 
     /** Gradients of the loss; dscoreSq is Σ over keys of squared gradients of scaled scores. */
     public record Gradients(double[] dq, double[] dk, double[] dscoreSq) {}
@@ -295,9 +292,8 @@ public final class AttentionPolicyReference {
     }
 
     /** Difference of the whole loss with respect to element i of the queries or of the keys. */
-    public double difference(Side side, boolean ofQueries, int i) {
+    public double difference(Side side, boolean ofQueries, int i, double step) {
       double[] x = ofQueries ? side.q : side.k;
-      double step = 1e-5;
       int width = ofQueries ? side.heads * side.dim : side.kvHeads * side.dim;
       int[] offsets = ofQueries ? rows.offsetsQ : rows.offsetsK;
       int s = 0;

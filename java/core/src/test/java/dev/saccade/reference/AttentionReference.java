@@ -102,8 +102,7 @@ public final class AttentionReference {
   }
 
   /** By the chain rule through the softmax; a test holds it against differences of the forward. */
-  public static Gradients backward(
-      Shape shape, double[] q, double[] k, double[] v, double[] dO) {
+  public static Gradients backward(Shape shape, double[] q, double[] k, double[] v, double[] dO) {
     double[] dq = new double[q.length];
     double[] dk = new double[k.length];
     double[] dv = new double[v.length];

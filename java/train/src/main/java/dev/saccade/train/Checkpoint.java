@@ -12,8 +12,9 @@ import java.util.List;
 import java.util.Map;
 
 /**
- * Checkpoints: safetensors files with the parameters as {@code policy.NAME} and the configuration as metadata; those to
- * resume from also hold the old and the reference policy, the optimizer's moments and the counters of the run.
+ * Checkpoints: safetensors files with the parameters as {@code policy.NAME} and the configuration
+ * as metadata; those to resume from also hold the old and the reference policy, the optimizer's
+ * moments and the counters of the run.
  */
 public final class Checkpoint {
   private static final String FORMAT = "saccade-checkpoint-1";

@@ -70,7 +70,8 @@ public final class Evaluator {
   /** What the policy sees of an example. */
   static Prompt prompt(Example example) {
     float[] patches = example.scene().patches();
-    int perPatch = dev.saccade.train.task.Scene.DEFAULT_PATCH * dev.saccade.train.task.Scene.DEFAULT_PATCH;
+    int perPatch =
+        dev.saccade.train.task.Scene.DEFAULT_PATCH * dev.saccade.train.task.Scene.DEFAULT_PATCH;
     return new Prompt(patches, patches.length / perPatch, example.question());
   }
 }

@@ -11,7 +11,10 @@ import dev.saccade.train.model.PolicyModel;
 import java.util.ArrayList;
 import java.util.List;
 
-/** AdamW with gradient clipping over the parameters of a model; its moments live as long as it is open. */
+/**
+ * AdamW with gradient clipping over the parameters of a model; its moments live as long as it is
+ * open.
+ */
 final class Optimizer implements AutoCloseable {
   private static final float BETA1 = 0.9f;
   private static final float BETA2 = 0.95f;
@@ -48,7 +51,8 @@ final class Optimizer implements AutoCloseable {
   }
 
   /**
-   * One step with the gradients as they are, which become 0. A gradient that is not finite skips the step.
+   * One step with the gradients as they are, which become 0. A gradient that is not finite skips
+   * the step.
    *
    * @return the norm of the gradients before clipping
    */

@@ -25,12 +25,14 @@ import java.util.List;
 import java.util.Map;
 
 /**
- * One rollout batch of GRPO or RAL: sample groups of responses, score them, then several optimizer steps on
+ * One rollout batch of GRPO or RAL: sample groups of responses, score them, then several optimizer
+ * steps on
  *
  * <pre>L = L_GRPO + λ · mean over response tokens of A · JSD½(p_old ‖ p)</pre>
  *
- * with p the attention policy of one layer, mean over its heads, over previous positions. The divergence has no gradient
- * at p = p_old, so the first minibatch of a fresh reference gets nothing from it.
+ * with p the attention policy of one layer, mean over its heads, over previous positions. The
+ * divergence has no gradient at p = p_old, so the first minibatch of a fresh reference gets nothing
+ * from it.
  */
 final class PolicyGradientStep {
   private static final GroupAdvantage.Options ADVANTAGE = GroupAdvantage.Options.DEFAULT;
@@ -91,7 +93,8 @@ final class PolicyGradientStep {
   /**
    * @param examples the questions
    * @param rollout counts rollout batches; with the seed it fixes the samples
-   * @param takeStep takes an optimizer step with the gradients as they are; the norm of the gradients
+   * @param takeStep takes an optimizer step with the gradients as they are; the norm of the
+   *     gradients
    */
   Map<String, Object> run(
       List<Example> examples, long seed, long rollout, java.util.function.DoubleSupplier takeStep) {
@@ -163,7 +166,10 @@ final class PolicyGradientStep {
     return rewards;
   }
 
-  /** Cuts the rollout batch into minibatches of whole groups and computes what the old policies say to them. */
+  /**
+   * Cuts the rollout batch into minibatches of whole groups and computes what the old policies say
+   * to them.
+   */
   private List<Minibatch> prepare(
       Scope scope, List<Prompt> prompts, int[][] responses, float[] advantage) {
     int group = config.group();
@@ -176,7 +182,8 @@ final class PolicyGradientStep {
       int[][] own = Arrays.copyOfRange(responses, first * group, (first + size) * group);
       Batch batch = Batch.of(prompts.subList(first, first + size), promptOf, own);
       float[] perRow =
-          batch.perResponseRow(Arrays.copyOfRange(advantage, first * group, (first + size) * group));
+          batch.perResponseRow(
+              Arrays.copyOfRange(advantage, first * group, (first + size) * group));
       float[] weight = new float[perRow.length];
       for (int r = 0; r < weight.length; r++) {
         weight[r] = (float) (lambda * perRow[r] / perRow.length);
@@ -205,8 +212,7 @@ final class PolicyGradientStep {
       Scope scope, PolicyModel model, Batch batch, Tensor targets, boolean attention) {
     Context context = model.context();
     Tensor logProb = Tensor.empty(scope, DType.F32, targets.size());
-    Tensor map =
-        attention ? Tensor.empty(scope, DType.F32, targets.size(), batch.longest()) : null;
+    Tensor map = attention ? Tensor.empty(scope, DType.F32, targets.size(), batch.longest()) : null;
     try (Scope inner = context.scope()) {
       Activations pass = model.forward(inner, batch, attention ? new int[] {layer} : new int[0]);
       TokenLogProbs.forward(
@@ -243,7 +249,10 @@ final class PolicyGradientStep {
           PolicyLoss.forward(
               scope,
               PolicyLoss.Inputs.of(
-                      tokens.logProb(), minibatch.oldLogProb, minibatch.advantage, minibatch.offsets)
+                      tokens.logProb(),
+                      minibatch.oldLogProb,
+                      minibatch.advantage,
+                      minibatch.offsets)
                   .withRefLogProb(minibatch.refLogProb),
               PolicyLoss.Options.DEFAULT
                   .withClipLow((float) config.clipLow())
@@ -266,7 +275,13 @@ final class PolicyGradientStep {
       }
       Tensor dLogits = Tensor.empty(scope, DType.F32, pass.logits().shape());
       TokenLogProbs.backward(
-          context, pass.logits(), minibatch.targets, tokenOptions(), loss.dLogProb(), null, dLogits);
+          context,
+          pass.logits(),
+          minibatch.targets,
+          tokenOptions(),
+          loss.dLogProb(),
+          null,
+          dLogits);
       policy.backward(pass, dLogits, gradients);
       PolicyLoss.Metrics metrics = PolicyLoss.Metrics.of(loss.metrics());
       totals.add("loss", total);

@@ -59,7 +59,8 @@ public final class RunFolder {
   public static RunFolder open(Path root) throws IOException {
     RunFolder run = new RunFolder(root);
     if (!Files.isRegularFile(run.config())) {
-      throw new NoSuchFileException(root.toString(), null, "is not a run folder: it has no config.json");
+      throw new NoSuchFileException(
+          root.toString(), null, "is not a run folder: it has no config.json");
     }
     return run;
   }
@@ -126,7 +127,11 @@ public final class RunFolder {
     List<String> all = Files.exists(metrics()) ? Files.readAllLines(metrics()) : List.of();
     if (all.size() < keep) {
       throw new IOException(
-          metrics() + ": expected at least " + keep + " lines, as the checkpoint says, got " + all.size());
+          metrics()
+              + ": expected at least "
+              + keep
+              + " lines, as the checkpoint says, got "
+              + all.size());
     }
     StringBuilder kept = new StringBuilder();
     for (String line : all.subList(0, (int) keep)) {

@@ -31,13 +31,13 @@ import java.util.OptionalInt;
 
 /** Makes the report of a run from the files in its folder. */
 public final class RunReport {
-  private static final int PICTURES = 8;
+  private static final int PICTURES = 9;
 
   private RunReport() {}
 
   /**
-   * Writes report.html of a finished run: curves, and scenes with the attention policy of the answer token before and
-   * after reinforcement learning.
+   * Writes report.html of a finished run: curves, and scenes with the attention policy of the
+   * answer token before and after reinforcement learning.
    */
   public static Path write(Context context, RunFolder run) throws IOException {
     TrainConfig config = run.readConfig();
@@ -66,8 +66,15 @@ public final class RunReport {
     Report.write(
         run.report(),
         new ReportData(
-            "Saccade: " + config.algorithm().id().toUpperCase(java.util.Locale.ROOT) + " on "
-                + config.task() + ", " + config.cells() + "×" + config.cells() + " scenes",
+            "Saccade: "
+                + config.algorithm().id().toUpperCase(java.util.Locale.ROOT)
+                + " on "
+                + config.task()
+                + ", "
+                + config.cells()
+                + "×"
+                + config.cells()
+                + " scenes",
             summary(config, metrics),
             flatten(config),
             metrics,
@@ -80,7 +87,9 @@ public final class RunReport {
     Proportion last = null;
     for (Map<String, Object> row : metrics) {
       if ("eval".equals(row.get("stage"))) {
-        last = new Proportion(((Number) row.get("right")).longValue(), ((Number) row.get("scenes")).longValue());
+        last =
+            new Proportion(
+                ((Number) row.get("right")).longValue(), ((Number) row.get("scenes")).longValue());
         warm = "sft".equals(row.get("after")) ? last : warm;
       }
     }
@@ -115,7 +124,10 @@ public final class RunReport {
     }
   }
 
-  /** What a policy answers, and where it looks when it predicts the answer token: the last layer, mean over heads. */
+  /**
+   * What a policy answers, and where it looks when it predicts the answer token: the last layer,
+   * mean over heads.
+   */
   private static List<AttentionPicture.Glance> glances(
       TrainConfig config, PolicyModel model, List<Example> examples) {
     int[][] responses = Evaluator.answer(model, examples, config.responseLength());

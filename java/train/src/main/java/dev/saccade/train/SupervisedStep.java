@@ -17,8 +17,8 @@ import java.util.List;
 import java.util.Map;
 
 /**
- * Supervised fine-tuning: −log-probability of the reference answer, mean over tokens. That is REINFORCE of the reference
- * response with advantage 1.
+ * Supervised fine-tuning: −log-probability of the reference answer, mean over tokens. That is
+ * REINFORCE of the reference response with advantage 1.
  */
 final class SupervisedStep {
   private final PolicyModel model;
@@ -29,7 +29,10 @@ final class SupervisedStep {
     this.thinking = thinking;
   }
 
-  /** Adds the gradient of one batch; its loss and the accuracy of the likeliest answer token, given those before. */
+  /**
+   * Adds the gradient of one batch; its loss and the accuracy of the likeliest answer token, given
+   * those before.
+   */
   Map<String, Object> run(List<Example> examples) {
     int[] own = new int[examples.size()];
     Arrays.setAll(own, i -> i);
@@ -51,7 +54,8 @@ final class SupervisedStep {
               PolicyLoss.Inputs.of(
                   tokens.logProb(), tokens.logProb(), Tensor.of(scope, ones), offsets),
               PolicyLoss.Options.DEFAULT.withObjective(PolicyLoss.Objective.REINFORCE));
-      int[] likeliest = SampleTokens.sample(scope, pass.logits(), SampleTokens.Options.GREEDY).toInts();
+      int[] likeliest =
+          SampleTokens.sample(scope, pass.logits(), SampleTokens.Options.GREEDY).toInts();
       Tensor dLogits = Tensor.empty(scope, DType.F32, pass.logits().shape());
       TokenLogProbs.backward(
           context, pass.logits(), targets, options, loss.dLogProb(), null, dLogits);

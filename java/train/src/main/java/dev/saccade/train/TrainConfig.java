@@ -12,7 +12,8 @@ import dev.saccade.train.task.Vocabulary;
 import java.util.List;
 
 /**
- * Everything that a training run depends on; the same configuration on the same machine gives the same numbers.
+ * Everything that a training run depends on; the same configuration on the same machine gives the
+ * same numbers.
  *
  * @param algorithm the learning rule after the warm-up
  * @param task questions, as {@link TaskMixture#parse} reads them
@@ -46,7 +47,8 @@ public record TrainConfig(
 
   /**
    * @param steps most optimizer steps
-   * @param targetAccuracy the warm-up ends where the running training accuracy reaches this; 1 or more: never
+   * @param targetAccuracy the warm-up ends where the running training accuracy reaches this; 1 or
+   *     more: never
    * @param batch examples a step
    * @param optimizer its optimizer
    */
@@ -64,8 +66,8 @@ public record TrainConfig(
    * @param klCoef coefficient of the K3 estimate of the KL divergence from the warm-up's policy
    * @param lambda weight of the attention divergence; only {@link Algorithm#RAL} uses it
    * @param attentionLayer whose attention is the policy; -1: the last
-   * @param referenceInterval rollout batches between refreshes of the old policy that attention is compared with; 1:
-   *     the policy that sampled the batch
+   * @param referenceInterval rollout batches between refreshes of the old policy that attention is
+   *     compared with; 1: the policy that sampled the batch
    * @param optimizer its optimizer
    */
   public record Rl(
@@ -125,7 +127,10 @@ public record TrainConfig(
     atLeast("rl.referenceInterval", rl.referenceInterval, 1);
     if (rl.prompts % rl.minibatches != 0) {
       throw new IllegalArgumentException(
-          "rl.minibatches: expected a divisor of rl.prompts = " + rl.prompts + ", got " + rl.minibatches);
+          "rl.minibatches: expected a divisor of rl.prompts = "
+              + rl.prompts
+              + ", got "
+              + rl.minibatches);
     }
     if (rl.attentionLayer < -1 || rl.attentionLayer >= model.layers) {
       throw new IllegalArgumentException(
@@ -146,8 +151,8 @@ public record TrainConfig(
   public static final List<String> PRESETS = List.of("demo", "full", "tiny");
 
   /**
-   * A configuration by name: {@code demo}, a few minutes on two cores: reading a cell of 2×2 scenes; {@code full}: 3×3
-   * scenes, both tasks; {@code tiny}: seconds, for tests.
+   * A configuration by name: {@code demo}, a few minutes on two cores: reading a cell of 2×2
+   * scenes; {@code full}: 3×3 scenes, both tasks; {@code tiny}: seconds, for tests.
    *
    * @throws IllegalArgumentException if there is no preset of that name
    */
@@ -164,7 +169,18 @@ public record TrainConfig(
               new Model(64, 2, 4, 2, 16, 128),
               new Sft(600, 0.5, 128, warm),
               new Rl(
-                  260, 128, 4, 4, 1, 1.0, 0.2, 0.2, 0.02, 10, -1, 1,
+                  260,
+                  128,
+                  4,
+                  4,
+                  1,
+                  1.0,
+                  0.2,
+                  0.2,
+                  0.02,
+                  10,
+                  -1,
+                  1,
                   new Optimizer(1e-3, 10, 0.1, 0.01, 1.0)),
               2048,
               20,
@@ -179,7 +195,18 @@ public record TrainConfig(
               new Model(192, 4, 6, 6, 32, 512),
               new Sft(1500, 0.75, 256, new Optimizer(1e-3, 50, 1.0, 0.01, 1.0)),
               new Rl(
-                  500, 128, 8, 8, 1, 1.0, 0.2, 0.2, 0.02, 10, -1, 1,
+                  500,
+                  128,
+                  8,
+                  8,
+                  1,
+                  1.0,
+                  0.2,
+                  0.2,
+                  0.02,
+                  10,
+                  -1,
+                  1,
                   new Optimizer(3e-4, 10, 0.1, 0.01, 1.0)),
               4096,
               25,
@@ -192,13 +219,24 @@ public record TrainConfig(
               false,
               1,
               new Model(32, 1, 2, 1, 16, 64),
-              new Sft(40, 0.35, 32, warm),
+              new Sft(60, 2, 64, new Optimizer(3e-3, 20, 1.0, 0.01, 1.0)),
               new Rl(
-                  30, 32, 4, 2, 1, 1.0, 0.2, 0.2, 0.02, 10, -1, 1,
+                  80,
+                  64,
+                  4,
+                  2,
+                  1,
+                  1.0,
+                  0.2,
+                  0.2,
+                  0.02,
+                  10,
+                  -1,
+                  1,
                   new Optimizer(2e-3, 5, 0.1, 0.01, 1.0)),
               512,
-              10,
-              5);
+              20,
+              10);
       default ->
           throw new IllegalArgumentException(
               "preset: expected one of " + String.join(", ", PRESETS) + ", got " + name);
@@ -207,32 +245,92 @@ public record TrainConfig(
 
   public TrainConfig withAlgorithm(Algorithm algorithm) {
     return new TrainConfig(
-        algorithm, task, cells, thinking, seed, model, sft, rl, evaluationScenes,
-        evaluationInterval, checkpointInterval);
+        algorithm,
+        task,
+        cells,
+        thinking,
+        seed,
+        model,
+        sft,
+        rl,
+        evaluationScenes,
+        evaluationInterval,
+        checkpointInterval);
   }
 
   public TrainConfig withTask(String task) {
     return new TrainConfig(
-        algorithm, task, cells, thinking, seed, model, sft, rl, evaluationScenes,
-        evaluationInterval, checkpointInterval);
+        algorithm,
+        task,
+        cells,
+        thinking,
+        seed,
+        model,
+        sft,
+        rl,
+        evaluationScenes,
+        evaluationInterval,
+        checkpointInterval);
+  }
+
+  public TrainConfig withThinking(boolean thinking) {
+    return new TrainConfig(
+        algorithm,
+        task,
+        cells,
+        thinking,
+        seed,
+        model,
+        sft,
+        rl,
+        evaluationScenes,
+        evaluationInterval,
+        checkpointInterval);
   }
 
   public TrainConfig withSeed(long seed) {
     return new TrainConfig(
-        algorithm, task, cells, thinking, seed, model, sft, rl, evaluationScenes,
-        evaluationInterval, checkpointInterval);
+        algorithm,
+        task,
+        cells,
+        thinking,
+        seed,
+        model,
+        sft,
+        rl,
+        evaluationScenes,
+        evaluationInterval,
+        checkpointInterval);
   }
 
   public TrainConfig withSft(Sft sft) {
     return new TrainConfig(
-        algorithm, task, cells, thinking, seed, model, sft, rl, evaluationScenes,
-        evaluationInterval, checkpointInterval);
+        algorithm,
+        task,
+        cells,
+        thinking,
+        seed,
+        model,
+        sft,
+        rl,
+        evaluationScenes,
+        evaluationInterval,
+        checkpointInterval);
   }
 
   public TrainConfig withRl(Rl rl) {
     return new TrainConfig(
-        algorithm, task, cells, thinking, seed, model, sft, rl, evaluationScenes,
-        evaluationInterval, checkpointInterval);
+        algorithm,
+        task,
+        cells,
+        thinking,
+        seed,
+        model,
+        sft,
+        rl,
+        evaluationScenes,
+        evaluationInterval,
+        checkpointInterval);
   }
 
   /** Scenes to train on. */

@@ -12,11 +12,12 @@ import java.util.Map;
 import java.util.function.BooleanSupplier;
 
 /**
- * A training run: a supervised warm-up, then reinforcement learning, with metrics, evaluations and checkpoints in a run
- * folder.
+ * A training run: a supervised warm-up, then reinforcement learning, with metrics, evaluations and
+ * checkpoints in a run folder.
  *
- * <p>Everything random is a function of the seed and a counter (scenes of their index, samples of the rollout's number),
- * and the kernels are deterministic: a run that was stopped anywhere and resumed gives the numbers of one that was not.
+ * <p>Everything random is a function of the seed and a counter (scenes of their index, samples of
+ * the rollout's number), and the kernels are deterministic: a run that was stopped anywhere and
+ * resumed gives the numbers of one that was not.
  */
 public final class Trainer implements AutoCloseable {
   private static final double ACCURACY_RATE = 0.04;
@@ -58,8 +59,12 @@ public final class Trainer implements AutoCloseable {
      */
     void onStep(Stage stage, int step, int steps, Map<String, Object> metrics);
 
-    /** After every evaluation. */
-    void onEvaluation(Stage stage, int step, Evaluator.Result result);
+    /**
+     * After every evaluation.
+     *
+     * @param endOfStage whether the stage ended here
+     */
+    void onEvaluation(Stage stage, int step, boolean endOfStage, Evaluator.Result result);
   }
 
   private Trainer(Context context, RunFolder run, TrainConfig config) {
@@ -79,8 +84,8 @@ public final class Trainer implements AutoCloseable {
   }
 
   /**
-   * Goes on from the last checkpoint of a run, or from its beginning where it has none. What metrics.jsonl says after
-   * the checkpoint is forgotten.
+   * Goes on from the last checkpoint of a run, or from its beginning where it has none. What
+   * metrics.jsonl says after the checkpoint is forgotten.
    */
   public static Trainer resume(Context context, RunFolder run) throws IOException {
     Trainer trainer = new Trainer(context, run, run.readConfig());
@@ -103,7 +108,8 @@ public final class Trainer implements AutoCloseable {
   }
 
   /**
-   * Trains until the end, or until {@code stop} says so between two steps; then everything is in a checkpoint.
+   * Trains until the end, or until {@code stop} says so between two steps; then everything is in a
+   * checkpoint.
    *
    * @return whether the run is at its end
    */
@@ -119,7 +125,7 @@ public final class Trainer implements AutoCloseable {
         return false;
       }
       if (stage == Stage.RL && step % config.evaluationInterval() == 0 && step > 0) {
-        evaluate(listener);
+        evaluate(listener, false);
       }
       long start = System.nanoTime();
       Map<String, Object> metrics = stage == Stage.SFT ? supervisedStep() : policyStep();
@@ -131,7 +137,8 @@ public final class Trainer implements AutoCloseable {
       row.put("step", step);
       row.putAll(metrics);
       run.append(row);
-      listener.onStep(stage, step, stage == Stage.SFT ? config.sft().steps() : config.rl().steps(), row);
+      listener.onStep(
+          stage, step, stage == Stage.SFT ? config.sft().steps() : config.rl().steps(), row);
       if (step % config.checkpointInterval() == 0) {
         checkpoint();
       }
@@ -161,17 +168,13 @@ public final class Trainer implements AutoCloseable {
     double rate = rl.optimizer().rate(step, rl.steps());
     Map<String, Object> metrics =
         new PolicyGradientStep(config, policy, old, reference)
-            .run(
-                scenes.get(cursor, rl.prompts()),
-                config.seed(),
-                step,
-                () -> optimizer.step(rate));
+            .run(scenes.get(cursor, rl.prompts()), config.seed(), step, () -> optimizer.step(rate));
     cursor += rl.prompts();
     metrics.put("learning_rate", rate);
     return metrics;
   }
 
-  private void evaluate(Listener listener) throws IOException {
+  private void evaluate(Listener listener, boolean endOfStage) throws IOException {
     Evaluator.Result result = evaluator.evaluate(policy);
     Map<String, Object> row = new LinkedHashMap<>();
     row.put("stage", "eval");
@@ -184,11 +187,11 @@ public final class Trainer implements AutoCloseable {
     row.put("format", result.format().rate());
     row.put("scenes", result.accuracy().n());
     run.append(row);
-    listener.onEvaluation(stage, step, result);
+    listener.onEvaluation(stage, step, endOfStage, result);
   }
 
   private void endStage(Listener listener) throws IOException {
-    evaluate(listener);
+    evaluate(listener, true);
     if (stage == Stage.SFT) {
       Checkpoint.writePolicy(run.warm(), config, policy);
     }

@@ -3,10 +3,12 @@ package dev.saccade.train.model;
 import java.util.List;
 
 /**
- * Prompts with responses, packed for one pass: sequence s is its prompt followed by its response without the last token.
+ * Prompts with responses, packed for one pass: sequence s is its prompt followed by its response
+ * without the last token.
  *
- * <p>The last n rows of a sequence with n response tokens, its <i>response rows</i>, are the positions that predict those
- * tokens. Logits and queries are wanted for these rows alone; keys for the whole sequence.
+ * <p>The last n rows of a sequence with n response tokens, its <i>response rows</i>, are the
+ * positions that predict those tokens. Logits and queries are wanted for these rows alone; keys for
+ * the whole sequence.
  */
 public final class Batch {
   private final List<Prompt> prompts;
@@ -26,7 +28,8 @@ public final class Batch {
     int most = 0;
     for (int s = 0; s < sequences; s++) {
       if (responses[s].length == 0) {
-        throw new IllegalArgumentException("responses: expected at least one token each, got none at " + s);
+        throw new IllegalArgumentException(
+            "responses: expected at least one token each, got none at " + s);
       }
       int length = prompts.get(promptOf[s]).length() + responses[s].length - 1;
       offsets[s + 1] = Math.addExact(offsets[s], length);

@@ -7,8 +7,8 @@ import dev.saccade.Tensor;
 import java.util.List;
 
 /**
- * What a trainer needs of a policy. Implement it to train another model: the losses, their gradients and the attention
- * terms stay outside of the model.
+ * What a trainer needs of a policy. Implement it to train another model: the losses, their
+ * gradients and the attention terms stay outside of the model.
  */
 public interface PolicyModel extends AutoCloseable {
   /** The context that the model computes in. */
@@ -27,8 +27,8 @@ public interface PolicyModel extends AutoCloseable {
    * Samples responses.
    *
    * @param group responses for each prompt
-   * @return token ids, the responses to a prompt next to each other; each ends with the stop token or has {@link
-   *     Sampling#maxTokens}
+   * @return token ids, the responses to a prompt next to each other; each ends with the stop token
+   *     or has {@link Sampling#maxTokens}
    */
   int[][] sample(List<Prompt> prompts, int group, Sampling sampling);
 
@@ -39,7 +39,8 @@ public interface PolicyModel extends AutoCloseable {
    * @param maxTokens longest response
    * @param stopToken token that ends a response
    * @param seed key of the random numbers
-   * @param offset counter of the random numbers: two calls with the same seed and offset draw the same
+   * @param offset counter of the random numbers: two calls with the same seed and offset draw the
+   *     same
    */
   record Sampling(float temperature, int maxTokens, int stopToken, long seed, long offset) {}
 
@@ -57,8 +58,8 @@ public interface PolicyModel extends AutoCloseable {
     Tensor logits();
 
     /**
-     * Queries of the response rows and keys of the whole sequences, after position encoding, of a layer that was asked
-     * for; packed as the operations take them.
+     * Queries of the response rows and keys of the whole sequences, after position encoding, of a
+     * layer that was asked for; packed as the operations take them.
      */
     AttentionPolicy.Input attention(int layer);
   }
@@ -73,7 +74,8 @@ public interface PolicyModel extends AutoCloseable {
   void backward(Activations activations, Tensor dLogits, List<AttentionGradient> attention);
 
   /**
-   * Gradient of a loss with respect to the queries and keys that {@link Activations#attention} gave.
+   * Gradient of a loss with respect to the queries and keys that {@link Activations#attention}
+   * gave.
    *
    * @param layer the layer
    * @param dq f32[response rows, heads, head dimension]

@@ -21,8 +21,9 @@ import java.util.Map;
 import java.util.Random;
 
 /**
- * A small multimodal policy: a decoder-only transformer over [image patches | question | response], causal, pre-norm with
- * RMSNorm, learned positions, grouped-query attention, SwiGLU, no biases, f32.
+ * A small multimodal policy: a decoder-only transformer over [image patches | question | response],
+ * causal, pre-norm with RMSNorm, learned positions, grouped-query attention, SwiGLU, no biases,
+ * f32.
  *
  * <p>Needs a context with a provider of matrix products. Used by one thread at a time.
  */
@@ -393,7 +394,10 @@ public final class Transformer implements PolicyModel {
       AttentionPolicy.Input input = attention.get(layer);
       if (input == null) {
         throw new IllegalArgumentException(
-            "layer: expected one that forward was asked for, " + attention.keySet() + ", got " + layer);
+            "layer: expected one that forward was asked for, "
+                + attention.keySet()
+                + ", got "
+                + layer);
       }
       return input;
     }
@@ -436,8 +440,7 @@ public final class Transformer implements PolicyModel {
   // -------------------------------------------------------------------------------------- backward
 
   @Override
-  public void backward(
-      Activations activations, Tensor dLogits, List<AttentionGradient> attention) {
+  public void backward(Activations activations, Tensor dLogits, List<AttentionGradient> attention) {
     if (!(activations instanceof Pass pass && pass.model() == this)) {
       throw new IllegalArgumentException("activations: expected those of this model, got others");
     }
@@ -554,8 +557,7 @@ public final class Transformer implements PolicyModel {
     void write(int layer, Tensor qkv, Tensor index, Tensor outIndex) {
       int h = config.heads();
       int kv = config.kvHeads();
-      GatherRows.gather(
-          context, columnsOf(qkv, h, kv), index, outIndex, false, keys.get(layer));
+      GatherRows.gather(context, columnsOf(qkv, h, kv), index, outIndex, false, keys.get(layer));
       GatherRows.gather(
           context, columnsOf(qkv, h + kv, kv), index, outIndex, false, values.get(layer));
     }
@@ -661,8 +663,7 @@ public final class Transformer implements PolicyModel {
         one[s + 1] = s + 1;
       }
       Tensor x = GatherRows.gather(scope, token.value(), Tensor.of(scope, tokens));
-      GatherRows.gather(
-          context, position.value(), Tensor.of(scope, positions), null, true, x);
+      GatherRows.gather(context, position.value(), Tensor.of(scope, positions), null, true, x);
       Tensor outIndex = Tensor.of(scope, at);
       Tensor offsetsQ = Tensor.of(scope, one);
       Tensor offsetsK = Tensor.of(scope, cache.offsets);
@@ -681,8 +682,14 @@ public final class Transformer implements PolicyModel {
                           context,
                           new Attention.Input(
                               queries(qkv),
-                              cache.keys.get(layer).reshape(rows, config.kvHeads(), config.headDim()),
-                              cache.values.get(layer).reshape(rows, config.kvHeads(), config.headDim()),
+                              cache
+                                  .keys
+                                  .get(layer)
+                                  .reshape(rows, config.kvHeads(), config.headDim()),
+                              cache
+                                  .values
+                                  .get(layer)
+                                  .reshape(rows, config.kvHeads(), config.headDim()),
                               offsetsQ,
                               offsetsK,
                               lengths,

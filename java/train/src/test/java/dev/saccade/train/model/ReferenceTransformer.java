@@ -42,8 +42,7 @@ final class ReferenceTransformer {
     int row = 0;
     int responseRow = 0;
     for (int s = 0; s < batch.sequences(); s++) {
-      Sequence sequence =
-          new Sequence(batch.prompts().get(batch.promptOf(s)), batch.response(s));
+      Sequence sequence = new Sequence(batch.prompts().get(batch.promptOf(s)), batch.response(s));
       int length = sequence.x.length;
       int count = batch.response(s).length;
       for (int layer = 0; layer < config.layers(); layer++) {

@@ -18,6 +18,7 @@ import java.util.Arrays;
 import java.util.List;
 import java.util.Random;
 import java.util.TreeSet;
+import java.util.stream.IntStream;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
@@ -151,7 +152,8 @@ class TransformerTest {
     }
   }
 
-  // -------------------------------------------------------------------------------------- gradients
+  // --------------------------------------------------------------------------------------
+  // gradients
 
   /** Random weights of logits, and of queries and keys of some layers, that make a loss. */
   private static final class Loss {
@@ -166,8 +168,7 @@ class TransformerTest {
       ofQ = new float[layers.length][];
       ofK = new float[layers.length][];
       for (int l = 0; l < layers.length; l++) {
-        ofQ[l] =
-            gaussian(random, (long) batch.responseRows() * CONFIG.heads() * CONFIG.headDim());
+        ofQ[l] = gaussian(random, (long) batch.responseRows() * CONFIG.heads() * CONFIG.headDim());
         ofK[l] = gaussian(random, (long) batch.rows() * CONFIG.kvHeads() * CONFIG.headDim());
       }
     }
@@ -215,9 +216,7 @@ class TransformerTest {
 
   /** All entries of a norm, a random sample of a matrix. */
   private static int[] sample(Random random, int size) {
-    return size <= 40
-        ? java.util.stream.IntStream.range(0, size).toArray()
-        : random.ints(40, 0, size).toArray();
+    return size <= 24 ? IntStream.range(0, size).toArray() : random.ints(24, 0, size).toArray();
   }
 
   private static void assertGradientsAreTheDifferencesOf(
@@ -228,7 +227,7 @@ class TransformerTest {
     for (Parameter parameter : model.parameters()) {
       double[] gradient = parameter.gradient().toDoubles();
       double[] weights = reference.weights(parameter.name());
-      double bound = 2e-5 * largest(gradient);
+      double bound = 5e-6 * largest(gradient);
       assertThat(bound).as(parameter.name()).isPositive();
       for (int i : sample(random, weights.length)) {
         double weight = weights[i];
@@ -261,7 +260,9 @@ class TransformerTest {
     }
   }
 
-  /** The patch embedding, which no row uses, has no gradient; it must not keep an old one either. */
+  /**
+   * The patch embedding, which no row uses, has no gradient; it must not keep an old one either.
+   */
   @Test
   void aBatchWithoutImagesHasGradients() {
     Random random = new Random(5);
@@ -360,7 +361,8 @@ class TransformerTest {
     }
   }
 
-  // --------------------------------------------------------------------------------------- sampling
+  // ---------------------------------------------------------------------------------------
+  // sampling
 
   private static int argmax(float[] x) {
     int best = 0;
@@ -567,7 +569,8 @@ class TransformerTest {
     }
   }
 
-  // ----------------------------------------------------------------------------------- what it owns
+  // ----------------------------------------------------------------------------------- what it
+  // owns
 
   @Test
   void aCopyHasTheWeightsAndParametersOfItsOwn() {
@@ -621,7 +624,8 @@ class TransformerTest {
     }
   }
 
-  // ------------------------------------------------------------------------------------------ errors
+  // ------------------------------------------------------------------------------------------
+  // errors
 
   @Test
   void rejectsWhatDoesNotFit() {
@@ -667,21 +671,17 @@ class TransformerTest {
       Tensor dq = Tensor.zeros(scope, DType.F32, activations.attention(1).q().shape());
       Tensor dk = Tensor.zeros(scope, DType.F32, activations.attention(1).k().shape());
       assertThatThrownBy(
-              () ->
-                  model.backward(
-                      activations, dLogits, List.of(new AttentionGradient(3, dq, dk))))
+              () -> model.backward(activations, dLogits, List.of(new AttentionGradient(3, dq, dk))))
           .isInstanceOf(IllegalArgumentException.class)
           .hasMessage("layer: expected 0 to 2, got 3");
       assertThatThrownBy(() -> copy.backward(activations, dLogits, List.of()))
           .isInstanceOf(IllegalArgumentException.class)
           .hasMessage("activations: expected those of this model, got others");
 
-      assertThatThrownBy(
-              () -> model.sample(batch.prompts(), 1, new Sampling(1, 0, NEVER, 0, 0)))
+      assertThatThrownBy(() -> model.sample(batch.prompts(), 1, new Sampling(1, 0, NEVER, 0, 0)))
           .isInstanceOf(IllegalArgumentException.class)
           .hasMessage("maxTokens: expected at least 1, got 0");
-      assertThatThrownBy(
-              () -> model.sample(batch.prompts(), -1, new Sampling(1, 1, NEVER, 0, 0)))
+      assertThatThrownBy(() -> model.sample(batch.prompts(), -1, new Sampling(1, 1, NEVER, 0, 0)))
           .isInstanceOf(IllegalArgumentException.class)
           .hasMessage("group: expected at least 0, got -1");
     }

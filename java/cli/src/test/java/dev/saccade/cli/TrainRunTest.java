@@ -1,0 +1,100 @@
+package dev.saccade.cli;
+
+import static org.assertj.core.api.Assertions.assertThat;
+
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.List;
+import java.util.concurrent.TimeUnit;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.Timeout;
+import org.junit.jupiter.api.io.TempDir;
+
+/** {@code saccade train} as a process of its own, which can be killed. */
+class TrainRunTest {
+  @TempDir private Path folder;
+
+  private Process start(String... options) throws IOException {
+    List<String> command =
+        new java.util.ArrayList<>(
+            List.of(
+                Path.of(System.getProperty("java.home"), "bin", "java").toString(),
+                "--enable-native-access=ALL-UNNAMED",
+                "-cp",
+                System.getProperty("java.class.path"),
+                Main.class.getName(),
+                "train"));
+    command.addAll(List.of(options));
+    return new ProcessBuilder(command)
+        .redirectErrorStream(true)
+        .redirectOutput(folder.resolve("console.txt").toFile())
+        .start();
+  }
+
+  private void finish(String... options) throws Exception {
+    Process process = start(options);
+    assertThat(process.waitFor(3, TimeUnit.MINUTES)).isTrue();
+    assertThat(process.exitValue()).as(Files.readString(folder.resolve("console.txt"))).isZero();
+  }
+
+  private static List<String> metrics(Path run) throws IOException {
+    return Files.readAllLines(run.resolve("metrics.jsonl")).stream()
+        .map(line -> line.replaceAll("\"tokens_per_second\":[^,}]*", ""))
+        .toList();
+  }
+
+  private String[] newRun(String name) {
+    return ("--preset tiny --sft-steps 25 --steps 30 --out " + folder.resolve(name)).split(" ");
+  }
+
+  @Test
+  @Timeout(value = 5, unit = TimeUnit.MINUTES)
+  void aKilledRunResumedGivesTheNumbersOfAWholeOne() throws Exception {
+    finish(newRun("whole"));
+    Path killed = folder.resolve("killed");
+
+    // Killed in the warm-up, then again in the reinforcement learning.
+    Process process = start(newRun("killed"));
+    killAfter(process, killed, 12);
+    process = start("--resume", killed.toString());
+    killAfter(process, killed, 41);
+    finish("--resume", killed.toString());
+
+    assertThat(metrics(killed)).isEqualTo(metrics(folder.resolve("whole")));
+    assertThat(Files.readAllBytes(killed.resolve("checkpoints/final.safetensors")))
+        .isEqualTo(Files.readAllBytes(folder.resolve("whole/checkpoints/final.safetensors")));
+    assertThat(Files.readString(killed.resolve("report.html"))).contains("</html>");
+  }
+
+  /** SIGKILL as soon as the metrics have so many lines. */
+  private static void killAfter(Process process, Path run, int lines) throws Exception {
+    Path metrics = run.resolve("metrics.jsonl");
+    while (process.isAlive() && (!Files.exists(metrics) || count(metrics) < lines)) {
+      Thread.sleep(5);
+    }
+    assertThat(process.isAlive()).as("the run was over before it could be killed").isTrue();
+    process.destroyForcibly().waitFor();
+    assertThat(process.exitValue()).isEqualTo(128 + 9);
+  }
+
+  private static int count(Path metrics) throws IOException {
+    return Files.readString(metrics).split("\n").length;
+  }
+
+  @Test
+  void evalTellsTheAccuracyOfARunAndOfACheckpoint() throws Exception {
+    Path run = folder.resolve("evaluated");
+    finish(("--preset tiny --sft-steps 5 --steps 2 --out " + run).split(" "));
+
+    Cli ofRun = Cli.run("eval", run.toString(), "--scenes", "64");
+    Cli ofFile =
+        Cli.run("eval", run.resolve("checkpoints/sft.safetensors").toString(), "--task", "count");
+
+    assertThat(ofRun.status()).isZero();
+    assertThat(ofRun.out()).contains("read, 64 held-out scenes").containsPattern("accuracy +0\\.");
+    assertThat(ofFile.status()).isZero();
+    assertThat(ofFile.out()).contains("count, 512 held-out scenes");
+    assertThat(Cli.run("eval", run.resolve("config.json").toString()).status()).isEqualTo(2);
+  }
+}
