@@ -234,7 +234,8 @@ typedef enum saccade_aggregation {
 
 /* Places of the values in policy_loss's `metrics`. */
 typedef enum saccade_policy_metric {
-  SACCADE_METRIC_CLIPPED_LOW = 0,   /* fraction of active rows whose ratio is clipped from below */
+  SACCADE_METRIC_CLIPPED_LOW = 0,   /* fraction of active rows that clipping from below leaves without a gradient
+                                       (CISPO: whose ratio it replaces) */
   SACCADE_METRIC_CLIPPED_HIGH = 1,  /* ... from above */
   SACCADE_METRIC_RATIO = 2,         /* mean ratio */
   SACCADE_METRIC_KL = 3,            /* mean value of the KL estimator, 0 when kl_coef is 0 */
@@ -454,7 +455,8 @@ typedef struct saccade_adamw_args {
   saccade_address lr_scalar;         /* optional f32 */
   saccade_address grad_scale_scalar; /* optional f32, e.g. grad_norm's scale; not finite: the step is skipped */
   saccade_address step_scalar;       /* optional i64 */
-  saccade_address skipped;           /* in/out [1] i32, optional: incremented by a skipped step */
+  saccade_address skipped;           /* in/out [1] i32, optional: incremented by a skipped step, which
+                                     still writes param_bf16 */
 } saccade_adamw_args;
 
 SACCADE_API int32_t saccade_adamw(saccade_context* context, const saccade_adamw_args* args);
@@ -484,7 +486,7 @@ typedef struct saccade_gemm_args {
 SACCADE_API int32_t saccade_gemm_workspace(saccade_context* context, const saccade_gemm_args* args, int64_t* bytes);
 SACCADE_API int32_t saccade_gemm(saccade_context* context, const saccade_gemm_args* args);
 
-/* rms_norm: y = x * rstd * weight, rstd = 1/sqrt(mean(x^2) + eps), f32. */
+/* rms_norm: y = x * rstd * weight, rstd = 1/sqrt(mean(x^2) + eps), f32; at least one column. */
 typedef struct saccade_rms_norm_args {
   uint64_t struct_size;
   int64_t rows;
@@ -545,7 +547,8 @@ SACCADE_API int32_t saccade_swiglu_backward(saccade_context* context, const sacc
 
 /* gather_rows: y[out_index[i]] (+)= x[index[i]] for i in 0 .. count-1, f32: embedding look-up, packing, cache writes.
    An index or out_index of -1 skips the row (y then keeps its value when accumulate, else becomes 0 where out_index
-   names it); any other index out of range gives a NaN row; a bad out_index writes nothing.  Rows of y that no
+   names it); any other index out of range gives a NaN row; a bad out_index writes nothing.  Without index (out_index),
+   count is at most x_rows (y_rows).  Rows of y that no
    out_index names are not touched; two i of the same out_index are the caller's error. */
 typedef struct saccade_gather_rows_args {
   uint64_t struct_size;
@@ -565,7 +568,7 @@ typedef struct saccade_gather_rows_args {
 SACCADE_API int32_t saccade_gather_rows(saccade_context* context, const saccade_gather_rows_args* args);
 
 /* scatter_add_rows: y[index[i]] += x[i], f32, the adjoint of gather_rows; rows of equal index are added in the order
-   of i.  An index outside [0,y_rows) is skipped. */
+   of i, in f32.  An index outside [0,y_rows) is skipped. */
 typedef struct saccade_scatter_add_rows_args {
   uint64_t struct_size;
   int64_t count;
@@ -676,8 +679,9 @@ SACCADE_API int32_t saccade_attention_backward_workspace(saccade_context* contex
 SACCADE_API int32_t saccade_attention_backward(saccade_context* context, const saccade_attention_backward_args* args);
 
 /* sample_tokens: draws one token a row from softmax(logits/temperature).  Row r uses the uniform number of
-   Philox4x32-10 at key `seed`, counter (offset, stream[r]); stream is r itself when absent.  The draw is the first
-   token whose cumulative probability exceeds it; a row with NaN, +inf or only -inf gives token -1. */
+   Philox4x32-10 at key (low, high word of `seed`), counter (low, high word of offset, low, high word of stream[r] as
+   i64); stream is r itself when absent.  From the first two words of the result, u = (w1:w0 >> 11) * 2^-53.  The draw
+   is the first token whose cumulative probability exceeds u; a row with NaN, +inf or only -inf gives token -1. */
 typedef struct saccade_sample_tokens_args {
   uint64_t struct_size;
   int64_t rows;

@@ -169,7 +169,7 @@ public final class AttentionDivergence {
           .entropy(call.optionalF32("entropy", outputs.entropy(), rows))
           .mass(call.optionalF32("mass", outputs.mass(), rows));
       reference(call, args, reference, q, k);
-      if (outputs.dq() != null || outputs.dk() != null) {
+      if (outputs.dq() != null || outputs.dk() != null || outputs.dscoreSq() != null) {
         gradients(call, args, outputs, q, k);
       }
       args.workspace(
@@ -184,8 +184,8 @@ public final class AttentionDivergence {
       Call call, saccade_attention_divergence_args args, Reference reference, Tensor q, Tensor k) {
     long rows = q.shape(0);
     if (reference instanceof Reference.Map stored) {
-      Tensor map = call.check("ref", stored.map(), Types.MAP, rows, -1);
-      args.ref(map.address()).ref_stride(map.stride(0)).ref_dtype(map.dtype().code());
+      Tensor map = AttentionPolicy.map(call, "ref", stored.map(), rows, args.max_keys());
+      args.ref(map.address()).ref_stride(map.shape(1)).ref_dtype(map.dtype().code());
     } else if (reference instanceof Reference.Index sampled) {
       args.ref_index(call.i32("ref_index", sampled.index(), rows));
     } else if (reference instanceof Reference.QueriesKeys other) {

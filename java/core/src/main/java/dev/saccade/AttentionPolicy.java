@@ -175,14 +175,23 @@ public final class AttentionPolicy {
           .mass(call.optionalF32("mass", outputs.mass(), rows))
           .lse(call.optionalF32("lse", outputs.lse(), heads, rows));
       if (outputs.map() != null) {
-        Tensor map = call.check("map", outputs.map(), Types.MAP, rows, -1);
-        args.map(map.address()).map_stride(map.stride(0)).map_dtype(map.dtype().code());
+        Tensor map = map(call, "map", outputs.map(), rows, input.maxKeys());
+        args.map(map.address()).map_stride(map.shape(1)).map_dtype(map.dtype().code());
       }
       args.workspace(
           call.workspace(
               Saccade.saccade_attention_policy_workspace(context.handle(), args, call.bytes())));
       call.invoke(Saccade.saccade_attention_policy(context.handle(), args));
     }
+  }
+
+  /** Checks a map: its rows follow each other, since all their columns are read or written. */
+  static Tensor map(Call call, String name, Tensor map, long rows, long maxKeys) {
+    call.dense(name, map, Types.MAP, rows, -1);
+    if (map.shape(1) == 0 && maxKeys > 0) {
+      throw call.invalid(name, "a column for every key", map.describe());
+    }
+    return map;
   }
 
   static long sequences(Call call, Input input) {

@@ -89,7 +89,8 @@ final class Call implements AutoCloseable {
     tensors.add(tensor);
   }
 
-  private Tensor dense(String name, Tensor tensor, Set<DType> types, long... shape) {
+  /** Checks as {@link #check}, and that the elements follow each other without gaps. */
+  Tensor dense(String name, Tensor tensor, Set<DType> types, long... shape) {
     check(name, tensor, types, shape);
     if (!tensor.isDense()) {
       throw invalid(name, "a dense tensor", tensor.describe() + " with gaps between its rows");

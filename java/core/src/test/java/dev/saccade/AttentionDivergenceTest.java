@@ -443,8 +443,7 @@ class AttentionDivergenceTest {
   void nearlyEqualPoliciesKeepTheirDivergenceAndGradient(
       Divergence kind, float beta, Reduction reduction) {
     Sequences sequences =
-        new Sequences(
-            new int[] {12, 20, 9}, new int[] {40, 90, 33}, new int[] {0, 9, 5, 60, 0, 30});
+        new Sequences(new int[] {8, 11}, new int[] {33, 60}, new int[] {0, 30, 5, 50});
     for (Context context : Contexts.everyInstructionSet()) {
       for (Support support : Support.values()) {
         try (Scope scope = context.scope()) {
@@ -574,26 +573,26 @@ class AttentionDivergenceTest {
     }
   }
 
-  /** Many rows share a key: more terms than one f32 sum of its gradient may have. */
+  /** Many rows and heads share a key: more terms than one f32 sum of its gradient may have. */
   @Test
   void tallProblemsKeepTheirAccuracy() {
-    Sequences sequences = new Sequences(new int[] {5000}, new int[] {5003}, new int[] {0, 4});
+    Sequences sequences = new Sequences(new int[] {1500}, new int[] {1503}, new int[] {0, 4});
     try (Context context = Context.cpu();
         Scope scope = context.scope()) {
       Random random = new Random(27);
-      AttentionPolicy.Input input = sequences.random(scope, random, DType.F32, 2, 1, 2, 0.3);
+      AttentionPolicy.Input input = sequences.random(scope, random, DType.F32, 4, 1, 1, 1);
       Options options = RAL.withPolicy(AttentionPolicy.Options.DEFAULT.withSupport(Support.RANGES));
       Case c =
           new Case(scope, sequences, input, options).compareWith(old(scope, input, random, 0.3));
-      c.weight = gaussian(random, 5000, 1);
+      c.weight = gaussian(random, 1500, 1);
       Outputs got = c.run(DType.F32);
       AttentionPolicyReference.Side policy = c.policy();
       float[] dk = got.dk().toFloats();
-      double[] want = new double[4];
+      double[] want = new double[3];
       for (int i = 0; i < want.length; i++) {
         want[i] = c.loss().difference(policy, false, i, 1e-4);
       }
-      assertNear("dk", Arrays.copyOf(dk, 4), want, 0, 2e-5 * largest(want));
+      assertNear("dk", Arrays.copyOf(dk, 3), want, 0, 2e-5 * largest(want));
     }
   }
 

@@ -269,7 +269,8 @@ class AttentionTest {
         // The products behind a score of 200 are sums in f32 of up to 80 terms near 1800.
         assertNear("o", results.o.toFloats(), forward.o(), 0, 3e-4);
         assertLse(results.lse.toFloats(), forward.lse(), 2e-4);
-        assertGradients(results, problem.backward(), 3e-4);
+        // An lse of 200 leaves probabilities whose sum is 1 within 1e-5, and keys of length 90.
+        assertGradients(results, problem.backward(), 2e-3);
       }
     }
   }
@@ -526,9 +527,8 @@ class AttentionTest {
     return bits;
   }
 
-  /** Values of the sequences other than {@code broken}; per head and row where rows are last. */
-  private static List<int[]> others(
-      Problem problem, Results results, int broken, int heads, int kvHeads, int dim) {
+  /** Bits of the results of the sequences other than {@code broken}. */
+  private static List<int[]> others(Problem problem, Results results, int broken) {
     List<int[]> parts = new ArrayList<>();
     int[] q = problem.shape.offsetsQ();
     int[] k = problem.shape.offsetsK();
@@ -542,7 +542,7 @@ class AttentionTest {
       for (Tensor tensor : List.of(results.dk, results.dv)) {
         parts.add(bits(tensor.rows(k[s], k[s + 1]).toFloats()));
       }
-      for (int h = 0; h < heads; h++) {
+      for (int h = 0; h < problem.shape.heads(); h++) {
         int row = h * problem.rows;
         parts.add(bits(Arrays.copyOfRange(results.lse.toFloats(), row + q[s], row + q[s + 1])));
       }
@@ -559,7 +559,7 @@ class AttentionTest {
       try (context;
           Scope scope = context.scope()) {
         Problem problem = new Problem(10, lengths, 4, 2, 8, 1);
-        List<int[]> clean = others(problem, problem.run(scope), broken, 4, 2, 8);
+        List<int[]> clean = others(problem, problem.run(scope), broken);
         for (float bad : new float[] {Float.NaN, Float.POSITIVE_INFINITY}) {
           int[] q = problem.shape.offsetsQ();
           int[] k = problem.shape.offsetsK();
@@ -575,9 +575,7 @@ class AttentionTest {
           int at = ofQueries ? q[broken] + 2 : k[broken] + 4;
           x[at * width + 3] = bad;
           Results results = problem.run(scope);
-          assertThat(others(problem, results, broken, 4, 2, 8))
-              .usingRecursiveComparison()
-              .isEqualTo(clean);
+          assertThat(others(problem, results, broken)).usingRecursiveComparison().isEqualTo(clean);
           // It is not lost either: the key is seen by the last row, and the query is a row.
           int row = ofQueries ? at : q[broken + 1] - 1;
           Tensor reached = where.equals("dO") ? results.dq : results.o;

@@ -107,9 +107,13 @@ public final class AttentionPolicyReference {
       int inRange = headEnd - headBegin;
       boolean mean = rows.reduction == Reduction.MEAN;
       Policy[] policies = new Policy[mean ? 1 : inRange];
+      boolean[] supported = new boolean[rows.keys(row)];
+      for (int j = 0; j < supported.length; j++) {
+        supported[j] = rows.supports(row, j);
+      }
       for (int part = 0; part < policies.length; part++) {
         int heads = mean ? inRange : 1;
-        double[] p = new double[rows.keys(row)];
+        double[] p = new double[supported.length];
         double mass = 0;
         for (int h = headBegin + part; h < headBegin + part + heads; h++) {
           if (scores[h].length == 0) {
@@ -117,7 +121,7 @@ public final class AttentionPolicyReference {
           }
           double lse = TokenLogProbsReference.lse(scores[h]);
           for (int j = 0; j < scores[h].length; j++) {
-            if (rows.supports(row, j)) {
+            if (supported[j]) {
               p[j] += Math.exp(scores[h][j] - lse) / heads;
             }
           }
@@ -164,7 +168,11 @@ public final class AttentionPolicyReference {
 
   /** The policies of other queries and keys. */
   public static Reference policy(Rows rows, Side side) {
-    return (row, part) -> side.policies(rows, row)[part].p();
+    Policy[][] policies = new Policy[rows.count()][];
+    for (int row = 0; row < policies.length; row++) {
+      policies[row] = side.policies(rows, row);
+    }
+    return (row, part) -> policies[row][part].p();
   }
 
   /** A key of the sequence; none where it is -1 or off the support. */

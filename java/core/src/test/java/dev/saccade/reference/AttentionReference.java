@@ -47,10 +47,9 @@ public final class AttentionReference {
     /**
      * @param q where the row's query begins, in q and o
      * @param k where the sequence's first key begins, in k and v; a key is {@code step} further
-     * @param lse index of the row in lse
      * @param p probabilities of the visible keys
      */
-    void accept(int q, int k, int step, int lse, double[] p);
+    void accept(int q, int k, int step, double[] p);
   }
 
   private static double[] scores(Shape shape, double[] q, double[] k, int at, int from, int n) {
@@ -77,7 +76,7 @@ public final class AttentionReference {
             p[j] = Math.exp(p[j] - normaliser);
           }
           lse[h * shape.rows() + row] = normaliser;
-          body.accept(at, from, shape.kvHeads * shape.dim, h * shape.rows() + row, p);
+          body.accept(at, from, shape.kvHeads * shape.dim, p);
         }
       }
     }
@@ -91,7 +90,7 @@ public final class AttentionReference {
         q,
         k,
         lse,
-        (at, from, step, unused, p) -> {
+        (at, from, step, p) -> {
           for (int j = 0; j < p.length; j++) {
             for (int d = 0; d < shape.dim; d++) {
               o[at + d] += p[j] * v[from + j * step + d];
@@ -111,7 +110,7 @@ public final class AttentionReference {
         q,
         k,
         new double[shape.heads * shape.rows()],
-        (at, from, step, unused, p) -> {
+        (at, from, step, p) -> {
           double[] dp = new double[p.length];
           double mean = 0;
           for (int j = 0; j < p.length; j++) {

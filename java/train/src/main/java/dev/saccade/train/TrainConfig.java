@@ -167,9 +167,9 @@ public record TrainConfig(
               false,
               1,
               new Model(64, 2, 4, 2, 16, 128),
-              new Sft(600, 0.5, 128, warm),
+              new Sft(600, 0.55, 128, warm),
               new Rl(
-                  260,
+                  400,
                   128,
                   4,
                   4,
