@@ -18,7 +18,9 @@ class AttentionMapTest {
   @BeforeEach
   void setUp() {
     float[] values = new float[3 * 2 * 4];
-    Arrays.setAll(values, i -> (i * 7 % 5) - 2);
+    for (int i = 0; i < values.length; i++) {
+      values[i] = i * 7 % 5 - 2;
+    }
     Tensor q = Tensor.of(scope, Arrays.copyOf(values, 2 * 2 * 4), 2, 2, 4);
     Tensor k = Tensor.of(scope, values, 3, 2, 4);
     input =

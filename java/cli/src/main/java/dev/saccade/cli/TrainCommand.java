@@ -189,6 +189,9 @@ final class TrainCommand implements Callable<Integer> {
 
   /** The preset with the options that were given. */
   TrainConfig config() {
+    if (steps != null && steps < 1) {
+      throw rejected("--steps: expected 1 or more, got " + steps);
+    }
     positive("--temperature", temperature);
     positive("--learning-rate", learningRate);
     positive("--max-grad-norm", maxGradNorm);

@@ -6,7 +6,6 @@ import java.io.IOException;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.FileAlreadyExistsException;
 import java.nio.file.Files;
-import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
 import java.util.List;
@@ -54,13 +53,12 @@ public final class RunFolder {
   /**
    * Opens the folder of a run.
    *
-   * @throws NoSuchFileException if there is none
+   * @throws IOException if there is none
    */
   public static RunFolder open(Path root) throws IOException {
     RunFolder run = new RunFolder(root);
     if (!Files.isRegularFile(run.config())) {
-      throw new NoSuchFileException(
-          root.toString(), null, "is not a run folder: it has no config.json");
+      throw new IOException(root + ": no such run folder (there is no config.json in it)");
     }
     return run;
   }
