@@ -4,7 +4,6 @@ import com.fasterxml.jackson.core.JsonProcessingException;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import java.io.IOException;
 import java.nio.charset.StandardCharsets;
-import java.nio.file.FileAlreadyExistsException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
@@ -36,13 +35,12 @@ public final class RunFolder {
   /**
    * Makes the folder of a new run.
    *
-   * @throws FileAlreadyExistsException if there is a run in it
+   * @throws IOException if there is a run in it
    */
   public static RunFolder create(Path root, TrainConfig config) throws IOException {
     RunFolder run = new RunFolder(root);
     if (Files.exists(run.config())) {
-      throw new FileAlreadyExistsException(
-          root.toString(), null, "holds a run already; resume it or choose another folder");
+      throw new IOException(root + ": holds a run already; resume it or choose another folder");
     }
     Files.createDirectories(run.checkpoints());
     Files.writeString(run.config(), config.toJson() + "\n");
