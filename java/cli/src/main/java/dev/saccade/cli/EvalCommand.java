@@ -72,7 +72,7 @@ final class EvalCommand implements Callable<Integer> {
     Path file = Files.isDirectory(policy) ? lastPolicy(RunFolder.open(policy)) : policy;
     TrainConfig config = Checkpoint.config(Safetensors.open(file), file);
     if (task != null) {
-      config = config.withTask(task.toString());
+      config = config.with("task", task.toString());
     }
     int count = scenes == null ? config.evaluationScenes() : scenes;
     try (Context device = context.open()) {

@@ -13,9 +13,11 @@ import java.io.PrintWriter;
 import java.nio.file.Path;
 import java.time.LocalDateTime;
 import java.time.format.DateTimeFormatter;
+import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
+import java.util.Objects;
 import java.util.concurrent.Callable;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
@@ -197,49 +199,33 @@ final class TrainCommand implements Callable<Integer> {
     positive("--max-grad-norm", maxGradNorm);
     notNegative("--kl-coef", klCoef);
     notNegative("--lambda", lambda);
+    boolean warmUpOnly = algo == Algorithm.SFT;
+    Integer warmUpSteps = warmUpOnly && steps != null ? steps : sftSteps;
+    Map<String, Object> given = new LinkedHashMap<>();
+    given.put("algorithm", algo);
+    given.put("task", task == null ? null : task.toString());
+    given.put("thinking", thinking ? true : null);
+    given.put("seed", seed);
+    given.put("sft.steps", warmUpSteps);
+    given.put("sft.targetAccuracy", warmUpSteps == null ? null : NEVER);
+    given.put("rl.steps", warmUpOnly ? null : steps);
+    given.put("rl.group", groupSize);
+    given.put("rl.prompts", prompts);
+    given.put("rl.minibatches", minibatches);
+    given.put("rl.epochs", epochs);
+    given.put("rl.temperature", temperature);
+    given.put("rl.klCoef", klCoef);
+    given.put("rl.lambda", lambda);
+    given.put("rl.referenceInterval", referenceInterval);
+    given.put("rl.optimizer.learningRate", learningRate);
+    given.put("rl.optimizer.warmup", lrWarmup);
+    given.put("rl.optimizer.maxGradNorm", maxGradNorm);
+    given.values().removeIf(Objects::isNull);
     try {
-      TrainConfig base = TrainConfig.preset(preset);
-      Algorithm algorithm = algo == null ? base.algorithm() : algo;
-      boolean warmUpOnly = algorithm == Algorithm.SFT;
-      Integer warmUpSteps = warmUpOnly && steps != null ? steps : sftSteps;
-      TrainConfig.Sft sft = base.sft();
-      if (warmUpSteps != null) {
-        sft = new TrainConfig.Sft(warmUpSteps, NEVER, sft.batch(), sft.optimizer());
-      }
-      TrainConfig.Rl rl = base.rl();
-      TrainConfig.Optimizer optimizer = rl.optimizer();
-      return base.withAlgorithm(algorithm)
-          .withTask(task == null ? base.task() : task.toString())
-          .withThinking(thinking)
-          .withSeed(seed == null ? base.seed() : seed)
-          .withSft(sft)
-          .withRl(
-              new TrainConfig.Rl(
-                  steps == null || warmUpOnly ? rl.steps() : steps,
-                  or(prompts, rl.prompts()),
-                  or(groupSize, rl.group()),
-                  or(minibatches, rl.minibatches()),
-                  or(epochs, rl.epochs()),
-                  or(temperature, rl.temperature()),
-                  rl.clipLow(),
-                  rl.clipHigh(),
-                  or(klCoef, rl.klCoef()),
-                  or(lambda, rl.lambda()),
-                  rl.attentionLayer(),
-                  or(referenceInterval, rl.referenceInterval()),
-                  new TrainConfig.Optimizer(
-                      or(learningRate, optimizer.learningRate()),
-                      or(lrWarmup, optimizer.warmup()),
-                      optimizer.finalFraction(),
-                      optimizer.weightDecay(),
-                      or(maxGradNorm, optimizer.maxGradNorm()))));
+      return TrainConfig.preset(preset).with(given);
     } catch (IllegalArgumentException e) {
       throw rejected(e.getMessage());
     }
-  }
-
-  private static <T> T or(T given, T otherwise) {
-    return given == null ? otherwise : given;
   }
 
   private void positive(String option, Double value) {

@@ -5,6 +5,7 @@ import dev.saccade.train.model.Prompt;
 import dev.saccade.train.task.Example;
 import dev.saccade.train.task.Proportion;
 import dev.saccade.train.task.Reward;
+import dev.saccade.train.task.Scene;
 import dev.saccade.train.task.Score;
 import dev.saccade.train.task.Vocabulary;
 import java.util.List;
@@ -70,8 +71,7 @@ public final class Evaluator {
   /** What the policy sees of an example. */
   static Prompt prompt(Example example) {
     float[] patches = example.scene().patches();
-    int perPatch =
-        dev.saccade.train.task.Scene.DEFAULT_PATCH * dev.saccade.train.task.Scene.DEFAULT_PATCH;
+    int perPatch = Scene.DEFAULT_PATCH * Scene.DEFAULT_PATCH;
     return new Prompt(patches, patches.length / perPatch, example.question());
   }
 }

@@ -23,6 +23,7 @@ import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.function.DoubleSupplier;
 
 /**
  * One rollout batch of GRPO or RAL: sample groups of responses, score them, then several optimizer
@@ -97,7 +98,7 @@ final class PolicyGradientStep {
    *     gradients
    */
   Map<String, Object> run(
-      List<Example> examples, long seed, long rollout, java.util.function.DoubleSupplier takeStep) {
+      List<Example> examples, long seed, long rollout, DoubleSupplier takeStep) {
     List<Prompt> prompts = examples.stream().map(Evaluator::prompt).toList();
     int group = config.group();
     int[][] responses =

@@ -26,6 +26,7 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.List;
+import java.util.Locale;
 import java.util.Map;
 import java.util.OptionalInt;
 
@@ -67,7 +68,7 @@ public final class RunReport {
         run.report(),
         new ReportData(
             "Saccade: "
-                + config.algorithm().id().toUpperCase(java.util.Locale.ROOT)
+                + config.algorithm().id().toUpperCase(Locale.ROOT)
                 + " on "
                 + config.task()
                 + ", "

@@ -1,8 +1,10 @@
 package dev.saccade.train;
 
+import com.fasterxml.jackson.core.JsonPointer;
 import com.fasterxml.jackson.core.JsonProcessingException;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.SerializationFeature;
+import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.saccade.train.model.TransformerConfig;
 import dev.saccade.train.task.DigitScenes;
 import dev.saccade.train.task.Digits;
@@ -10,6 +12,7 @@ import dev.saccade.train.task.Scene;
 import dev.saccade.train.task.TaskMixture;
 import dev.saccade.train.task.Vocabulary;
 import java.util.List;
+import java.util.Map;
 
 /**
  * Everything that a training run depends on; the same configuration on the same machine gives the
@@ -243,94 +246,30 @@ public record TrainConfig(
     };
   }
 
-  public TrainConfig withAlgorithm(Algorithm algorithm) {
-    return new TrainConfig(
-        algorithm,
-        task,
-        cells,
-        thinking,
-        seed,
-        model,
-        sft,
-        rl,
-        evaluationScenes,
-        evaluationInterval,
-        checkpointInterval);
+  /** This configuration with one value changed; see {@link #with(Map)}. */
+  public TrainConfig with(String name, Object value) {
+    return with(Map.of(name, value));
   }
 
-  public TrainConfig withTask(String task) {
-    return new TrainConfig(
-        algorithm,
-        task,
-        cells,
-        thinking,
-        seed,
-        model,
-        sft,
-        rl,
-        evaluationScenes,
-        evaluationInterval,
-        checkpointInterval);
-  }
-
-  public TrainConfig withThinking(boolean thinking) {
-    return new TrainConfig(
-        algorithm,
-        task,
-        cells,
-        thinking,
-        seed,
-        model,
-        sft,
-        rl,
-        evaluationScenes,
-        evaluationInterval,
-        checkpointInterval);
-  }
-
-  public TrainConfig withSeed(long seed) {
-    return new TrainConfig(
-        algorithm,
-        task,
-        cells,
-        thinking,
-        seed,
-        model,
-        sft,
-        rl,
-        evaluationScenes,
-        evaluationInterval,
-        checkpointInterval);
-  }
-
-  public TrainConfig withSft(Sft sft) {
-    return new TrainConfig(
-        algorithm,
-        task,
-        cells,
-        thinking,
-        seed,
-        model,
-        sft,
-        rl,
-        evaluationScenes,
-        evaluationInterval,
-        checkpointInterval);
-  }
-
-  public TrainConfig withRl(Rl rl) {
-    return new TrainConfig(
-        algorithm,
-        task,
-        cells,
-        thinking,
-        seed,
-        model,
-        sft,
-        rl,
-        evaluationScenes,
-        evaluationInterval,
-        checkpointInterval);
+  /**
+   * This configuration with some values changed.
+   *
+   * @param values new values by name, such as {@code seed} or {@code rl.klCoef}
+   * @throws IllegalArgumentException if there is no such value, or the configuration does not allow
+   *     it
+   */
+  public TrainConfig with(Map<String, ?> values) {
+    ObjectNode root = JSON.valueToTree(this);
+    values.forEach(
+        (name, value) -> {
+          JsonPointer path = JsonPointer.compile("/" + name.replace('.', '/'));
+          if (!root.at(path).isValueNode()) {
+            throw new IllegalArgumentException(name + ": is not the name of a value");
+          }
+          ((ObjectNode) root.at(path.head()))
+              .set(path.last().getMatchingProperty(), JSON.valueToTree(value));
+        });
+    return fromJson(root.toString());
   }
 
   /** Scenes to train on. */
@@ -378,7 +317,10 @@ public record TrainConfig(
     try {
       return JSON.readValue(json, TrainConfig.class);
     } catch (JsonProcessingException e) {
-      throw new IllegalArgumentException("configuration: " + e.getOriginalMessage(), e);
+      // A value that the configuration rejects says so itself.
+      throw e.getCause() instanceof IllegalArgumentException rejected
+          ? rejected
+          : new IllegalArgumentException("configuration: " + e.getOriginalMessage(), e);
     }
   }
 }

@@ -35,27 +35,18 @@ class TrainerTest {
     return TrainConfig.preset("tiny");
   }
 
-  /** A few steps of each stage. */
+  /** A few steps of each stage, with a reference that goes stale. */
   private static TrainConfig shortened(Algorithm algorithm) {
-    TrainConfig tiny = tiny();
-    TrainConfig.Rl rl = tiny.rl();
-    return tiny.withAlgorithm(algorithm)
-        .withSft(new TrainConfig.Sft(60, 2, 32, tiny.sft().optimizer()))
-        .withRl(
-            new TrainConfig.Rl(
-                7,
-                16,
-                rl.group(),
-                2,
-                2,
-                rl.temperature(),
-                rl.clipLow(),
-                rl.clipHigh(),
-                rl.klCoef(),
-                rl.lambda(),
-                rl.attentionLayer(),
-                2,
-                rl.optimizer()));
+    return tiny()
+        .with(
+            Map.of(
+                "algorithm", algorithm,
+                "sft.steps", 60,
+                "sft.batch", 32,
+                "rl.steps", 7,
+                "rl.prompts", 16,
+                "rl.epochs", 2,
+                "rl.referenceInterval", 2));
   }
 
   private List<Map<String, Object>> run(String name, TrainConfig config, int threads)
@@ -115,29 +106,12 @@ class TrainerTest {
     List<Map<String, Object>> first = run("a", config, 1);
 
     assertThat(run("b", config, 3)).isEqualTo(first);
-    assertThat(run("c", config.withSeed(2), 1)).isNotEqualTo(first);
+    assertThat(run("c", config.with("seed", 2), 1)).isNotEqualTo(first);
   }
 
   @Test
   void lambdaIsWhatTellsRalFromGrpo() throws IOException {
-    TrainConfig.Rl rl = shortened(Algorithm.RAL).rl();
-    TrainConfig without =
-        shortened(Algorithm.RAL)
-            .withRl(
-                new TrainConfig.Rl(
-                    rl.steps(),
-                    rl.prompts(),
-                    rl.group(),
-                    rl.minibatches(),
-                    rl.epochs(),
-                    rl.temperature(),
-                    rl.clipLow(),
-                    rl.clipHigh(),
-                    rl.klCoef(),
-                    0,
-                    rl.attentionLayer(),
-                    rl.referenceInterval(),
-                    rl.optimizer()));
+    TrainConfig without = shortened(Algorithm.RAL).with("rl.lambda", 0);
 
     List<Map<String, Object>> grpo = run("grpo", shortened(Algorithm.GRPO), 2);
 
@@ -230,5 +204,13 @@ class TrainerTest {
     }
     assertThatThrownBy(() -> TrainConfig.fromJson("{\"cells\": 2}"))
         .isInstanceOf(IllegalArgumentException.class);
+    assertThatThrownBy(() -> tiny().with("rl.lambada", 1))
+        .hasMessage("rl.lambada: is not the name of a value");
+    assertThatThrownBy(() -> tiny().with("rl.group", 1))
+        .isInstanceOf(IllegalArgumentException.class)
+        .hasMessage("rl.group: expected 2 or more, got 1");
+    assertThatThrownBy(() -> tiny().with("rl.steps", "many"))
+        .isInstanceOf(IllegalArgumentException.class)
+        .hasMessageStartingWith("configuration: ");
   }
 }

@@ -1,5 +1,6 @@
 package dev.saccade.train.model;
 
+import java.util.Arrays;
 import java.util.List;
 
 /**
@@ -111,7 +112,7 @@ public final class Batch {
   public float[] perResponseRow(float[] perSequence) {
     float[] rows = new float[responseRows()];
     for (int s = 0; s < responses.length; s++) {
-      java.util.Arrays.fill(rows, responseOffsets[s], responseOffsets[s + 1], perSequence[s]);
+      Arrays.fill(rows, responseOffsets[s], responseOffsets[s + 1], perSequence[s]);
     }
     return rows;
   }
