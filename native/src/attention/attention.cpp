@@ -53,6 +53,7 @@ using namespace saccade;
 
 int32_t saccade_attention_workspace(saccade_context* context, const saccade_attention_args* caller, int64_t* bytes) {
   return run(context, "attention", [&] {
+    require_result(bytes);
     auto args = copy_args(caller);
     check_sizes(args);
     args.workspace = 0;
@@ -97,6 +98,7 @@ int32_t saccade_attention(saccade_context* context, const saccade_attention_args
 int32_t saccade_attention_backward_workspace(saccade_context* context, const saccade_attention_backward_args* caller,
                                              int64_t* bytes) {
   return run(context, "attention_backward", [&] {
+    require_result(bytes);
     auto args = copy_args(caller);
     check_sizes(args);
     args.workspace = 0;

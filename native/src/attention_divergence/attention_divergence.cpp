@@ -74,6 +74,7 @@ using namespace saccade;
 int32_t saccade_attention_divergence_workspace(saccade_context* context,
                                                const saccade_attention_divergence_args* caller, int64_t* bytes) {
   return run(context, "attention_divergence", [&] {
+    require_result(bytes);
     auto args = copy_args(caller);
     require_sizes(args);
     args.workspace = 0;

@@ -22,6 +22,7 @@ using namespace saccade;
 int32_t saccade_attention_policy_workspace(saccade_context* context, const saccade_attention_policy_args* caller,
                                            int64_t* bytes) {
   return run(context, "attention_policy", [&] {
+    require_result(bytes);
     auto args = copy_args(caller);
     require_attention_sizes(args);
     args.workspace = 0;

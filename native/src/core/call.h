@@ -127,6 +127,11 @@ inline void require_address(const char* argument, saccade_address address, int64
     invalid(argument, "an address aligned to its element", "0x%llx", static_cast<unsigned long long>(address));
 }
 
+// Where a query writes its answer.
+inline void require_result(const void* result) {
+  if (!result) invalid("bytes", "an address for the result", "null");
+}
+
 inline int64_t float_size(const char* argument, int32_t dtype) {
   if (dtype != SACCADE_F32 && dtype != SACCADE_BF16 && dtype != SACCADE_F16)
     invalid(argument, "SACCADE_F32 (0), SACCADE_BF16 (1) or SACCADE_F16 (2)", "%d", dtype);

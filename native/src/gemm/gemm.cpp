@@ -66,7 +66,7 @@ int64_t checked_leading(const char* argument, int64_t stride, int64_t rows, int6
 int32_t saccade_gemm_workspace(saccade_context* context, const saccade_gemm_args* caller, int64_t* bytes) {
   return run(context, "gemm", [&] {
     const auto args = checked_sizes(caller);
-    if (!bytes) invalid("bytes", "an address", "null");
+    require_result(bytes);
     Carver carver(0);
     carver.take<float>(plan_of(args.m, args.n, args.k).partials(args.m, args.n));
     *bytes = carver.bytes();

@@ -31,7 +31,7 @@ GradNormWorkspace carve(int64_t elements, Carver& carver) {
 
 int32_t saccade_grad_norm_workspace(saccade_context* context, const saccade_grad_norm_args* caller, int64_t* bytes) {
   return run(context, "grad_norm", [&] {
-    if (!bytes) invalid("bytes", "a place for the result", "null");
+    require_result(bytes);
     Carver carver(0);
     carve(total(copy_args(caller)), carver);
     *bytes = carver.bytes();

@@ -53,7 +53,7 @@ PolicyLossWorkspace carve(const saccade_policy_loss_args& args, Carver& carver) 
 int32_t saccade_policy_loss_workspace(saccade_context* context, const saccade_policy_loss_args* caller,
                                       int64_t* bytes) {
   return run(context, "policy_loss", [&] {
-    if (!bytes) invalid("bytes", "a place for the result", "null");
+    require_result(bytes);
     const auto args = copy_args(caller);
     check_options(args);
     Carver carver(0);

@@ -39,7 +39,7 @@ int32_t saccade_rms_norm_backward_workspace(saccade_context* context, const sacc
   return run(context, "rms_norm_backward", [&] {
     const auto args = copy_args(caller);
     require_sizes(args.rows, args.columns);
-    if (!bytes) invalid("bytes", "an address", "null");
+    require_result(bytes);
     Carver carver(0);
     take_partials(carver, args.rows, args.columns);
     *bytes = carver.bytes();

@@ -61,7 +61,9 @@ public final class Context implements AutoCloseable {
       args.struct_size(args.sizeof());
       args.device(device.kind().code());
       args.device_index(device.index());
-      args.threads(builder.threads);
+      // The JVM knows the quota of a container, which the processors' mask does not show.
+      boolean all = builder.threads == 0 && device.kind() == Device.Kind.CPU;
+      args.threads(all ? Runtime.getRuntime().availableProcessors() : builder.threads);
       args.instruction_set(isa);
       args.stream(0);
       int status = Saccade.saccade_context_create(args, result, error, error.capacity());

@@ -31,7 +31,7 @@ public final class Progress implements AutoCloseable {
    * @param accuracy fraction of right answers
    * @param kl mean KL to the reference policy, in nats
    * @param attentionDivergence mean divergence of the attention policy from the old one
-   * @param tokensPerSecond tokens generated and trained on
+   * @param tokensPerSecond rows trained on, prompts included, per second of the whole step
    */
   public record Sample(
       long step,

@@ -54,6 +54,20 @@ final class TrainCommand implements Callable<Integer> {
   private static final List<String> OPTIONS_OF_RESUME =
       List.of("--resume", "--device", "--threads", "--instruction-set", "--debug");
 
+  private static final List<String> OPTIONS_OF_ATTENTION =
+      List.of("--lambda", "--reference-interval");
+
+  private static final List<String> OPTIONS_OF_REINFORCEMENT =
+      List.of(
+          "--group-size",
+          "--prompts",
+          "--temperature",
+          "--minibatches",
+          "--epochs",
+          "--kl-coef",
+          "--lambda",
+          "--reference-interval");
+
   /** A target that no running accuracy reaches: the warm-up takes all its steps. */
   private static final double NEVER = 2;
 
@@ -140,7 +154,10 @@ final class TrainCommand implements Callable<Integer> {
           "Rollout batches between refreshes of the old policy that attention is compared with.")
   private Integer referenceInterval;
 
-  @Option(names = "--learning-rate", paramLabel = "R", description = "Peak learning rate.")
+  @Option(
+      names = "--learning-rate",
+      paramLabel = "R",
+      description = "Peak learning rate of the rule; the warm-up keeps its own.")
   private Double learningRate;
 
   @Option(
@@ -200,6 +217,8 @@ final class TrainCommand implements Callable<Integer> {
     notNegative("--kl-coef", klCoef);
     notNegative("--lambda", lambda);
     boolean warmUpOnly = algo == Algorithm.SFT;
+    rejectOptionsWithoutEffect(warmUpOnly);
+    String optimizer = warmUpOnly ? "sft.optimizer." : "rl.optimizer.";
     Integer warmUpSteps = warmUpOnly && steps != null ? steps : sftSteps;
     Map<String, Object> given = new LinkedHashMap<>();
     given.put("algorithm", algo);
@@ -217,14 +236,26 @@ final class TrainCommand implements Callable<Integer> {
     given.put("rl.klCoef", klCoef);
     given.put("rl.lambda", lambda);
     given.put("rl.referenceInterval", referenceInterval);
-    given.put("rl.optimizer.learningRate", learningRate);
-    given.put("rl.optimizer.warmup", lrWarmup);
-    given.put("rl.optimizer.maxGradNorm", maxGradNorm);
+    given.put(optimizer + "learningRate", learningRate);
+    given.put(optimizer + "warmup", lrWarmup);
+    given.put(optimizer + "maxGradNorm", maxGradNorm);
     given.values().removeIf(Objects::isNull);
     try {
       return TrainConfig.preset(preset).with(given);
     } catch (IllegalArgumentException e) {
       throw rejected(e.getMessage());
+    }
+  }
+
+  private void rejectOptionsWithoutEffect(boolean warmUpOnly) {
+    for (OptionSpec option : spec.commandLine().getParseResult().matchedOptions()) {
+      String name = option.longestName();
+      if (warmUpOnly && OPTIONS_OF_REINFORCEMENT.contains(name)) {
+        throw rejected(name + ": has no effect with --algo sft");
+      }
+      if (algo == Algorithm.GRPO && OPTIONS_OF_ATTENTION.contains(name)) {
+        throw rejected(name + ": has no effect with --algo grpo");
+      }
     }
   }
 

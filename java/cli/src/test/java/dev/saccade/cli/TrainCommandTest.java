@@ -27,12 +27,12 @@ class TrainCommandTest {
   void everyOptionReachesTheConfiguration() {
     TrainConfig config =
         config(
-            "--algo grpo --task count+read --preset full --steps 7 --sft-steps 0 --seed 9"
+            "--algo ral --task count+read --preset full --steps 7 --sft-steps 0 --seed 9"
                 + " --group-size 16 --prompts 32 --temperature 0.9 --minibatches 4 --epochs 2"
                 + " --learning-rate 1e-3 --lr-warmup 11 --max-grad-norm 0.5 --kl-coef 0.04"
                 + " --lambda 2 --reference-interval 3 --thinking");
 
-    assertThat(config.algorithm()).isEqualTo(Algorithm.GRPO);
+    assertThat(config.algorithm()).isEqualTo(Algorithm.RAL);
     assertThat(config.task()).isEqualTo("count+read");
     assertThat(config.cells()).isEqualTo(3);
     assertThat(config.thinking()).isTrue();
@@ -55,10 +55,12 @@ class TrainCommandTest {
 
   @Test
   void stepsAreThoseOfTheWarmUpWhereThereIsNothingElse() {
-    TrainConfig config = config("--algo sft --steps 33");
+    TrainConfig config = config("--algo sft --steps 33 --learning-rate 1e-2 --lr-warmup 7");
 
     assertThat(config.algorithm()).isEqualTo(Algorithm.SFT);
     assertThat(config.sft().steps()).isEqualTo(33);
+    assertThat(config.sft().optimizer().learningRate()).isEqualTo(1e-2);
+    assertThat(config.sft().optimizer().warmup()).isEqualTo(7);
   }
 
   @Test
@@ -74,6 +76,12 @@ class TrainCommandTest {
         .hasMessageContaining("--temperature: expected a number above 0, got 0.0");
     assertThatThrownBy(() -> config("--kl-coef -1"))
         .hasMessageContaining("--kl-coef: expected 0 or more, got -1.0");
+    assertThatThrownBy(() -> config("--lr-warmup -5"))
+        .hasMessageContaining("optimizer.warmup: expected 0 or more, got -5");
+    assertThatThrownBy(() -> config("--algo sft --group-size 8"))
+        .hasMessageContaining("--group-size: has no effect with --algo sft");
+    assertThatThrownBy(() -> config("--algo grpo --lambda 2"))
+        .hasMessageContaining("--lambda: has no effect with --algo grpo");
     assertThatThrownBy(() -> config("--lambda NaN"))
         .hasMessageContaining("--lambda: expected 0 or more, got NaN");
   }

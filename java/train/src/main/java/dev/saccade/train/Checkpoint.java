@@ -90,7 +90,11 @@ public final class Checkpoint {
     if (!FORMAT.equals(file.metadata().get("format"))) {
       throw new IOException(path + ": is not a checkpoint of saccade train");
     }
-    return TrainConfig.fromJson(file.metadata().get("config"));
+    try {
+      return TrainConfig.fromJson(file.metadata().getOrDefault("config", ""));
+    } catch (IllegalArgumentException e) {
+      throw new IOException(path + ": " + e.getMessage(), e);
+    }
   }
 
   /** A policy from a checkpoint; the context needs a provider of matrix products. */

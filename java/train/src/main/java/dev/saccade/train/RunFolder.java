@@ -3,7 +3,8 @@ package dev.saccade.train;
 import com.fasterxml.jackson.core.JsonProcessingException;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import java.io.IOException;
-import java.nio.charset.StandardCharsets;
+import java.nio.channels.FileChannel;
+import java.nio.channels.OverlappingFileLockException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
@@ -44,8 +45,9 @@ public final class RunFolder {
       throw new IOException(root + ": holds a run already; resume it or choose another folder");
     }
     Files.createDirectories(run.checkpoints());
-    Files.writeString(run.config(), config.toJson() + "\n");
     Files.writeString(run.metrics(), "");
+    // Last and at once: a folder with a configuration holds a run.
+    run.replace(run.config(), config.toJson() + "\n");
     return run;
   }
 
@@ -97,9 +99,53 @@ public final class RunFolder {
     return checkpoints().resolve("final.safetensors");
   }
 
-  /** The configuration of the run. */
+  /**
+   * The configuration of the run.
+   *
+   * @throws IOException if config.json cannot be read or is none
+   */
   public TrainConfig readConfig() throws IOException {
-    return TrainConfig.fromJson(Files.readString(config()));
+    try {
+      return TrainConfig.fromJson(Files.readString(config()));
+    } catch (IllegalArgumentException e) {
+      throw new IOException(config() + ": " + e.getMessage(), e);
+    }
+  }
+
+  /**
+   * Keeps other processes from training in this folder until the result is closed.
+   *
+   * @throws IOException if another one does
+   */
+  FileChannel lock() throws IOException {
+    FileChannel channel =
+        FileChannel.open(
+            root.resolve(".lock"), StandardOpenOption.CREATE, StandardOpenOption.WRITE);
+    try {
+      if (channel.tryLock() != null) {
+        return channel;
+      }
+    } catch (OverlappingFileLockException e) {
+      // held by this process
+    }
+    channel.close();
+    throw new IOException(root + ": is in use by another run of saccade train");
+  }
+
+  /** Makes what was appended outlive a crash of the machine: a checkpoint counts these lines. */
+  void synchronise() throws IOException {
+    try (FileChannel channel = FileChannel.open(metrics(), StandardOpenOption.WRITE)) {
+      channel.force(true);
+    }
+  }
+
+  private void replace(Path file, String content) throws IOException {
+    Path next = root.resolve(file.getFileName() + ".tmp");
+    Files.writeString(next, content);
+    try (FileChannel channel = FileChannel.open(next, StandardOpenOption.WRITE)) {
+      channel.force(true);
+    }
+    Files.move(next, file, StandardCopyOption.REPLACE_EXISTING, StandardCopyOption.ATOMIC_MOVE);
   }
 
   /** Lines of metrics.jsonl. */
@@ -134,10 +180,7 @@ public final class RunFolder {
     for (String line : all.subList(0, (int) keep)) {
       kept.append(line).append('\n');
     }
-    Path next = root.resolve("metrics.jsonl.tmp");
-    Files.writeString(next, kept, StandardCharsets.UTF_8);
-    Files.move(
-        next, metrics(), StandardCopyOption.REPLACE_EXISTING, StandardCopyOption.ATOMIC_MOVE);
+    replace(metrics(), kept.toString());
     lines = keep;
   }
 }

@@ -93,7 +93,7 @@ public record TrainConfig(
    *
    * @param learningRate at its peak
    * @param warmup steps over which the rate rises from 0
-   * @param finalFraction of the peak that the rate has decayed to at the last step
+   * @param finalFraction of the peak that the rate decays to, one step after the last
    * @param weightDecay of matrices
    * @param maxGradNorm norm that gradients are clipped to
    */
@@ -103,6 +103,18 @@ public record TrainConfig(
       double finalFraction,
       double weightDecay,
       double maxGradNorm) {
+    public Optimizer {
+      require(learningRate > 0, "optimizer.learningRate", "a number above 0", learningRate);
+      atLeast("optimizer.warmup", warmup, 0);
+      require(
+          finalFraction >= 0 && finalFraction <= 1,
+          "optimizer.finalFraction",
+          "a number from 0 to 1",
+          finalFraction);
+      require(weightDecay >= 0, "optimizer.weightDecay", "0 or more", weightDecay);
+      require(maxGradNorm > 0, "optimizer.maxGradNorm", "a number above 0", maxGradNorm);
+    }
+
     /** The rate of a step, counted from 0, out of {@code steps}. */
     double rate(int step, int steps) {
       if (step < warmup) {
@@ -128,6 +140,11 @@ public record TrainConfig(
     atLeast("rl.minibatches", rl.minibatches, 1);
     atLeast("rl.epochs", rl.epochs, 1);
     atLeast("rl.referenceInterval", rl.referenceInterval, 1);
+    require((float) rl.temperature > 0, "rl.temperature", "a number above 0", rl.temperature);
+    require(rl.clipLow >= 0 && rl.clipLow <= 1, "rl.clipLow", "a number from 0 to 1", rl.clipLow);
+    require(rl.clipHigh >= 0, "rl.clipHigh", "0 or more", rl.clipHigh);
+    require(rl.klCoef >= 0, "rl.klCoef", "0 or more", rl.klCoef);
+    require(rl.lambda >= 0, "rl.lambda", "0 or more", rl.lambda);
     if (rl.prompts % rl.minibatches != 0) {
       throw new IllegalArgumentException(
           "rl.minibatches: expected a divisor of rl.prompts = "
@@ -142,6 +159,12 @@ public record TrainConfig(
     atLeast("evaluationScenes", evaluationScenes, 1);
     atLeast("evaluationInterval", evaluationInterval, 1);
     atLeast("checkpointInterval", checkpointInterval, 1);
+  }
+
+  private static void require(boolean fits, String name, String expected, double actual) {
+    if (!fits || Double.isInfinite(actual)) {
+      throw new IllegalArgumentException(name + ": expected " + expected + ", got " + actual);
+    }
   }
 
   private static void atLeast(String name, int value, int least) {

@@ -6,8 +6,10 @@ import dev.saccade.train.model.PolicyModel;
 import dev.saccade.train.model.Transformer;
 import dev.saccade.train.task.DigitScenes;
 import java.io.IOException;
+import java.nio.channels.FileChannel;
 import java.nio.file.Files;
 import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Map;
 import java.util.function.BooleanSupplier;
 
@@ -23,9 +25,22 @@ public final class Trainer implements AutoCloseable {
   private static final double ACCURACY_RATE = 0.04;
   private static final double ACCURACY_START = 0.05;
   private static final int LEAST_WARM_UP = 100;
+  private static final List<String> COUNTERS =
+      List.of(
+          "stage",
+          "step",
+          "cursor",
+          "optimizer_steps",
+          "optimizer_skipped",
+          "running_accuracy",
+          "metrics_lines",
+          "instruction_set");
+
+  private static final System.Logger LOG = System.getLogger("dev.saccade");
 
   private final Context context;
   private final RunFolder run;
+  private final FileChannel lock;
   private final TrainConfig config;
   private final DigitScenes scenes;
   private final Evaluator evaluator;
@@ -67,9 +82,10 @@ public final class Trainer implements AutoCloseable {
     void onEvaluation(Stage stage, int step, boolean endOfStage, Evaluator.Result result);
   }
 
-  private Trainer(Context context, RunFolder run, TrainConfig config) {
+  private Trainer(Context context, RunFolder run, TrainConfig config) throws IOException {
     this.context = context;
     this.run = run;
+    this.lock = run.lock();
     this.config = config;
     OpenBlas.provideTo(context);
     scenes = config.scenes();
@@ -78,8 +94,13 @@ public final class Trainer implements AutoCloseable {
     optimizer = new Optimizer(policy, config.sft().optimizer());
   }
 
-  /** A new run. */
-  public static Trainer start(Context context, RunFolder run, TrainConfig config) {
+  /**
+   * A new run.
+   *
+   * @throws IOException if another process trains in the folder
+   */
+  public static Trainer start(Context context, RunFolder run, TrainConfig config)
+      throws IOException {
     return new Trainer(context, run, config);
   }
 
@@ -222,13 +243,32 @@ public final class Trainer implements AutoCloseable {
     counters.put("optimizer_skipped", Integer.toString(optimizer.skipped()));
     counters.put("running_accuracy", Double.toString(runningAccuracy));
     counters.put("metrics_lines", Long.toString(run.lines()));
+    counters.put("instruction_set", context.instructionSet());
+    run.synchronise();
     Checkpoint.writeState(run.latest(), config, policy, old, reference, optimizer, counters);
   }
 
   private void load() throws IOException {
     Safetensors file = Safetensors.open(run.latest());
-    Checkpoint.config(file, run.latest());
+    if (!Checkpoint.config(file, run.latest()).equals(config)) {
+      throw new IOException(
+          run.config() + ": is not the configuration that " + run.latest() + " was made with");
+    }
     Map<String, String> counters = file.metadata();
+    for (String name : COUNTERS) {
+      if (!counters.containsKey(name)) {
+        throw new IOException(
+            run.latest() + ": has no " + name + ": not a checkpoint to resume from");
+      }
+    }
+    String instructionSet = counters.get("instruction_set");
+    if (!instructionSet.equals(context.instructionSet())) {
+      LOG.log(
+          System.Logger.Level.WARNING,
+          "the run was made with {0}, this context uses {1}: its numbers will differ in the last bits",
+          instructionSet,
+          context.instructionSet());
+    }
     stage = Stage.valueOf(counters.get("stage"));
     step = Integer.parseInt(counters.get("step"));
     cursor = Long.parseLong(counters.get("cursor"));
@@ -258,7 +298,14 @@ public final class Trainer implements AutoCloseable {
     policy.close();
     if (old != null) {
       old.close();
+    }
+    if (reference != null) {
       reference.close();
+    }
+    try {
+      lock.close();
+    } catch (IOException e) {
+      LOG.log(System.Logger.Level.WARNING, "the lock of the run folder could not be released", e);
     }
   }
 }

@@ -189,6 +189,28 @@ class TrainerTest {
   }
 
   @Test
+  void aDamagedRunIsRefusedByName() throws IOException {
+    TrainConfig config = shortened(Algorithm.GRPO);
+    RunFolder run = RunFolder.create(folder.resolve("damaged"), config);
+    try (Context context = Context.cpu()) {
+      try (Trainer trainer = Trainer.start(context, run, config)) {
+        assertThatThrownBy(() -> Trainer.resume(context, run))
+            .isInstanceOf(IOException.class)
+            .hasMessageContaining("is in use");
+        trainer.train(QUIET, () -> true);
+      }
+      Files.writeString(run.config(), config.with("seed", 77).toJson());
+      assertThatThrownBy(() -> Trainer.resume(context, run))
+          .isInstanceOf(IOException.class)
+          .hasMessageContaining("is not the configuration that");
+      Files.writeString(run.config(), config.toJson().substring(0, 40));
+      assertThatThrownBy(() -> Trainer.resume(context, run))
+          .isInstanceOf(IOException.class)
+          .hasMessageContaining("config.json: configuration: ");
+    }
+  }
+
+  @Test
   void aRunIsNeverOverwritten() throws IOException {
     RunFolder.create(folder.resolve("once"), tiny());
     assertThatThrownBy(() -> RunFolder.create(folder.resolve("once"), tiny()))

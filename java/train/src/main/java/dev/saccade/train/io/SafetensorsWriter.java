@@ -17,7 +17,6 @@ import java.util.Comparator;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
-import java.util.UUID;
 
 /** Writes a file of which every byte follows from the content. */
 final class SafetensorsWriter {
@@ -29,10 +28,14 @@ final class SafetensorsWriter {
   static void write(Safetensors tensors, Path file) throws IOException {
     Path target = file.toAbsolutePath();
     Path folder = target.getParent();
-    Path temporary = folder.resolve("." + target.getFileName() + "." + UUID.randomUUID() + ".tmp");
+    Path temporary = folder.resolve("." + target.getFileName() + ".tmp");
     try {
       try (FileChannel channel =
-          FileChannel.open(temporary, StandardOpenOption.CREATE_NEW, StandardOpenOption.WRITE)) {
+          FileChannel.open(
+              temporary,
+              StandardOpenOption.CREATE,
+              StandardOpenOption.TRUNCATE_EXISTING,
+              StandardOpenOption.WRITE)) {
         List<Map.Entry<String, Safetensors.Entry>> order = order(tensors);
         writeFully(channel, header(tensors, order));
         for (Map.Entry<String, Safetensors.Entry> entry : order) {
