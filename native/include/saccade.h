@@ -214,6 +214,38 @@ typedef struct saccade_sampled_kl_args {
 
 SACCADE_API int32_t saccade_sampled_kl(saccade_context* context, const saccade_sampled_kl_args* args);
 
+/* ------------------------------------------------------------------------------------ §4 logit_divergence [GKD] */
+
+typedef enum saccade_divergence {
+  SACCADE_DIVERGENCE_JSD = 0,
+  SACCADE_DIVERGENCE_FORWARD_KL = 1,
+  SACCADE_DIVERGENCE_REVERSE_KL = 2
+} saccade_divergence;
+
+/* Exact divergence over the vocabulary between the policy softmax(logits/temperature) and the reference
+   softmax(ref_logits/temperature), which gets no gradient. */
+typedef struct saccade_logit_divergence_args {
+  uint64_t struct_size;
+  int64_t rows;           /* R */
+  int64_t vocabulary;     /* V >= 1 */
+  saccade_address logits; /* [R,V] float */
+  int64_t logits_stride;
+  saccade_address ref_logits; /* [R,V], dtype of the logits */
+  int64_t ref_logits_stride;
+  int32_t dtype;              /* of logits and ref_logits */
+  int32_t kind;               /* saccade_divergence */
+  float beta;                 /* JSD: inside (0,1); the usual value is 0.5 */
+  float temperature;          /* > 0 */
+  saccade_address weight;     /* [R], optional: 1; a row of weight 0 gets a zero gradient, whatever it holds */
+  saccade_address divergence; /* out [R], optional */
+  saccade_address d_logits;   /* out [R,V] float, optional: of sum weight*divergence; may be the logits, exactly */
+  int64_t d_logits_stride;
+  int32_t d_logits_dtype;      /* that of the logits, or f32 */
+  saccade_address grad_output; /* optional f32, multiplies d_logits */
+} saccade_logit_divergence_args;
+
+SACCADE_API int32_t saccade_logit_divergence(saccade_context* context, const saccade_logit_divergence_args* args);
+
 /* ----------------------------------------------------------------------------------------------- §5 policy_loss */
 
 typedef enum saccade_objective {
@@ -261,27 +293,153 @@ typedef struct saccade_policy_loss_args {
   saccade_address d_log_prob;   /* out [R], optional */
   saccade_address metrics;      /* out [SACCADE_POLICY_METRICS], optional */
   saccade_address workspace;
-  int32_t objective;              /* saccade_objective */
-  int32_t aggregation;            /* saccade_aggregation */
-  int32_t kl_estimator;           /* saccade_kl_estimator */
-  int32_t advantage_per_sequence; /* 0 or 1 */
-  float clip_low;                 /* 0 .. 1; the usual value is 0.2 */
-  float clip_high;                /* >= 0; the usual value is 0.2 */
-  float dual_clip;                /* 0: off; else > 1 */
-  float delta;                    /* 0: off; else >= 1 + clip_high */
-  float tau_pos;                  /* SAPO: > 0; the usual value is 1.0 */
-  float tau_neg;                  /* SAPO: > 0; the usual value is 1.05 */
-  float constant;                 /* CONSTANT: > 0 */
-  float normalizer;               /* 0: off; else > 0 and takes the place of the denominator of the aggregation:
-                                     of sum n_s (TOKEN_MEAN), S (SEQ_MEAN_*) or constant */
-  float kl_coef;                  /* >= 0; 0: no KL term */
-  saccade_address kl_coef_scalar; /* optional f32 */
-  saccade_address grad_output;    /* optional f32, multiplies d_log_prob */
+  int32_t objective;               /* saccade_objective */
+  int32_t aggregation;             /* saccade_aggregation */
+  int32_t kl_estimator;            /* saccade_kl_estimator */
+  int32_t advantage_per_sequence;  /* 0 or 1 */
+  float clip_low;                  /* 0 .. 1; the usual value is 0.2 */
+  float clip_high;                 /* >= 0; the usual value is 0.2 */
+  float dual_clip;                 /* 0: off; else > 1 */
+  float delta;                     /* 0: off; else >= 1 + clip_high */
+  float tau_pos;                   /* SAPO: > 0; the usual value is 1.0 */
+  float tau_neg;                   /* SAPO: > 0; the usual value is 1.05 */
+  float constant;                  /* CONSTANT: > 0 */
+  float normalizer;                /* 0: off; else > 0 and takes the place of the denominator of the aggregation:
+                                      of sum n_s (TOKEN_MEAN), S (SEQ_MEAN_*) or constant */
+  float kl_coef;                   /* >= 0; 0: no KL term */
+  saccade_address kl_coef_scalar;  /* optional f32 */
+  saccade_address grad_output;     /* optional f32, multiplies d_log_prob */
+  int32_t kl_importance_corrected; /* 0 or 1: the KL term is multiplied by the token's ratio, as in sampled_kl */
 } saccade_policy_loss_args;
 
 SACCADE_API int32_t saccade_policy_loss_workspace(saccade_context* context, const saccade_policy_loss_args* args,
                                                   int64_t* bytes);
 SACCADE_API int32_t saccade_policy_loss(saccade_context* context, const saccade_policy_loss_args* args);
+
+/* -------------------------------------------------------------------------------- §6 policy_loss_from_logits */
+
+/* token_log_probs, sampled_kl and policy_loss in one operation, with the gradient by the logits.  A row is active where
+   its mask is not 0 and its target is not ignore_index; the logits of other rows are not read.
+   loss = that of policy_loss - sum a_t * entropy_coef * entropy_t. */
+typedef struct saccade_policy_loss_from_logits_args {
+  uint64_t struct_size;
+  int64_t rows;           /* R */
+  int64_t vocabulary;     /* V >= 1 */
+  int64_t sequences;      /* S */
+  saccade_address logits; /* [R,V] float */
+  int64_t logits_stride;
+  int32_t logits_dtype;
+  int32_t ignore_index;         /* the usual value is -100 */
+  saccade_address targets;      /* [R] i32; outside [0,V) and not ignore_index: NaN in that row */
+  saccade_address old_log_prob; /* [R] */
+  saccade_address ref_log_prob; /* [R]; required when kl_coef != 0, or kl_coef_scalar or kl is given */
+  saccade_address advantage;    /* [R], or [S] when advantage_per_sequence */
+  saccade_address mask;         /* [R] u8, optional: all active */
+  saccade_address is_weight;    /* [R], optional: 1 */
+  saccade_address offsets;      /* [S+1] i32, offsets[S] = R */
+  /* What token_log_probs gave on the same logits; both or neither.  Saves GSPO and GSPO_TOKEN, whose ratio needs the
+     whole sequence first, one read of the logits; other objectives do not need it. */
+  saccade_address known_log_prob; /* [R], optional */
+  saccade_address known_lse;      /* [R], optional */
+  saccade_address loss;           /* out [1] */
+  saccade_address token_loss;     /* out [R], optional; without the entropy term */
+  saccade_address metrics;        /* out [SACCADE_POLICY_METRICS], optional */
+  saccade_address log_prob;       /* out [R], optional; 0 on inactive rows, as the next three */
+  saccade_address entropy;        /* out [R], optional */
+  saccade_address lse;            /* out [R], optional */
+  saccade_address kl;             /* out [R], optional; the estimator's value, needs ref_log_prob */
+  saccade_address d_logits;       /* out [R,V] float, optional; may be the logits themselves, exactly */
+  int64_t d_logits_stride;
+  int32_t d_logits_dtype; /* that of the logits, or f32 */
+  float temperature;      /* > 0 */
+  float entropy_coef;     /* finite; 0: no entropy term */
+  int32_t objective;      /* the options of policy_loss */
+  int32_t aggregation;
+  int32_t kl_estimator;
+  int32_t advantage_per_sequence;
+  float clip_low;
+  float clip_high;
+  float dual_clip;
+  float delta;
+  float tau_pos;
+  float tau_neg;
+  float constant;
+  float normalizer;
+  float kl_coef;
+  saccade_address kl_coef_scalar; /* optional f32 */
+  saccade_address grad_output;    /* optional f32, multiplies the gradients */
+  int32_t kl_importance_corrected;
+  saccade_address workspace;
+} saccade_policy_loss_from_logits_args;
+
+SACCADE_API int32_t saccade_policy_loss_from_logits_workspace(saccade_context* context,
+                                                              const saccade_policy_loss_from_logits_args* args,
+                                                              int64_t* bytes);
+SACCADE_API int32_t saccade_policy_loss_from_logits(saccade_context* context,
+                                                    const saccade_policy_loss_from_logits_args* args);
+
+/* ------------------------------------------------------------------------------------- §7 linear_policy_loss */
+
+/* policy_loss_from_logits of logits = hidden * weight^T, of which at most chunk_rows x V exist at a time.  Only active
+   rows are multiplied.  Needs the context's provider of matrix products. */
+typedef struct saccade_linear_policy_loss_args {
+  uint64_t struct_size;
+  int64_t rows;           /* R */
+  int64_t vocabulary;     /* V >= 1 */
+  int64_t hidden_size;    /* D >= 1 */
+  int64_t sequences;      /* S */
+  int64_t chunk_rows;     /* >= 1 */
+  saccade_address hidden; /* [R,D] float */
+  int64_t hidden_stride;
+  saccade_address weight; /* [V,D], dtype of hidden */
+  int64_t weight_stride;
+  int32_t dtype;                  /* of hidden and weight */
+  int32_t ignore_index;           /* the usual value is -100 */
+  saccade_address targets;        /* [R] i32; outside [0,V) and not ignore_index: NaN in that row */
+  saccade_address old_log_prob;   /* [R] */
+  saccade_address ref_log_prob;   /* [R]; required when kl_coef != 0, or kl_coef_scalar or kl is given */
+  saccade_address advantage;      /* [R], or [S] when advantage_per_sequence */
+  saccade_address mask;           /* [R] u8, optional: all active */
+  saccade_address is_weight;      /* [R], optional: 1 */
+  saccade_address offsets;        /* [S+1] i32, offsets[S] = R */
+  saccade_address known_log_prob; /* [R], optional: saves GSPO and GSPO_TOKEN their first product */
+  saccade_address loss;           /* out [1] */
+  saccade_address token_loss;     /* out [R], optional; without the entropy term */
+  saccade_address metrics;        /* out [SACCADE_POLICY_METRICS], optional */
+  saccade_address log_prob;       /* out [R], optional; 0 on inactive rows, as the next three */
+  saccade_address entropy;        /* out [R], optional */
+  saccade_address lse;            /* out [R], optional */
+  saccade_address kl;             /* out [R], optional; the estimator's value, needs ref_log_prob */
+  saccade_address d_hidden;       /* out [R,D] float, optional; both d_hidden and d_weight or neither */
+  int64_t d_hidden_stride;
+  saccade_address d_weight; /* out [V,D] float, summed in f32 */
+  int64_t d_weight_stride;
+  int32_t d_hidden_dtype; /* that of hidden, or f32 */
+  int32_t d_weight_dtype; /* that of weight, or f32; a 16-bit one needs a workspace of its size in f32 */
+  float temperature;      /* > 0 */
+  float entropy_coef;     /* finite; 0: no entropy term */
+  int32_t objective;      /* the options of policy_loss */
+  int32_t aggregation;
+  int32_t kl_estimator;
+  int32_t advantage_per_sequence;
+  float clip_low;
+  float clip_high;
+  float dual_clip;
+  float delta;
+  float tau_pos;
+  float tau_neg;
+  float constant;
+  float normalizer;
+  float kl_coef;
+  saccade_address kl_coef_scalar; /* optional f32 */
+  saccade_address grad_output;    /* optional f32, multiplies the gradients */
+  int32_t kl_importance_corrected;
+  saccade_address workspace;
+} saccade_linear_policy_loss_args;
+
+SACCADE_API int32_t saccade_linear_policy_loss_workspace(saccade_context* context,
+                                                         const saccade_linear_policy_loss_args* args, int64_t* bytes);
+SACCADE_API int32_t saccade_linear_policy_loss(saccade_context* context, const saccade_linear_policy_loss_args* args);
 
 /* ------------------------------------------------------------------------------- §8 the attention policy [RAL] */
 
@@ -295,12 +453,6 @@ typedef enum saccade_attention_reduction {
   SACCADE_REDUCTION_MEAN = 0,
   SACCADE_REDUCTION_NONE = 1
 } saccade_attention_reduction;
-
-typedef enum saccade_divergence {
-  SACCADE_DIVERGENCE_JSD = 0,
-  SACCADE_DIVERGENCE_FORWARD_KL = 1,
-  SACCADE_DIVERGENCE_REVERSE_KL = 2
-} saccade_divergence;
 
 typedef struct saccade_attention_policy_args {
   uint64_t struct_size;
@@ -460,6 +612,64 @@ typedef struct saccade_adamw_args {
 } saccade_adamw_args;
 
 SACCADE_API int32_t saccade_adamw(saccade_context* context, const saccade_adamw_args* args);
+
+/* ----------------------------------------------------------------------------------------- §11 gradient_moments */
+
+/* Mean and sum of squared deviations of gradient samples, element by element.  A state is count, mean and m2; all zeros
+   is the state of no samples. */
+
+/* Adds one sample (Welford): one read of the sample, one read and write of the state. */
+typedef struct saccade_gradient_moments_update_args {
+  uint64_t struct_size;
+  int64_t size;           /* n */
+  saccade_address sample; /* [n] float */
+  int32_t sample_dtype;
+  saccade_address count; /* in/out [1] i64 */
+  saccade_address mean;  /* in/out [n] */
+  saccade_address m2;    /* in/out [n] f64 */
+} saccade_gradient_moments_update_args;
+
+SACCADE_API int32_t saccade_gradient_moments_update(saccade_context* context,
+                                                    const saccade_gradient_moments_update_args* args);
+
+/* Adds the samples of another state (Chan), which stays as it is. */
+typedef struct saccade_gradient_moments_merge_args {
+  uint64_t struct_size;
+  int64_t size;                /* n */
+  saccade_address other_count; /* [1] i64 */
+  saccade_address other_mean;  /* [n] */
+  saccade_address other_m2;    /* [n] f64 */
+  saccade_address count;       /* in/out [1] i64 */
+  saccade_address mean;        /* in/out [n] */
+  saccade_address m2;          /* in/out [n] f64 */
+} saccade_gradient_moments_merge_args;
+
+SACCADE_API int32_t saccade_gradient_moments_merge(saccade_context* context,
+                                                   const saccade_gradient_moments_merge_args* args);
+
+/* What a state says of the gradient's segments (heads, layers): mean_sq = |mean|^2, trace = sum m2/(count-1), the
+   unbiased signal = mean_sq - trace/count, and snr = signal/trace.  With fewer than two samples trace, signal and snr
+   are NaN; an empty segment has mean_sq = trace = signal = 0 and a NaN snr. */
+typedef struct saccade_gradient_moments_report_args {
+  uint64_t struct_size;
+  int64_t size;            /* n */
+  int64_t segments;        /* S */
+  saccade_address count;   /* [1] i64 */
+  saccade_address mean;    /* [n] */
+  saccade_address m2;      /* [n] f64 */
+  saccade_address offsets; /* [S+1] i64, from 0, non-decreasing, offsets[S] <= n */
+  saccade_address mean_sq; /* out [S], optional */
+  saccade_address trace;   /* out [S], optional */
+  saccade_address signal;  /* out [S], optional */
+  saccade_address snr;     /* out [S], optional */
+  saccade_address workspace;
+} saccade_gradient_moments_report_args;
+
+SACCADE_API int32_t saccade_gradient_moments_report_workspace(saccade_context* context,
+                                                              const saccade_gradient_moments_report_args* args,
+                                                              int64_t* bytes);
+SACCADE_API int32_t saccade_gradient_moments_report(saccade_context* context,
+                                                    const saccade_gradient_moments_report_args* args);
 
 /* ------------------------------------------------------------------------- what a policy model needs besides */
 
