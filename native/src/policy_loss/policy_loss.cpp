@@ -84,8 +84,8 @@ int32_t saccade_policy_loss(saccade_context* context, const saccade_policy_loss_
     const auto args = copy_args(caller);
     require_policy_options(args);
     Operands operands;
-    require_policy_operands(args, operands);
     operands.input("log_prob", args.log_prob, args.rows, 4);
+    require_policy_operands(args, operands);
     operands.optional_output("d_log_prob", args.d_log_prob, args.rows, 4);
     operands.require_disjoint();
     Carver carver(args.workspace);
