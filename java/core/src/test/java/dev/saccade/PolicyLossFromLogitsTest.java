@@ -347,9 +347,9 @@ class PolicyLossFromLogitsTest {
         assertSame(floats(got).subList(0, 7), floats(want).subList(0, 7));
         float[] w = want.dLogits().toFloats();
         float[] g = got.dLogits().toFloats();
-        for (int i = 0; i < w.length; i++) {
-          assertThat((double) g[i]).isCloseTo(w[i], within(unit * Math.abs(w[i]) + 0x1p-24));
-        }
+        double[] exact = new double[w.length];
+        Arrays.setAll(exact, i -> w[i]);
+        Near.assertNear("d_logits", g, exact, unit, 0x1p-24);
         // An f32 gradient of 16-bit logits is not rounded.
         Tensor dx = Tensor.empty(scope, DType.F32, data.rows(), 531);
         Tensor loss = Tensor.empty(scope, DType.F32, 1);
