@@ -17,16 +17,12 @@ public final class OpCases {
               "attention_policy", new AttentionPolicyCase(),
               "attention_divergence", new AttentionDivergenceCase(),
               "grad_norm", new GradNormCase(),
-              "adamw", new AdamWCase()));
+              "adamw", new AdamWCase(),
+              "gradient_moments", new GradientMomentsCase()));
 
   /** Specified operations that the library does not have. */
   private static final Set<String> NOT_THERE =
-      new TreeSet<>(
-          Set.of(
-              "logit_divergence",
-              "policy_loss_from_logits",
-              "linear_policy_loss",
-              "gradient_moments"));
+      new TreeSet<>(Set.of("logit_divergence", "policy_loss_from_logits", "linear_policy_loss"));
 
   private OpCases() {}
 
