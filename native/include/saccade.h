@@ -562,8 +562,9 @@ SACCADE_API int32_t saccade_adamw(saccade_context* context, const saccade_adamw_
 
 /* ----------------------------------------------------------------------------------------- §11 gradient_moments */
 
-/* Mean and sum of squared deviations of gradient samples, element by element.  A state is count, mean and m2; all zeros
-   is the state of no samples. */
+/* Mean and sum of squared deviations of gradient samples, element by element.  A state is count, mean and m2; where
+   count is 0 the others may hold anything.  A negative count, which is no state, stays negative and makes all results
+   NaN. */
 
 /* Adds one sample (Welford): one read of the sample, one read and write of the state. */
 typedef struct saccade_gradient_moments_update_args {
@@ -595,8 +596,8 @@ SACCADE_API int32_t saccade_gradient_moments_merge(saccade_context* context,
                                                    const saccade_gradient_moments_merge_args* args);
 
 /* What a state says of the gradient's segments (heads, layers): mean_sq = |mean|^2, trace = sum m2/(count-1), the
-   unbiased signal = mean_sq - trace/count, and snr = signal/trace.  With fewer than two samples trace, signal and snr
-   are NaN; an empty segment has mean_sq = trace = signal = 0 and a NaN snr. */
+   unbiased signal = mean_sq - trace/count, and snr = signal/trace.  Without samples mean_sq is 0; with fewer than two,
+   trace, signal and snr are NaN, else an empty segment has mean_sq = trace = signal = 0 and a NaN snr. */
 typedef struct saccade_gradient_moments_report_args {
   uint64_t struct_size;
   int64_t size;            /* n */

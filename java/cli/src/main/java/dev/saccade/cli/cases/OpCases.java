@@ -19,11 +19,12 @@ public final class OpCases {
               Map.entry("attention_policy", new AttentionPolicyCase()),
               Map.entry("attention_divergence", new AttentionDivergenceCase()),
               Map.entry("grad_norm", new GradNormCase()),
-              Map.entry("adamw", new AdamWCase())));
+              Map.entry("adamw", new AdamWCase()),
+              Map.entry("gradient_moments", new GradientMomentsCase())));
 
   /** Specified operations that the library does not have. */
   private static final Set<String> NOT_THERE =
-      new TreeSet<>(Set.of("logit_divergence", "gradient_moments"));
+      new TreeSet<>(Set.of("logit_divergence"));
 
   private OpCases() {}
 
