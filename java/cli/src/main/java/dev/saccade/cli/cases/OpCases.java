@@ -23,8 +23,7 @@ public final class OpCases {
               Map.entry("gradient_moments", new GradientMomentsCase())));
 
   /** Specified operations that the library does not have. */
-  private static final Set<String> NOT_THERE =
-      new TreeSet<>(Set.of("logit_divergence"));
+  private static final Set<String> NOT_THERE = new TreeSet<>(Set.of("logit_divergence"));
 
   private OpCases() {}
 
