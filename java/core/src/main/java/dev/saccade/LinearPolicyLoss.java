@@ -43,32 +43,12 @@ public final class LinearPolicyLoss {
   public record Inputs(Tensor hidden, Tensor weight, Tensor targets, PolicyLoss.Inputs policy) {}
 
   /**
-   * Results, null where one is not wanted.
-   *
-   * @param loss f32[1], always wanted
-   * @param tokenLoss f32[R], before the aggregation's weights and without the entropy term
-   * @param metrics f32[{@link PolicyLoss.Metrics#COUNT}]
-   * @param logProb f32[R]
-   * @param entropy f32[R]
-   * @param lse f32[R], log-normaliser of logits / temperature
-   * @param kl f32[R], the KL estimator's value without klCoef; needs refLogProb
-   * @param dHidden [R, D] of the type of hidden or f32
-   * @param dWeight [V, D] of the type of weight or f32; summed in f32 in either case
+   * @param values loss and per-row results
+   * @param dHidden [R, D] of the type of hidden or f32; null where it is not wanted
+   * @param dWeight [V, D] of the type of weight or f32, summed in f32 in either case; null where it
+   *     is not wanted
    */
-  public record Outputs(
-      Tensor loss,
-      Tensor tokenLoss,
-      Tensor metrics,
-      Tensor logProb,
-      Tensor entropy,
-      Tensor lse,
-      Tensor kl,
-      Tensor dHidden,
-      Tensor dWeight) {
-    PolicyLoss.Outputs policy() {
-      return new PolicyLoss.Outputs(loss, tokenLoss, null, metrics, kl);
-    }
-  }
+  public record Outputs(PolicyLossFromLogits.Values values, Tensor dHidden, Tensor dWeight) {}
 
   /**
    * Computes into tensors that the caller gives.
@@ -89,7 +69,8 @@ public final class LinearPolicyLoss {
       long size = hidden.shape(1);
       args.weight(call.strided("weight", weight, Set.of(hidden.dtype()), -1, size));
       long vocabulary = weight.shape(0);
-      args.policy(PolicyLoss.args(call, rows, inputs.policy(), policy.policy(), outputs.policy()))
+      PolicyLossFromLogits.Values values = outputs.values();
+      args.policy(PolicyLoss.args(call, rows, inputs.policy(), policy.policy(), values.policy()))
           .vocabulary(vocabulary)
           .hidden_size(size)
           .chunk_rows(options.chunkRows())
@@ -100,9 +81,9 @@ public final class LinearPolicyLoss {
           .ignore_index(policy.ignoreIndex())
           .temperature(policy.temperature())
           .entropy_coef(policy.entropyCoef())
-          .log_prob(call.optionalF32("log_prob", outputs.logProb(), rows))
-          .entropy(call.optionalF32("entropy", outputs.entropy(), rows))
-          .lse(call.optionalF32("lse", outputs.lse(), rows));
+          .log_prob(call.optionalF32("log_prob", values.logProb(), rows))
+          .entropy(call.optionalF32("entropy", values.entropy(), rows))
+          .lse(call.optionalF32("lse", values.lse(), rows));
       Tensor dHidden = outputs.dHidden();
       if (dHidden != null) {
         args.d_hidden(call.strided("d_hidden", dHidden, DType.FLOAT, rows, size))
@@ -127,16 +108,9 @@ public final class LinearPolicyLoss {
    * tensors; kl only where there is a reference.
    */
   public static Outputs forward(Scope scope, Inputs inputs, Options options) {
-    long rows = inputs.targets().size();
     Outputs outputs =
         new Outputs(
-            Tensor.empty(scope, DType.F32, 1),
-            Tensor.empty(scope, DType.F32, rows),
-            Tensor.empty(scope, DType.F32, PolicyLoss.Metrics.COUNT),
-            Tensor.empty(scope, DType.F32, rows),
-            Tensor.empty(scope, DType.F32, rows),
-            Tensor.empty(scope, DType.F32, rows),
-            inputs.policy().refLogProb() == null ? null : Tensor.empty(scope, DType.F32, rows),
+            PolicyLossFromLogits.Values.all(scope, inputs.targets().size(), inputs.policy()),
             Tensor.empty(scope, inputs.hidden().dtype(), inputs.hidden().shape()),
             Tensor.empty(scope, inputs.weight().dtype(), inputs.weight().shape()));
     forward(scope.context(), inputs, options, outputs);

@@ -57,7 +57,7 @@ public final class PolicyLossFromLogits {
   public record Inputs(Tensor logits, Tensor targets, PolicyLoss.Inputs policy) {}
 
   /**
-   * Results, null where one is not wanted.
+   * Loss and per-row results, null where one is not wanted.
    *
    * @param loss f32[1], always wanted
    * @param tokenLoss f32[R], before the aggregation's weights and without the entropy term
@@ -66,21 +66,43 @@ public final class PolicyLossFromLogits {
    * @param entropy f32[R]
    * @param lse f32[R], log-normaliser of logits / temperature
    * @param kl f32[R], the KL estimator's value without klCoef; needs refLogProb
-   * @param dLogits [R, V] of the type of the logits or f32; may be the logits themselves
    */
-  public record Outputs(
+  public record Values(
       Tensor loss,
       Tensor tokenLoss,
       Tensor metrics,
       Tensor logProb,
       Tensor entropy,
       Tensor lse,
-      Tensor kl,
-      Tensor dLogits) {
+      Tensor kl) {
+    /** Nothing but the loss. */
+    public static Values of(Tensor loss) {
+      return new Values(loss, null, null, null, null, null, null);
+    }
+
+    /** New tensors of {@code scope} for all results; kl only where {@code inputs} allow it. */
+    static Values all(Scope scope, long rows, PolicyLoss.Inputs inputs) {
+      return new Values(
+          Tensor.empty(scope, DType.F32, 1),
+          Tensor.empty(scope, DType.F32, rows),
+          Tensor.empty(scope, DType.F32, PolicyLoss.Metrics.COUNT),
+          Tensor.empty(scope, DType.F32, rows),
+          Tensor.empty(scope, DType.F32, rows),
+          Tensor.empty(scope, DType.F32, rows),
+          inputs.refLogProb() == null ? null : Tensor.empty(scope, DType.F32, rows));
+    }
+
     PolicyLoss.Outputs policy() {
       return new PolicyLoss.Outputs(loss, tokenLoss, null, metrics, kl);
     }
   }
+
+  /**
+   * @param values loss and per-row results
+   * @param dLogits [R, V] of the type of the logits or f32; may be the logits themselves; null
+   *     where it is not wanted
+   */
+  public record Outputs(Values values, Tensor dLogits) {}
 
   /**
    * Computes into tensors that the caller gives.
@@ -98,7 +120,8 @@ public final class PolicyLossFromLogits {
       args.logits(call.strided("logits", logits, DType.FLOAT, -1, -1));
       long rows = logits.shape(0);
       long vocabulary = logits.shape(1);
-      args.policy(PolicyLoss.args(call, rows, inputs.policy(), options.policy(), outputs.policy()))
+      Values values = outputs.values();
+      args.policy(PolicyLoss.args(call, rows, inputs.policy(), options.policy(), values.policy()))
           .vocabulary(vocabulary)
           .logits_stride(logits.stride(0))
           .logits_dtype(logits.dtype().code())
@@ -106,9 +129,9 @@ public final class PolicyLossFromLogits {
           .ignore_index(options.ignoreIndex())
           .temperature(options.temperature())
           .entropy_coef(options.entropyCoef())
-          .log_prob(call.optionalF32("log_prob", outputs.logProb(), rows))
-          .entropy(call.optionalF32("entropy", outputs.entropy(), rows))
-          .lse(call.optionalF32("lse", outputs.lse(), rows));
+          .log_prob(call.optionalF32("log_prob", values.logProb(), rows))
+          .entropy(call.optionalF32("entropy", values.entropy(), rows))
+          .lse(call.optionalF32("lse", values.lse(), rows));
       Tensor dLogits = outputs.dLogits();
       if (dLogits != null) {
         args.d_logits(call.strided("d_logits", dLogits, DType.FLOAT, rows, vocabulary))
@@ -129,16 +152,9 @@ public final class PolicyLossFromLogits {
    */
   public static Outputs forward(Scope scope, Inputs inputs, Options options) {
     Tensor logits = inputs.logits();
-    long rows = inputs.targets().size();
     Outputs outputs =
         new Outputs(
-            Tensor.empty(scope, DType.F32, 1),
-            Tensor.empty(scope, DType.F32, rows),
-            Tensor.empty(scope, DType.F32, PolicyLoss.Metrics.COUNT),
-            Tensor.empty(scope, DType.F32, rows),
-            Tensor.empty(scope, DType.F32, rows),
-            Tensor.empty(scope, DType.F32, rows),
-            inputs.policy().refLogProb() == null ? null : Tensor.empty(scope, DType.F32, rows),
+            Values.all(scope, inputs.targets().size(), inputs.policy()),
             Tensor.empty(scope, logits.dtype(), logits.shape()));
     forward(scope.context(), inputs, options, outputs);
     return outputs;

@@ -9,6 +9,7 @@ import dev.saccade.PolicyLoss.Objective;
 import dev.saccade.PolicyLossFromLogits.Inputs;
 import dev.saccade.PolicyLossFromLogits.Options;
 import dev.saccade.PolicyLossFromLogits.Outputs;
+import dev.saccade.PolicyLossFromLogits.Values;
 import dev.saccade.reference.PolicyLossReference;
 import dev.saccade.reference.TokenLogProbsReference;
 import java.util.ArrayList;
@@ -210,15 +211,20 @@ class PolicyLossFromLogitsTest {
         }
         Near.assertNear("d_logits of row " + r, got, want, 1e-5, 1e-6 * scale);
       }
-      Near.assertNear("log_prob", out.logProb().toFloats(), logProb, 1e-6, 2e-6);
-      Near.assertNear("entropy", out.entropy().toFloats(), entropy, 1e-6, 2e-6);
-      Near.assertNear("lse", out.lse().toFloats(), lse, 1e-6, 2e-6);
-      Near.assertNear("kl", out.kl().toFloats(), reference.kl(), 1e-5, 2e-6);
+      Near.assertNear("log_prob", out.values().logProb().toFloats(), logProb, 1e-6, 2e-6);
+      Near.assertNear("entropy", out.values().entropy().toFloats(), entropy, 1e-6, 2e-6);
+      Near.assertNear("lse", out.values().lse().toFloats(), lse, 1e-6, 2e-6);
+      Near.assertNear("kl", out.values().kl().toFloats(), reference.kl(), 1e-5, 2e-6);
       double[] tokens = reference.tokenLoss();
       Near.assertNear(
-          "token_loss", out.tokenLoss().toFloats(), tokens, 1e-5, 2e-6 * Near.largest(tokens));
-      Near.assertNear("loss", out.loss().toFloats(), new double[] {data.loss(options)}, 1e-5, 1e-6);
-      var metrics = PolicyLoss.Metrics.of(out.metrics());
+          "token_loss",
+          out.values().tokenLoss().toFloats(),
+          tokens,
+          1e-5,
+          2e-6 * Near.largest(tokens));
+      Near.assertNear(
+          "loss", out.values().loss().toFloats(), new double[] {data.loss(options)}, 1e-5, 1e-6);
+      var metrics = PolicyLoss.Metrics.of(out.values().metrics());
       assertThat(metrics.active()).isEqualTo(reference.metrics().active());
       assertThat(metrics.clippedLow()).isEqualTo(reference.metrics().clippedLow());
       assertThat(metrics.clippedHigh()).isEqualTo(reference.metrics().clippedHigh());
@@ -261,8 +267,10 @@ class PolicyLossFromLogitsTest {
         Scope scope = context.scope()) {
       Options options = options(objective);
       var out = PolicyLossFromLogits.forward(scope, data.inputs(scope, DType.F32), options);
-      Near.assertNear("loss", out.loss().toFloats(), new double[] {data.loss(options)}, 1e-5, 1e-6);
-      Near.assertNear("kl", out.kl().toFloats(), data.reference(options.policy()).kl(), 1e-5, 2e-6);
+      Near.assertNear(
+          "loss", out.values().loss().toFloats(), new double[] {data.loss(options)}, 1e-5, 1e-6);
+      Near.assertNear(
+          "kl", out.values().kl().toFloats(), data.reference(options.policy()).kl(), 1e-5, 2e-6);
     }
   }
 
@@ -294,13 +302,13 @@ class PolicyLossFromLogitsTest {
 
   private static List<float[]> floats(Outputs out) {
     return Stream.of(
-            out.loss(),
-            out.tokenLoss(),
-            out.metrics(),
-            out.logProb(),
-            out.entropy(),
-            out.lse(),
-            out.kl(),
+            out.values().loss(),
+            out.values().tokenLoss(),
+            out.values().metrics(),
+            out.values().logProb(),
+            out.values().entropy(),
+            out.values().lse(),
+            out.values().kl(),
             out.dLogits())
         .map(Tensor::toFloats)
         .toList();
@@ -354,10 +362,7 @@ class PolicyLossFromLogitsTest {
         Tensor dx = Tensor.empty(scope, DType.F32, data.rows(), 531);
         Tensor loss = Tensor.empty(scope, DType.F32, 1);
         PolicyLossFromLogits.forward(
-            context,
-            data.inputs(scope, narrow),
-            options,
-            new Outputs(loss, null, null, null, null, null, null, dx));
+            context, data.inputs(scope, narrow), options, new Outputs(Values.of(loss), dx));
         assertThat(dx.toFloats()).isEqualTo(w);
       }
     }
@@ -381,8 +386,8 @@ class PolicyLossFromLogitsTest {
           context,
           data.inputs(scope, logits),
           options(objective),
-          new Outputs(loss, null, null, null, null, null, null, logits));
-      assertThat(loss.toFloats()).isEqualTo(want.loss().toFloats());
+          new Outputs(Values.of(loss), logits));
+      assertThat(loss.toFloats()).isEqualTo(want.values().loss().toFloats());
       assertThat(logits.toFloats()).isEqualTo(want.dLogits().toFloats());
       float[] after = all.toFloats();
       for (int i = 0; i < after.length; i++) {
@@ -489,8 +494,8 @@ class PolicyLossFromLogitsTest {
           default -> data.ref[row] = NAN;
         }
         var got = PolicyLossFromLogits.forward(scope, data.inputs(scope, DType.F32), options);
-        assertThat(got.loss().item()).isNaN();
-        assertThat(got.tokenLoss().toFloats()[row]).isNaN();
+        assertThat(got.values().loss().item()).isNaN();
+        assertThat(got.values().tokenLoss().toFloats()[row]).isNaN();
         float[] gradient = got.dLogits().toFloats();
         float[] wanted = want.dLogits().toFloats();
         for (int j = 0; j < 50; j++) {
@@ -578,11 +583,12 @@ class PolicyLossFromLogitsTest {
             context,
             data.inputs(scope, DType.F32),
             options(objective),
-            new Outputs(loss, null, null, null, null, null, null, null));
+            new Outputs(Values.of(loss), null));
         assertThat(loss.item())
             .isEqualTo(
                 PolicyLossFromLogits.forward(
                         scope, data.inputs(scope, DType.F32), options(objective))
+                    .values()
                     .loss()
                     .item());
       }
@@ -628,30 +634,27 @@ class PolicyLossFromLogitsTest {
         assertThatThrownBy(
                 () ->
                     PolicyLossFromLogits.forward(
-                        context,
-                        (Inputs) bad[0],
-                        d,
-                        new Outputs(loss, null, null, null, null, null, null, null)))
+                        context, (Inputs) bad[0], d, new Outputs(Values.of(loss), null)))
             .isInstanceOf(InvalidArgumentException.class)
             .hasMessage("policy_loss_from_logits: " + bad[1]);
       }
       Object[][] outputs = {
-        {new Outputs(wrong, null, null, null, null, null, null, null), "loss: expected f32[1]"},
+        {new Outputs(Values.of(wrong), null), "loss: expected f32[1]"},
         {
-          new Outputs(loss, null, null, null, wrong, null, null, null),
+          new Outputs(new Values(loss, null, null, null, wrong, null, null), null),
           "entropy: expected f32[4], got f32[5]"
         },
         {
-          new Outputs(
-              loss, null, null, null, null, null, null, Tensor.zeros(scope, DType.BF16, 4, 9)),
+          new Outputs(Values.of(loss), Tensor.zeros(scope, DType.BF16, 4, 9)),
           "d_logits_dtype: expected the dtype of the logits, or f32, got 1"
         },
         {
-          new Outputs(loss, null, null, null, null, null, null, x.columns(0, 8)),
+          new Outputs(Values.of(loss), x.columns(0, 8)),
           "d_logits: expected f32 or bf16 or f16[4, 9], got f32[4, 8]"
         },
         {
-          new Outputs(loss, null, null, x.reshape(36).rows(0, 4), null, null, null, null),
+          new Outputs(
+              new Values(loss, null, null, x.reshape(36).rows(0, 4), null, null, null), null),
           "log_prob: expected memory that overlaps no input, got an overlap with logits"
         },
       };

@@ -15,6 +15,7 @@ import dev.saccade.LinearPolicyLoss.Outputs;
 import dev.saccade.PolicyLoss;
 import dev.saccade.PolicyLoss.Objective;
 import dev.saccade.PolicyLossFromLogits;
+import dev.saccade.PolicyLossFromLogits.Values;
 import dev.saccade.Scope;
 import dev.saccade.Tensor;
 import dev.saccade.UnsupportedException;
@@ -159,7 +160,7 @@ class LinearPolicyLossTest {
     return y;
   }
 
-  private static List<float[]> rowResults(Outputs out) {
+  private static List<float[]> rowResults(Values out) {
     return Stream.of(out.logProb(), out.entropy(), out.lse(), out.kl(), out.tokenLoss())
         .map(Tensor::toFloats)
         .toList();
@@ -179,11 +180,26 @@ class LinearPolicyLossTest {
                   Tensor.of(scope, data.targets),
                   data.policy(scope)),
               options.policy());
-      near("loss", out.loss().toFloats(), doubles(want.loss().toFloats()), 1e-5, 1e-6);
-      near("metrics", out.metrics().toFloats(), doubles(want.metrics().toFloats()), 1e-5, 1e-5);
-      List<float[]> got = rowResults(out);
+      near(
+          "loss",
+          out.values().loss().toFloats(),
+          doubles(want.values().loss().toFloats()),
+          1e-5,
+          1e-6);
+      near(
+          "metrics",
+          out.values().metrics().toFloats(),
+          doubles(want.values().metrics().toFloats()),
+          1e-5,
+          1e-5);
+      List<float[]> got = rowResults(out.values());
       List<Tensor> wanted =
-          List.of(want.logProb(), want.entropy(), want.lse(), want.kl(), want.tokenLoss());
+          List.of(
+              want.values().logProb(),
+              want.values().entropy(),
+              want.values().lse(),
+              want.values().kl(),
+              want.values().tokenLoss());
       for (int i = 0; i < got.size(); i++) {
         near("result " + i, got.get(i), doubles(wanted.get(i).toFloats()), 1e-5, 1e-5);
       }
@@ -229,8 +245,8 @@ class LinearPolicyLossTest {
 
   private static List<float[]> all(Outputs out) {
     return Stream.concat(
-            rowResults(out).stream(),
-            Stream.of(out.loss(), out.metrics(), out.dHidden(), out.dWeight())
+            rowResults(out.values()).stream(),
+            Stream.of(out.values().loss(), out.values().metrics(), out.dHidden(), out.dWeight())
                 .map(Tensor::toFloats))
         .toList();
   }
@@ -281,9 +297,14 @@ class LinearPolicyLossTest {
       var want = LinearPolicyLoss.forward(scope, wide, options);
       var got = LinearPolicyLoss.forward(scope, narrow, options);
       if (exact) {
-        assertSame(rowResults(got), rowResults(want));
+        assertSame(rowResults(got.values()), rowResults(want.values()));
       } else {
-        near("log_prob", got.logProb().toFloats(), doubles(want.logProb().toFloats()), 0, 1e-5);
+        near(
+            "log_prob",
+            got.values().logProb().toFloats(),
+            doubles(want.values().logProb().toFloats()),
+            0,
+            1e-5);
       }
       for (boolean hidden : new boolean[] {true, false}) {
         Tensor g = hidden ? got.dHidden() : got.dWeight();
@@ -296,10 +317,7 @@ class LinearPolicyLossTest {
       Tensor dWeight = Tensor.empty(scope, DType.F32, vocabulary, size);
       Tensor loss = Tensor.empty(scope, DType.F32, 1);
       LinearPolicyLoss.forward(
-          context,
-          narrow,
-          options,
-          new Outputs(loss, null, null, null, null, null, null, dHidden, dWeight));
+          context, narrow, options, new Outputs(Values.of(loss), dHidden, dWeight));
       double[] w = doubles(want.dWeight().toFloats());
       near("d_weight", dWeight.toFloats(), w, exact ? 0 : 1e-5, exact ? 0 : 1e-6 * largest(w));
       w = doubles(want.dHidden().toFloats());
@@ -333,8 +351,8 @@ class LinearPolicyLossTest {
               dense.targets(),
               dense.policy()),
           options,
-          new Outputs(loss, null, null, null, null, null, null, dHidden, dWeight));
-      assertThat(loss.toFloats()).isEqualTo(want.loss().toFloats());
+          new Outputs(Values.of(loss), dHidden, dWeight));
+      assertThat(loss.toFloats()).isEqualTo(want.values().loss().toFloats());
       assertThat(dHidden.toFloats()).isEqualTo(want.dHidden().toFloats());
       assertThat(dWeight.toFloats()).isEqualTo(want.dWeight().toFloats());
       for (Tensor all : wide) {
@@ -386,12 +404,12 @@ class LinearPolicyLossTest {
         Scope scope = context.scope()) {
       var want = LinearPolicyLoss.forward(scope, clean.inputs(scope, DType.F32), options);
       var got = LinearPolicyLoss.forward(scope, broken.inputs(scope, DType.F32), options);
-      assertThat(got.loss().item()).isNaN();
-      assertThat(got.logProb().toFloats()[row]).isNaN();
+      assertThat(got.values().loss().item()).isNaN();
+      assertThat(got.values().logProb().toFloats()[row]).isNaN();
       assertThat(got.dHidden().toFloats()[row * 16]).isNaN();
       for (int i = 0; i < 5; i++) {
-        float[] g = rowResults(got).get(i);
-        float[] w = rowResults(want).get(i);
+        float[] g = rowResults(got.values()).get(i);
+        float[] w = rowResults(want.values()).get(i);
         for (int r = 0; r < g.length; r++) {
           if (r < begin || r >= end) {
             assertThat(g[r]).isEqualTo(w[r]);
@@ -468,13 +486,7 @@ class LinearPolicyLossTest {
                   Tensor.of(scope, new int[] {0, rows})));
       Outputs outputs =
           new Outputs(
-              Tensor.zeros(scope, DType.F32, 1),
-              null,
-              null,
-              null,
-              null,
-              null,
-              null,
+              Values.of(Tensor.zeros(scope, DType.F32, 1)),
               Tensor.zeros(scope, DType.F32, rows, size),
               Tensor.zeros(scope, DType.F32, vocabulary, size));
       // The provider's own buffers, and code, are there after a first call.
@@ -486,16 +498,7 @@ class LinearPolicyLossTest {
               PolicyLoss.Inputs.of(
                   null, one.rows(0, 2), one.rows(0, 2), Tensor.of(scope, new int[] {0, 2})));
       Outputs fewOutputs =
-          new Outputs(
-              outputs.loss(),
-              null,
-              null,
-              null,
-              null,
-              null,
-              null,
-              outputs.dHidden().rows(0, 2),
-              outputs.dWeight());
+          new Outputs(outputs.values(), outputs.dHidden().rows(0, 2), outputs.dWeight());
       Options options = Options.DEFAULT.withChunkRows(chunk);
       LinearPolicyLoss.forward(context, few, options, fewOutputs);
       Files.writeString(reset, "5");
@@ -504,7 +507,7 @@ class LinearPolicyLossTest {
       long logits = 4L * chunk * vocabulary;
       // Beside the chunk: hidden of a chunk, per-row values, the products' partial sums.
       assertThat(status("VmHWM") - before).isBetween(logits / 2, logits + (8L << 20));
-      assertThat(outputs.loss().item()).isFinite();
+      assertThat(outputs.values().loss().item()).isFinite();
     }
   }
 
@@ -535,25 +538,13 @@ class LinearPolicyLossTest {
           "targets: expected i32[4], got i32[3]"
         },
       };
-      Outputs loss =
-          new Outputs(
-              Tensor.zeros(scope, DType.F32, 1), null, null, null, null, null, null, null, null);
+      Outputs loss = new Outputs(Values.of(Tensor.zeros(scope, DType.F32, 1)), null, null);
       for (Object[] bad : inputs) {
         assertThatThrownBy(() -> LinearPolicyLoss.forward(context, (Inputs) bad[0], d, loss))
             .isInstanceOf(InvalidArgumentException.class)
             .hasMessage("linear_policy_loss: " + bad[1]);
       }
-      Outputs narrow =
-          new Outputs(
-              loss.loss(),
-              null,
-              null,
-              null,
-              null,
-              null,
-              null,
-              null,
-              Tensor.zeros(scope, DType.BF16, 9, 5));
+      Outputs narrow = new Outputs(loss.values(), null, Tensor.zeros(scope, DType.BF16, 9, 5));
       assertThatThrownBy(() -> LinearPolicyLoss.forward(context, good, d, narrow))
           .hasMessage(
               "linear_policy_loss: d_weight_dtype: expected the dtype of weight, or f32, got 1");

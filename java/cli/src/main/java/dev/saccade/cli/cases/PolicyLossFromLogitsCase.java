@@ -17,16 +17,22 @@ final class PolicyLossFromLogitsCase implements OpCase {
             inputs.tensor("targets"),
             PolicyLossCase.tensors(inputs, inputs.optional("log_prob")));
     var outputs = PolicyLossFromLogits.forward(scope, tensors, options(inputs));
-    Map<String, Tensor> results = new HashMap<>();
-    results.put("loss", outputs.loss());
-    results.put("token_loss", outputs.tokenLoss());
-    results.put("metrics", outputs.metrics());
-    results.put("log_prob", outputs.logProb());
-    results.put("entropy", outputs.entropy());
-    results.put("lse", outputs.lse());
+    Map<String, Tensor> results = results(outputs.values());
     results.put("d_logits", outputs.dLogits());
-    if (outputs.kl() != null) {
-      results.put("kl", outputs.kl());
+    return results;
+  }
+
+  /** Loss and per-row results, to which gradients can be added. */
+  static Map<String, Tensor> results(PolicyLossFromLogits.Values values) {
+    Map<String, Tensor> results = new HashMap<>();
+    results.put("loss", values.loss());
+    results.put("token_loss", values.tokenLoss());
+    results.put("metrics", values.metrics());
+    results.put("log_prob", values.logProb());
+    results.put("entropy", values.entropy());
+    results.put("lse", values.lse());
+    if (values.kl() != null) {
+      results.put("kl", values.kl());
     }
     return results;
   }
