@@ -83,7 +83,8 @@ final class TrainCommand implements Callable<Integer> {
       names = "--task",
       paramLabel = "TASK",
       converter = TaskConverter.class,
-      description = "count, read, or both in turn: count+read (default: the preset's).")
+      description =
+          "count, read, compare or sum, or several in turn: count+read (default: the preset's).")
   private TaskMixture task;
 
   @Option(

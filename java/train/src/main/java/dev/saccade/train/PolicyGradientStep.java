@@ -62,7 +62,7 @@ final class PolicyGradientStep {
     this.policy = policy;
     this.old = old;
     this.reference = reference;
-    this.reward = new Reward(config.thinking());
+    this.reward = config.reward();
     this.responseLength = config.responseLength();
   }
 

@@ -8,6 +8,8 @@ import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.saccade.train.model.TransformerConfig;
 import dev.saccade.train.task.DigitScenes;
 import dev.saccade.train.task.Digits;
+import dev.saccade.train.task.ReadTask;
+import dev.saccade.train.task.Reward;
 import dev.saccade.train.task.Scene;
 import dev.saccade.train.task.TaskMixture;
 import dev.saccade.train.task.Vocabulary;
@@ -126,12 +128,13 @@ public record TrainConfig(
   }
 
   public TrainConfig {
-    TaskMixture.parse(task);
+    TaskMixture tasks = TaskMixture.parse(task);
     atLeast("cells", cells, 1);
     if (cells > Vocabulary.MAX_CELLS) {
       throw new IllegalArgumentException(
           "cells: expected at most " + Vocabulary.MAX_CELLS + ", got " + cells);
     }
+    DigitScenes.training(cells, seed, tasks);
     atLeast("sft.steps", sft.steps, 0);
     atLeast("sft.batch", sft.batch, 1);
     atLeast("rl.steps", rl.steps, 0);
@@ -178,7 +181,7 @@ public record TrainConfig(
 
   /**
    * A configuration by name: {@code demo}, a few minutes on two cores: reading a cell of 2×2
-   * scenes; {@code full}: 3×3 scenes, both tasks; {@code tiny}: seconds, for tests.
+   * scenes; {@code full}: 3×3 scenes, counting and reading; {@code tiny}: seconds, for tests.
    *
    * @throws IllegalArgumentException if there is no preset of that name
    */
@@ -295,6 +298,22 @@ public record TrainConfig(
     return fromJson(root.toString());
   }
 
+  /**
+   * This configuration with other questions, for the evaluation of its policy.
+   *
+   * @throws IllegalArgumentException if scenes of this size are too small for them, or the policy
+   *     lacks tokens that they use
+   */
+  public TrainConfig asking(TaskMixture questions) {
+    TrainConfig other = with("task", questions.toString());
+    if (questions.vocabulary() > scenes().tasks().vocabulary()) {
+      throw new IllegalArgumentException(
+          "task \"%s\": a policy that was trained on \"%s\" does not know its tokens"
+              .formatted(questions, task));
+    }
+    return other;
+  }
+
   /** Scenes to train on. */
   DigitScenes scenes() {
     return DigitScenes.training(cells, seed, TaskMixture.parse(task));
@@ -305,13 +324,20 @@ public record TrainConfig(
     return scenes().responseLength(thinking);
   }
 
+  /** The rule that scores responses. */
+  Reward reward() {
+    return new Reward(thinking, scenes().tasks().answerLength(cells));
+  }
+
   /** Size of the policy for this task. */
   TransformerConfig transformer() {
     int patch = Scene.DEFAULT_PATCH;
     int perSide = cells * Digits.SIDE / patch;
-    int question = 3;
+    TaskMixture tasks = scenes().tasks();
+    // Room for every question that the tokens allow, so that a policy of COUNT can be asked READ.
+    int question = Math.max(new ReadTask().questionLength(), tasks.questionLength());
     return new TransformerConfig(
-        Vocabulary.SIZE,
+        tasks.vocabulary(),
         patch * patch,
         perSide * perSide + question + responseLength(),
         model.width,

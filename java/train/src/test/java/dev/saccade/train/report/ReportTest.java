@@ -323,7 +323,7 @@ class ReportTest {
         before[i] = 0.03f + 0.05f * random.nextFloat();
         after[i] = (float) Math.pow(random.nextFloat(), 4) / 4;
       }
-      String truth = Vocabulary.name(example.truth());
+      String truth = Vocabulary.decode(example.truth());
       pictures.add(
           new AttentionPicture(
               example.scene().canvas(),
