@@ -138,6 +138,20 @@ class ReportTest {
   }
 
   @Test
+  void theCoefficientOfTheKlIsDrawnWhereItChanges() {
+    List<Map<String, Object>> metrics = new ArrayList<>();
+    for (int step = 1; step <= 3; step++) {
+      metrics.add(Map.of("step", step, "stage", "ral", "kl", 0.1, "kl_coef", 0.02));
+    }
+    assertThat(CurveChart.all(metrics)).extracting(CurveChart::name).containsExactly("kl");
+
+    metrics.add(Map.of("step", 4, "stage", "ral", "kl", 0.1, "kl_coef", 0.03));
+    assertThat(CurveChart.all(metrics))
+        .extracting(CurveChart::name)
+        .containsExactly("kl", "kl_coef");
+  }
+
+  @Test
   void heldOutPointsAreEnoughForAChart() throws Exception {
     List<Map<String, Object>> metrics =
         List.of(Map.of("step", 9, "stage", "eval", "accuracy", 0.5, "policy_step", 0));
