@@ -49,7 +49,9 @@ final class EvalCommand implements Callable<Integer> {
       names = "--task",
       paramLabel = "TASK",
       converter = TaskConverter.class,
-      description = "count, read or count+read (default: the task of the run).")
+      description =
+          "count, read, compare or sum, or several in turn: count+read (default: the task of the"
+              + " run).")
   private TaskMixture task;
 
   @Option(
@@ -72,7 +74,7 @@ final class EvalCommand implements Callable<Integer> {
     Path file = Files.isDirectory(policy) ? lastPolicy(RunFolder.open(policy)) : policy;
     TrainConfig config = Checkpoint.config(Safetensors.open(file), file);
     if (task != null) {
-      config = config.with("task", task.toString());
+      config = asking(config);
     }
     int count = scenes == null ? config.evaluationScenes() : scenes;
     try (Context device = context.open()) {
@@ -88,6 +90,14 @@ final class EvalCommand implements Callable<Integer> {
       }
     }
     return 0;
+  }
+
+  private TrainConfig asking(TrainConfig config) {
+    try {
+      return config.asking(task);
+    } catch (IllegalArgumentException e) {
+      throw new CliException(policy + ": " + e.getMessage(), e);
+    }
   }
 
   /** The policy at the end of a run, or as far as the run came. */

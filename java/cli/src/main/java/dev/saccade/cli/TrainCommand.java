@@ -3,6 +3,7 @@ package dev.saccade.cli;
 import dev.saccade.Context;
 import dev.saccade.train.Algorithm;
 import dev.saccade.train.Evaluator;
+import dev.saccade.train.KlCoefficient.Schedule;
 import dev.saccade.train.RunFolder;
 import dev.saccade.train.RunReport;
 import dev.saccade.train.TrainConfig;
@@ -47,6 +48,7 @@ import picocli.CommandLine.Spec;
     footer = {
       "  saccade train                                  a few minutes on two cores",
       "  saccade train --algo grpo --task count+read --seed 3",
+      "  saccade train --task compare+sum --kl-schedule grpo_d",
       "  saccade train --preset full --out runs/full    3x3 scenes; hours",
       "  saccade train --resume runs/full"
     })
@@ -64,9 +66,22 @@ final class TrainCommand implements Callable<Integer> {
           "--temperature",
           "--minibatches",
           "--epochs",
+          "--kl-schedule",
           "--kl-coef",
+          "--kl-min",
+          "--kl-max",
+          "--kl-target",
+          "--kl-horizon",
           "--lambda",
           "--reference-interval");
+
+  private static final Map<String, List<Schedule>> SCHEDULES_OF_OPTIONS =
+      Map.of(
+          "--kl-coef", List.of(Schedule.CONSTANT, Schedule.ADAPTIVE),
+          "--kl-min", List.of(Schedule.GRPO_D, Schedule.RISING),
+          "--kl-max", List.of(Schedule.GRPO_D, Schedule.RISING),
+          "--kl-target", List.of(Schedule.ADAPTIVE),
+          "--kl-horizon", List.of(Schedule.ADAPTIVE));
 
   /** A target that no running accuracy reaches: the warm-up takes all its steps. */
   private static final double NEVER = 2;
@@ -83,7 +98,8 @@ final class TrainCommand implements Callable<Integer> {
       names = "--task",
       paramLabel = "TASK",
       converter = TaskConverter.class,
-      description = "count, read, or both in turn: count+read (default: the preset's).")
+      description =
+          "count, read, compare or sum, or several in turn: count+read (default: the preset's).")
   private TaskMixture task;
 
   @Option(
@@ -172,8 +188,44 @@ final class TrainCommand implements Callable<Integer> {
       description = "Norm that gradients are clipped to.")
   private Double maxGradNorm;
 
-  @Option(names = "--kl-coef", paramLabel = "X", description = "Coefficient of the KL term.")
+  @Option(
+      names = "--kl-schedule",
+      paramLabel = "NAME",
+      description =
+          "Coefficient of the KL term over the run: constant (default); grpo_d, falling to its"
+              + " minimum, then rising to its maximum; rising, from one to the other; adaptive,"
+              + " holding a KL.")
+  private Schedule klSchedule;
+
+  @Option(
+      names = "--kl-coef",
+      paramLabel = "X",
+      description = "Coefficient of the KL term; with adaptive, the first.")
   private Double klCoef;
+
+  @Option(
+      names = "--kl-min",
+      paramLabel = "X",
+      description = "Least coefficient of grpo_d and rising.")
+  private Double klMin;
+
+  @Option(
+      names = "--kl-max",
+      paramLabel = "X",
+      description = "Last coefficient of grpo_d and rising.")
+  private Double klMax;
+
+  @Option(
+      names = "--kl-target",
+      paramLabel = "X",
+      description = "KL that adaptive holds, in nats per token.")
+  private Double klTarget;
+
+  @Option(
+      names = "--kl-horizon",
+      paramLabel = "N",
+      description = "Responses over which adaptive changes the coefficient by a fifth at most.")
+  private Double klHorizon;
 
   @Option(
       names = "--lambda",
@@ -215,6 +267,10 @@ final class TrainCommand implements Callable<Integer> {
     positive("--learning-rate", learningRate);
     positive("--max-grad-norm", maxGradNorm);
     notNegative("--kl-coef", klCoef);
+    notNegative("--kl-min", klMin);
+    notNegative("--kl-max", klMax);
+    positive("--kl-target", klTarget);
+    positive("--kl-horizon", klHorizon);
     notNegative("--lambda", lambda);
     boolean warmUpOnly = algo == Algorithm.SFT;
     rejectOptionsWithoutEffect(warmUpOnly);
@@ -233,7 +289,12 @@ final class TrainCommand implements Callable<Integer> {
     given.put("rl.minibatches", minibatches);
     given.put("rl.epochs", epochs);
     given.put("rl.temperature", temperature);
+    given.put("rl.klSchedule", klSchedule);
     given.put("rl.klCoef", klCoef);
+    given.put("rl.klMin", klMin);
+    given.put("rl.klMax", klMax);
+    given.put("rl.klTarget", klTarget);
+    given.put("rl.klHorizon", klHorizon);
     given.put("rl.lambda", lambda);
     given.put("rl.referenceInterval", referenceInterval);
     given.put(optimizer + "learningRate", learningRate);
@@ -248,6 +309,7 @@ final class TrainCommand implements Callable<Integer> {
   }
 
   private void rejectOptionsWithoutEffect(boolean warmUpOnly) {
+    Schedule schedule = klSchedule == null ? Schedule.CONSTANT : klSchedule;
     for (OptionSpec option : spec.commandLine().getParseResult().matchedOptions()) {
       String name = option.longestName();
       if (warmUpOnly && OPTIONS_OF_REINFORCEMENT.contains(name)) {
@@ -255,6 +317,12 @@ final class TrainCommand implements Callable<Integer> {
       }
       if (algo == Algorithm.GRPO && OPTIONS_OF_ATTENTION.contains(name)) {
         throw rejected(name + ": has no effect with --algo grpo");
+      }
+      if (!SCHEDULES_OF_OPTIONS.getOrDefault(name, List.of(schedule)).contains(schedule)) {
+        throw rejected(
+            name
+                + ": has no effect with --kl-schedule "
+                + schedule.name().toLowerCase(Locale.ROOT));
       }
     }
   }

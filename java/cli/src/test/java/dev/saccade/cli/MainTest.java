@@ -71,6 +71,8 @@ class MainTest {
         "train --kl-coef NaN | saccade train: --kl-coef: expected 0 or more, got NaN (see",
         "train --temperature 0 | saccade train: --temperature: expected a number above 0, got 0.0",
         "train --task chess | saccade train: invalid value for option '--task': unknown task",
+        "train --kl-schedule linear | saccade train: invalid value for option '--kl-schedule': expected",
+        "train --kl-target 0 | saccade train: --kl-target: expected a number above 0, got 0.0",
         "train --algo dpo | saccade train: invalid value for option '--algo': expected one of",
         "train --resume no/run | saccade train: no/run: no such run folder",
         "train --resume . --seed 3 | saccade train: --seed cannot be changed on --resume",

@@ -4,8 +4,11 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import dev.saccade.train.Algorithm;
+import dev.saccade.train.KlCoefficient.Schedule;
 import dev.saccade.train.TrainConfig;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
 import picocli.CommandLine;
 import picocli.CommandLine.ParameterException;
 
@@ -53,6 +56,26 @@ class TrainCommandTest {
     assertThat(rl.optimizer().maxGradNorm()).isEqualTo(0.5);
   }
 
+  @ParameterizedTest
+  @ValueSource(strings = {"count", "read", "compare", "sum", "compare+sum"})
+  void everyTaskHasItsName(String task) {
+    assertThat(config("--task " + task).task()).isEqualTo(task);
+  }
+
+  @Test
+  void everyScheduleOfTheKlTakesItsOptions() {
+    TrainConfig.Rl rl = config("--kl-schedule grpo_d --kl-min 0.01 --kl-max 0.05").rl();
+    assertThat(rl.klSchedule()).isEqualTo(Schedule.GRPO_D);
+    assertThat(rl.klMin()).isEqualTo(0.01);
+    assertThat(rl.klMax()).isEqualTo(0.05);
+    assertThat(config("--kl-schedule RISING --kl-max 0.1").rl().klMax()).isEqualTo(0.1);
+    rl = config("--kl-schedule adaptive --kl-coef 0.03 --kl-target 0.2 --kl-horizon 5e3").rl();
+    assertThat(rl.klSchedule()).isEqualTo(Schedule.ADAPTIVE);
+    assertThat(rl.klCoef()).isEqualTo(0.03);
+    assertThat(rl.klTarget()).isEqualTo(0.2);
+    assertThat(rl.klHorizon()).isEqualTo(5000);
+  }
+
   @Test
   void stepsAreThoseOfTheWarmUpWhereThereIsNothingElse() {
     TrainConfig config = config("--algo sft --steps 33 --learning-rate 1e-2 --lr-warmup 7");
@@ -82,6 +105,21 @@ class TrainCommandTest {
         .hasMessageContaining("--group-size: has no effect with --algo sft");
     assertThatThrownBy(() -> config("--algo grpo --lambda 2"))
         .hasMessageContaining("--lambda: has no effect with --algo grpo");
+    assertThatThrownBy(() -> config("--kl-min 0.1"))
+        .hasMessageContaining("--kl-min: has no effect with --kl-schedule constant");
+    assertThatThrownBy(() -> config("--kl-schedule grpo_d --kl-coef 0.1"))
+        .hasMessageContaining("--kl-coef: has no effect with --kl-schedule grpo_d");
+    assertThatThrownBy(() -> config("--kl-schedule rising --kl-horizon 1000"))
+        .hasMessageContaining("--kl-horizon: has no effect with --kl-schedule rising");
+    assertThatThrownBy(() -> config("--algo sft --kl-schedule rising"))
+        .hasMessageContaining("--kl-schedule: has no effect with --algo sft");
+    assertThatThrownBy(() -> config("--kl-schedule rising --kl-min 1"))
+        .hasMessageContaining("rl.klMax: expected at least rl.klMin = 1.0, got 0.04");
+    assertThatThrownBy(() -> config("--kl-schedule adaptive --kl-horizon 100"))
+        .hasMessageContaining(
+            "rl.klHorizon: expected at least the 128 responses of an optimizer step, got 100.0");
+    assertThatThrownBy(() -> config("--preset tiny --task compare"))
+        .hasMessageContaining("task \"compare\" needs room for 2 digits, got 1×1 cells");
     assertThatThrownBy(() -> config("--lambda NaN"))
         .hasMessageContaining("--lambda: expected 0 or more, got NaN");
   }

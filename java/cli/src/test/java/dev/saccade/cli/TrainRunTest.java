@@ -96,5 +96,13 @@ class TrainRunTest {
     assertThat(ofFile.status()).isZero();
     assertThat(ofFile.out()).contains("count, 512 held-out scenes");
     assertThat(Cli.run("eval", run.resolve("config.json").toString()).status()).isEqualTo(2);
+    Cli unknown = Cli.run("eval", run.toString(), "--task", "read+sum");
+    assertThat(unknown.status()).isEqualTo(2);
+    assertThat(unknown.errors())
+        .containsExactly(
+            "saccade eval: "
+                + run
+                + ": task \"read+sum\": a policy that was trained on \"read\" does not know its"
+                + " tokens");
   }
 }

@@ -31,7 +31,7 @@ public final class Evaluator {
    */
   public Evaluator(TrainConfig config, int scenes) {
     examples = config.scenes().heldOut(scenes);
-    reward = new Reward(config.thinking());
+    reward = config.reward();
     responseLength = config.responseLength();
   }
 

@@ -6,6 +6,7 @@ import dev.saccade.Context;
 import dev.saccade.DType;
 import dev.saccade.GroupAdvantage;
 import dev.saccade.PolicyLoss;
+import dev.saccade.SampledKl;
 import dev.saccade.Scope;
 import dev.saccade.Tensor;
 import dev.saccade.TokenLogProbs;
@@ -47,22 +48,29 @@ final class PolicyGradientStep {
   private final PolicyModel reference;
   private final Reward reward;
   private final int responseLength;
+  private KlCoefficient kl;
 
   /**
+   * @param kl the coefficient of the KL term at the first optimizer step
    * @param policy the model that learns
    * @param old whose attention the policy's is compared with
    * @param reference of the KL term
    */
   PolicyGradientStep(
-      TrainConfig config, PolicyModel policy, PolicyModel old, PolicyModel reference) {
+      TrainConfig config,
+      KlCoefficient kl,
+      PolicyModel policy,
+      PolicyModel old,
+      PolicyModel reference) {
     this.config = config.rl();
+    this.kl = kl;
     this.lambda = config.algorithm() == Algorithm.RAL ? this.config.lambda() : 0;
     this.layer =
         this.config.attentionLayer() < 0 ? policy.layers() - 1 : this.config.attentionLayer();
     this.policy = policy;
     this.old = old;
     this.reference = reference;
-    this.reward = new Reward(config.thinking());
+    this.reward = config.reward();
     this.responseLength = config.responseLength();
   }
 
@@ -131,10 +139,12 @@ final class PolicyGradientStep {
       List<Minibatch> minibatches =
           prepare(scope, prompts, responses, advantage.advantage().toFloats());
       Totals totals = new Totals();
+      long step = rollout * config.updates();
+      long steps = (long) config.steps() * config.updates();
       long rows = 0;
       for (int epoch = 0; epoch < config.epochs(); epoch++) {
         for (Minibatch minibatch : minibatches) {
-          gradient(minibatch, totals);
+          gradient(minibatch, kl.at(step++, steps), totals);
           totals.add("grad_norm", takeStep.getAsDouble());
           totals.count++;
           rows += minibatch.batch.rows();
@@ -144,6 +154,11 @@ final class PolicyGradientStep {
       metrics.put("tokens", rows);
     }
     return metrics;
+  }
+
+  /** The coefficient of the KL term after the optimizer steps. */
+  KlCoefficient kl() {
+    return kl;
   }
 
   private float[] score(List<Example> examples, int[][] responses, Map<String, Object> metrics) {
@@ -199,7 +214,7 @@ final class PolicyGradientStep {
               Tensor.of(scope, batch.responseOffsets()),
               Tensor.of(scope, perRow),
               looked.logProb,
-              config.klCoef() == 0 ? null : look(scope, reference, batch, targets, false).logProb,
+              kl.isZero() ? null : look(scope, reference, batch, targets, false).logProb,
               map == null ? null : new AttentionDivergence.Reference.Map(map),
               Tensor.of(scope, weight)));
     }
@@ -238,7 +253,7 @@ final class PolicyGradientStep {
   }
 
   /** Adds the gradient of a minibatch. */
-  private void gradient(Minibatch minibatch, Totals totals) {
+  private void gradient(Minibatch minibatch, double klCoef, Totals totals) {
     Context context = policy.context();
     boolean attention = minibatch.oldAttention != null;
     try (Scope scope = context.scope()) {
@@ -258,7 +273,7 @@ final class PolicyGradientStep {
               PolicyLoss.Options.DEFAULT
                   .withClipLow((float) config.clipLow())
                   .withClipHigh((float) config.clipHigh())
-                  .withKlCoef((float) config.klCoef()));
+                  .withKlCoef((float) klCoef));
       double total = loss.loss().item();
       List<AttentionGradient> gradients = List.of();
       if (attention) {
@@ -287,8 +302,20 @@ final class PolicyGradientStep {
       PolicyLoss.Metrics metrics = PolicyLoss.Metrics.of(loss.metrics());
       totals.add("loss", total);
       totals.add("entropy", mean(tokens.entropy()));
-      if (config.klCoef() != 0) {
-        totals.add("kl", metrics.kl());
+      if (!kl.isZero()) {
+        // Not of the loss's metrics: the loss does not look at the reference where klCoef is 0.
+        double measured =
+            mean(
+                SampledKl.forward(
+                        scope,
+                        tokens.logProb(),
+                        minibatch.refLogProb,
+                        null,
+                        SampledKl.Options.DEFAULT)
+                    .kl());
+        totals.add("kl", measured);
+        totals.add("kl_coef", klCoef);
+        kl = kl.after(measured, minibatch.batch.sequences());
       }
       totals.add("ratio", metrics.ratio());
       totals.add("clipped_low", metrics.clippedLow());

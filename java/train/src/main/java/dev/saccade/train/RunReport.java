@@ -28,7 +28,6 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
-import java.util.OptionalInt;
 
 /** Makes the report of a run from the files in its folder. */
 public final class RunReport {
@@ -38,7 +37,7 @@ public final class RunReport {
 
   /**
    * Writes report.html of a finished run: curves, and scenes with the attention policy of the
-   * answer token before and after reinforcement learning.
+   * answer before and after reinforcement learning.
    */
   public static Path write(Context context, RunFolder run) throws IOException {
     TrainConfig config = run.readConfig();
@@ -59,7 +58,7 @@ public final class RunReport {
                 scene.side(),
                 scene.side() / Scene.DEFAULT_PATCH,
                 Vocabulary.decode(example.question()),
-                Vocabulary.name(example.truth()),
+                text(example.truth()),
                 first.get(i),
                 second.get(i)));
       }
@@ -125,13 +124,18 @@ public final class RunReport {
     }
   }
 
-  /**
-   * What a policy answers, and where it looks when it predicts the answer token: the last layer,
-   * mean over heads.
-   */
   private static List<AttentionPicture.Glance> glances(
       TrainConfig config, PolicyModel model, List<Example> examples) {
-    int[][] responses = Evaluator.answer(model, examples, config.responseLength());
+    return glances(
+        config, model, examples, Evaluator.answer(model, examples, config.responseLength()));
+  }
+
+  /**
+   * What responses answer, and where a policy looks when it predicts the answer: the attention
+   * policy, mean over the tokens of the answer.
+   */
+  static List<AttentionPicture.Glance> glances(
+      TrainConfig config, PolicyModel model, List<Example> examples, int[][] responses) {
     int[] own = new int[examples.size()];
     Arrays.setAll(own, i -> i);
     Batch batch = Batch.of(examples.stream().map(Evaluator::prompt).toList(), own, responses);
@@ -150,25 +154,44 @@ public final class RunReport {
       float[] all = map.toFloats();
       int[] offsets = batch.responseOffsets();
       for (int s = 0; s < responses.length; s++) {
-        int row = offsets[s] + answerRow(responses[s]);
-        int from = row * batch.longest();
-        OptionalInt answer = Reward.answer(responses[s]);
+        int begin = answerBegin(responses[s]);
+        int end = answerEnd(responses[s], begin);
+        float[] attention = new float[patches];
+        for (int row = offsets[s] + begin; row < offsets[s] + end; row++) {
+          for (int i = 0; i < patches; i++) {
+            attention[i] += all[row * batch.longest() + i] / (end - begin);
+          }
+        }
         glances.add(
             new AttentionPicture.Glance(
-                answer.isPresent() ? Vocabulary.name(answer.getAsInt()) : "",
-                Arrays.copyOfRange(all, from, from + patches)));
+                Reward.answer(responses[s]).map(RunReport::text).orElse(""), attention));
       }
     }
     return glances;
   }
 
-  /** The response row that predicts the answer: the one after the answer tag, else the last. */
-  private static int answerRow(int[] response) {
+  /** A number without spaces between its digits. */
+  private static String text(int[] answer) {
+    String names = Vocabulary.decode(answer);
+    return Arrays.stream(answer).allMatch(Vocabulary::isDigit) ? names.replace(" ", "") : names;
+  }
+
+  /** The first response row that predicts the answer: after its opening tag, else the last row. */
+  private static int answerBegin(int[] response) {
     for (int i = 0; i + 1 < response.length; i++) {
       if (response[i] == Vocabulary.ANSWER) {
         return i + 1;
       }
     }
     return response.length - 1;
+  }
+
+  /** Past the last response row that predicts the answer: at its closing tag, or the end. */
+  private static int answerEnd(int[] response, int begin) {
+    int end = begin + 1;
+    while (end < response.length && response[end] != Vocabulary.END_ANSWER) {
+      end++;
+    }
+    return end;
   }
 }

@@ -30,8 +30,8 @@ final class SupervisedStep {
   }
 
   /**
-   * Adds the gradient of one batch; its loss and the accuracy of the likeliest answer token, given
-   * those before.
+   * Adds the gradient of one batch; its loss and the accuracy of the likeliest tokens from the
+   * answer to its closing tag, each given those before.
    */
   Map<String, Object> run(List<Example> examples) {
     int[] own = new int[examples.size()];
@@ -64,7 +64,13 @@ final class SupervisedStep {
       int right = 0;
       int[] ends = batch.responseOffsets();
       for (int i = 0; i < examples.size(); i++) {
-        right += likeliest[ends[i + 1] - 2] == examples.get(i).truth() ? 1 : 0;
+        int tail = examples.get(i).truth().length + 1;
+        int from = responses[i].length - tail;
+        right +=
+            Arrays.equals(
+                    likeliest, ends[i + 1] - tail, ends[i + 1], responses[i], from, from + tail)
+                ? 1
+                : 0;
       }
       Map<String, Object> metrics = new LinkedHashMap<>();
       metrics.put("loss", (double) loss.loss().item());

@@ -8,6 +8,8 @@ import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.saccade.train.model.TransformerConfig;
 import dev.saccade.train.task.DigitScenes;
 import dev.saccade.train.task.Digits;
+import dev.saccade.train.task.ReadTask;
+import dev.saccade.train.task.Reward;
 import dev.saccade.train.task.Scene;
 import dev.saccade.train.task.TaskMixture;
 import dev.saccade.train.task.Vocabulary;
@@ -66,7 +68,14 @@ public record TrainConfig(
    * @param temperature of sampling
    * @param clipLow of the ratio, below
    * @param clipHigh of the ratio, above
-   * @param klCoef coefficient of the K3 estimate of the KL divergence from the warm-up's policy
+   * @param klSchedule of the coefficient of the K3 estimate of the KL divergence from the warm-up's
+   *     policy; absent: constant
+   * @param klCoef the coefficient, with an adaptive schedule the first
+   * @param klMin the least coefficient of {@code GRPO_D} and {@code RISING}
+   * @param klMax the last coefficient of {@code GRPO_D} and {@code RISING}
+   * @param klTarget KL divergence that {@code ADAPTIVE} holds, in nats per token
+   * @param klHorizon responses over which {@code ADAPTIVE} changes the coefficient by a fifth at
+   *     most; no fewer than those of an optimizer step
    * @param lambda weight of the attention divergence; only {@link Algorithm#RAL} uses it
    * @param attentionLayer whose attention is the policy; -1: the last
    * @param referenceInterval rollout batches between refreshes of the old policy that attention is
@@ -82,11 +91,30 @@ public record TrainConfig(
       double temperature,
       double clipLow,
       double clipHigh,
+      KlCoefficient.Schedule klSchedule,
       double klCoef,
+      double klMin,
+      double klMax,
+      double klTarget,
+      double klHorizon,
       double lambda,
       int attentionLayer,
       int referenceInterval,
-      Optimizer optimizer) {}
+      Optimizer optimizer) {
+    public Rl {
+      klSchedule = klSchedule == null ? KlCoefficient.Schedule.CONSTANT : klSchedule;
+    }
+
+    /** The coefficient of the KL term at the first optimizer step. */
+    KlCoefficient klCoefficient() {
+      return new KlCoefficient(klSchedule, klCoef, klMin, klMax, klTarget, klHorizon);
+    }
+
+    /** Optimizer steps of a rollout batch. */
+    int updates() {
+      return epochs * minibatches;
+    }
+  }
 
   /**
    * AdamW with warm-up and linear decay.
@@ -126,12 +154,13 @@ public record TrainConfig(
   }
 
   public TrainConfig {
-    TaskMixture.parse(task);
+    TaskMixture tasks = TaskMixture.parse(task);
     atLeast("cells", cells, 1);
     if (cells > Vocabulary.MAX_CELLS) {
       throw new IllegalArgumentException(
           "cells: expected at most " + Vocabulary.MAX_CELLS + ", got " + cells);
     }
+    DigitScenes.training(cells, seed, tasks);
     atLeast("sft.steps", sft.steps, 0);
     atLeast("sft.batch", sft.batch, 1);
     atLeast("rl.steps", rl.steps, 0);
@@ -143,7 +172,7 @@ public record TrainConfig(
     require((float) rl.temperature > 0, "rl.temperature", "a number above 0", rl.temperature);
     require(rl.clipLow >= 0 && rl.clipLow <= 1, "rl.clipLow", "a number from 0 to 1", rl.clipLow);
     require(rl.clipHigh >= 0, "rl.clipHigh", "0 or more", rl.clipHigh);
-    require(rl.klCoef >= 0, "rl.klCoef", "0 or more", rl.klCoef);
+    requireKl(rl);
     require(rl.lambda >= 0, "rl.lambda", "0 or more", rl.lambda);
     if (rl.prompts % rl.minibatches != 0) {
       throw new IllegalArgumentException(
@@ -159,6 +188,33 @@ public record TrainConfig(
     atLeast("evaluationScenes", evaluationScenes, 1);
     atLeast("evaluationInterval", evaluationInterval, 1);
     atLeast("checkpointInterval", checkpointInterval, 1);
+  }
+
+  private static void requireKl(Rl rl) {
+    boolean ramp =
+        rl.klSchedule == KlCoefficient.Schedule.GRPO_D
+            || rl.klSchedule == KlCoefficient.Schedule.RISING;
+    boolean adaptive = rl.klSchedule == KlCoefficient.Schedule.ADAPTIVE;
+    requireKl("klCoef", rl.klCoef, adaptive, rl);
+    requireKl("klMin", rl.klMin, false, rl);
+    requireKl("klMax", rl.klMax, ramp, rl);
+    requireKl("klTarget", rl.klTarget, adaptive, rl);
+    requireKl("klHorizon", rl.klHorizon, adaptive, rl);
+    require(!ramp || rl.klMax >= rl.klMin, "rl.klMax", "at least rl.klMin = " + rl.klMin, rl.klMax);
+    int responses = rl.prompts / rl.minibatches * rl.group;
+    require(
+        !adaptive || rl.klHorizon >= responses,
+        "rl.klHorizon",
+        "at least the " + responses + " responses of an optimizer step",
+        rl.klHorizon);
+  }
+
+  private static void requireKl(String name, double value, boolean above0, Rl rl) {
+    require(
+        above0 ? value > 0 : value >= 0,
+        "rl." + name,
+        above0 ? "a number above 0 with rl.klSchedule " + rl.klSchedule : "0 or more",
+        value);
   }
 
   private static void require(boolean fits, String name, String expected, double actual) {
@@ -178,7 +234,7 @@ public record TrainConfig(
 
   /**
    * A configuration by name: {@code demo}, a few minutes on two cores: reading a cell of 2×2
-   * scenes; {@code full}: 3×3 scenes, both tasks; {@code tiny}: seconds, for tests.
+   * scenes; {@code full}: 3×3 scenes, counting and reading; {@code tiny}: seconds, for tests.
    *
    * @throws IllegalArgumentException if there is no preset of that name
    */
@@ -203,7 +259,12 @@ public record TrainConfig(
                   1.0,
                   0.2,
                   0.2,
+                  KlCoefficient.Schedule.CONSTANT,
                   0.02,
+                  0,
+                  0.04,
+                  0.1,
+                  10_000,
                   10,
                   -1,
                   1,
@@ -229,7 +290,12 @@ public record TrainConfig(
                   1.0,
                   0.2,
                   0.2,
+                  KlCoefficient.Schedule.CONSTANT,
                   0.02,
+                  0,
+                  0.04,
+                  0.1,
+                  10_000,
                   10,
                   -1,
                   1,
@@ -255,7 +321,12 @@ public record TrainConfig(
                   1.0,
                   0.2,
                   0.2,
+                  KlCoefficient.Schedule.CONSTANT,
                   0.02,
+                  0,
+                  0.04,
+                  0.1,
+                  10_000,
                   10,
                   -1,
                   1,
@@ -295,6 +366,22 @@ public record TrainConfig(
     return fromJson(root.toString());
   }
 
+  /**
+   * This configuration with other questions, for the evaluation of its policy.
+   *
+   * @throws IllegalArgumentException if scenes of this size are too small for them, or the policy
+   *     lacks tokens that they use
+   */
+  public TrainConfig asking(TaskMixture questions) {
+    TrainConfig other = with("task", questions.toString());
+    if (questions.vocabulary() > scenes().tasks().vocabulary()) {
+      throw new IllegalArgumentException(
+          "task \"%s\": a policy that was trained on \"%s\" does not know its tokens"
+              .formatted(questions, task));
+    }
+    return other;
+  }
+
   /** Scenes to train on. */
   DigitScenes scenes() {
     return DigitScenes.training(cells, seed, TaskMixture.parse(task));
@@ -305,13 +392,20 @@ public record TrainConfig(
     return scenes().responseLength(thinking);
   }
 
+  /** The rule that scores responses. */
+  Reward reward() {
+    return new Reward(thinking, scenes().tasks().answerLength(cells));
+  }
+
   /** Size of the policy for this task. */
   TransformerConfig transformer() {
     int patch = Scene.DEFAULT_PATCH;
     int perSide = cells * Digits.SIDE / patch;
-    int question = 3;
+    TaskMixture tasks = scenes().tasks();
+    // Room for every question that the tokens allow, so that a policy of COUNT can be asked READ.
+    int question = Math.max(new ReadTask().questionLength(), tasks.questionLength());
     return new TransformerConfig(
-        Vocabulary.SIZE,
+        tasks.vocabulary(),
         patch * patch,
         perSide * perSide + question + responseLength(),
         model.width,

@@ -53,6 +53,7 @@ public final class Trainer implements AutoCloseable {
   private int step;
   private long cursor;
   private double runningAccuracy = ACCURACY_START;
+  private KlCoefficient kl;
 
   /** Where a run is. */
   public enum Stage {
@@ -92,6 +93,7 @@ public final class Trainer implements AutoCloseable {
     evaluator = new Evaluator(config);
     policy = Transformer.create(context, config.transformer(), config.seed());
     optimizer = new Optimizer(policy, config.sft().optimizer());
+    kl = config.rl().klCoefficient();
   }
 
   /**
@@ -187,9 +189,11 @@ public final class Trainer implements AutoCloseable {
   private Map<String, Object> policyStep() {
     TrainConfig.Rl rl = config.rl();
     double rate = rl.optimizer().rate(step, rl.steps());
+    PolicyGradientStep rollout = new PolicyGradientStep(config, kl, policy, old, reference);
     Map<String, Object> metrics =
-        new PolicyGradientStep(config, policy, old, reference)
-            .run(scenes.get(cursor, rl.prompts()), config.seed(), step, () -> optimizer.step(rate));
+        rollout.run(
+            scenes.get(cursor, rl.prompts()), config.seed(), step, () -> optimizer.step(rate));
+    kl = rollout.kl();
     cursor += rl.prompts();
     metrics.put("learning_rate", rate);
     return metrics;
@@ -242,6 +246,7 @@ public final class Trainer implements AutoCloseable {
     counters.put("optimizer_steps", Long.toString(optimizer.steps()));
     counters.put("optimizer_skipped", Integer.toString(optimizer.skipped()));
     counters.put("running_accuracy", Double.toString(runningAccuracy));
+    counters.put("kl_coef", Double.toString(kl.coef()));
     counters.put("metrics_lines", Long.toString(run.lines()));
     counters.put("instruction_set", context.instructionSet());
     run.synchronise();
@@ -273,6 +278,10 @@ public final class Trainer implements AutoCloseable {
     step = Integer.parseInt(counters.get("step"));
     cursor = Long.parseLong(counters.get("cursor"));
     runningAccuracy = Double.parseDouble(counters.get("running_accuracy"));
+    // Absent where no schedule could move it.
+    if (counters.containsKey("kl_coef")) {
+      kl = kl.withCoef(Double.parseDouble(counters.get("kl_coef")));
+    }
     Checkpoint.load(file, "policy.", policy);
     if (file.contains("old." + policy.parameters().get(0).name())) {
       optimizer.close();

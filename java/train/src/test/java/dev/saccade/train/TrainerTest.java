@@ -2,9 +2,14 @@ package dev.saccade.train;
 
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
+import static org.assertj.core.api.Assertions.within;
+import static org.assertj.core.api.Assertions.withinPercentage;
 
 import dev.saccade.Context;
+import dev.saccade.train.KlCoefficient.Schedule;
+import dev.saccade.train.model.Transformer;
 import dev.saccade.train.report.Report;
+import dev.saccade.train.task.TaskMixture;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -12,8 +17,15 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.function.BooleanSupplier;
+import java.util.regex.Pattern;
+import java.util.stream.Collectors;
+import java.util.stream.IntStream;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
+import org.junit.jupiter.params.provider.EnumSource;
+import org.junit.jupiter.params.provider.ValueSource;
 
 class TrainerTest {
   private static final BooleanSupplier NEVER = () -> false;
@@ -123,8 +135,12 @@ class TrainerTest {
 
   @Test
   void aRunThatWasStoppedGoesOnAsIfItWasNot() throws IOException {
-    TrainConfig config = shortened(Algorithm.RAL);
+    // The coefficient of the KL is part of what a run must remember.
+    TrainConfig config =
+        shortened(Algorithm.RAL)
+            .with(Map.of("rl.klSchedule", Schedule.ADAPTIVE, "rl.klHorizon", 100));
     List<Map<String, Object>> whole = run("whole", config, 2);
+    assertThat(coefficients(whole)).doesNotHaveDuplicates();
     RunFolder run = RunFolder.create(folder.resolve("stopped"), config);
 
     // Stopped every four steps: in both stages, at a stale reference and at a fresh one.
@@ -143,6 +159,134 @@ class TrainerTest {
     assertThat(metrics(run)).isEqualTo(whole);
     assertThat(Files.readAllBytes(run.last()))
         .isEqualTo(Files.readAllBytes(folder.resolve("whole/checkpoints/final.safetensors")));
+  }
+
+  private static List<Double> coefficients(List<Map<String, Object>> rows) {
+    return rows.stream()
+        .filter(row -> row.containsKey("kl_coef"))
+        .map(row -> (Double) row.get("kl_coef"))
+        .toList();
+  }
+
+  /** No warm-up, and an optimizer step a rollout batch unless set otherwise. */
+  private static TrainConfig withKl(Schedule schedule, Map<String, ?> more) {
+    return tiny()
+        .with(
+            Map.of(
+                "algorithm", Algorithm.GRPO,
+                "sft.steps", 0,
+                "evaluationScenes", 16,
+                "rl.klSchedule", schedule,
+                "rl.prompts", 16,
+                "rl.minibatches", 1))
+        .with(more);
+  }
+
+  @ParameterizedTest
+  @EnumSource(names = {"GRPO_D", "RISING"})
+  void everyOptimizerStepHasTheCoefficientOfItsSchedule(Schedule schedule) throws IOException {
+    KlCoefficient kl = new KlCoefficient(schedule, 0, 0, 0.04, 0, 0);
+    List<Map<String, Object>> one = run("one", withKl(schedule, Map.of("rl.steps", 10)), 2);
+    List<Map<String, Object>> four =
+        run(
+            "four",
+            withKl(schedule, Map.of("rl.steps", 3, "rl.minibatches", 2, "rl.epochs", 2)),
+            2);
+
+    assertThat(coefficients(one))
+        .isEqualTo(IntStream.range(0, 10).mapToObj(step -> kl.at(step, 10)).toList());
+    assertThat(coefficients(four)).hasSize(3);
+    for (int rollout = 0; rollout < 3; rollout++) {
+      double mean =
+          IntStream.range(4 * rollout, 4 * rollout + 4)
+              .mapToDouble(step -> kl.at(step, 12))
+              .average()
+              .orElseThrow();
+      assertThat(coefficients(four).get(rollout)).isCloseTo(mean, within(1e-16));
+    }
+    // Also measured where the coefficient is 0: GRPO_D at step 3, RISING at step 0.
+    assertThat(mean(one, "grpo", "kl", 3, 4)).isPositive();
+  }
+
+  /** Of two steps that differ in the coefficient of the second only, whose KL is not 0. */
+  @Test
+  void theLossHasTheCoefficientThatIsRecorded() throws IOException {
+    Map<String, ?> twoSteps =
+        Map.of("rl.steps", 1, "rl.minibatches", 2, "rl.klCoef", 0, "rl.klMax", 40);
+    Map<String, Object> without = run("without", withKl(Schedule.CONSTANT, twoSteps), 2).get(1);
+    Map<String, Object> with = run("with", withKl(Schedule.RISING, twoSteps), 2).get(1);
+
+    assertThat(without).doesNotContainKeys("kl", "kl_coef");
+    assertThat(with).containsEntry("kl_coef", (0 + 20) / 2.0);
+    assertThat((double) with.get("kl")).isPositive();
+    assertThat((double) with.get("loss") - (double) without.get("loss"))
+        .isCloseTo(20 * (double) with.get("kl"), withinPercentage(0.1));
+  }
+
+  @Test
+  void aRampWithoutRiseIsConstant() throws IOException {
+    Map<String, ?> level =
+        Map.of("rl.steps", 4, "rl.klCoef", 0.03, "rl.klMin", 0.03, "rl.klMax", 0.03);
+    List<Map<String, Object>> constant = run("constant", withKl(Schedule.CONSTANT, level), 2);
+
+    assertThat(coefficients(constant)).containsOnly(0.03);
+    assertThat(run("level", withKl(Schedule.GRPO_D, level), 2)).isEqualTo(constant);
+  }
+
+  @Test
+  void theAdaptiveCoefficientFollowsTheMeasuredKl() throws IOException {
+    List<Map<String, Object>> rows =
+        run(
+            "adaptive",
+            withKl(
+                Schedule.ADAPTIVE,
+                Map.of("rl.steps", 8, "rl.klTarget", 0.003, "rl.klHorizon", 100)),
+            2);
+
+    double expected = 0.02;
+    for (Map<String, Object> row : rows) {
+      if (row.containsKey("kl_coef")) {
+        assertThat((double) row.get("kl_coef")).isEqualTo(expected);
+        double error = Math.min(0.2, Math.max(-0.2, (double) row.get("kl") / 0.003 - 1));
+        expected *= 1 + error * (16 * 4) / 100;
+      }
+    }
+    assertThat(coefficients(rows)).hasSize(8).doesNotHaveDuplicates();
+  }
+
+  /** Questions and answers of several lengths from the warm-up to the pictures. */
+  @ParameterizedTest
+  @ValueSource(booleans = {false, true})
+  void tasksInTurnGiveAReport(boolean thinking) throws IOException {
+    TrainConfig config =
+        tiny()
+            .with(
+                Map.of(
+                    "task", "sum+compare+count",
+                    "cells", 2,
+                    "thinking", thinking,
+                    "sft.steps", 20,
+                    "rl.steps", 3,
+                    "rl.prompts", 16,
+                    "evaluationScenes", 64));
+    RunFolder run = RunFolder.create(folder.resolve("all"), config);
+    try (Context context = Context.cpu()) {
+      try (Trainer trainer = Trainer.start(context, run, config)) {
+        assertThat(trainer.train(QUIET, NEVER)).isTrue();
+      }
+      String pictures =
+          Pattern.compile("<figcaption><b>([A-Z].*)</b> <span>truth <b>(.*)</b></span>")
+              .matcher(Files.readString(RunReport.write(context, run)))
+              .results()
+              .map(picture -> picture.group(1) + ": " + picture.group(2))
+              .collect(Collectors.joining("\n"));
+      assertThat(pictures)
+          .containsPattern("SUM row[01]: [1-9][0-9]\n")
+          .containsPattern("COMPARE row[01] col[01] row[01] col[01]: (first|second)\n")
+          .containsPattern("COUNT [0-9]: [0-4]");
+    }
+    assertThat(mean(metrics(run), "ral", "response_length", 0, 3))
+        .isBetween(1.0, (double) config.responseLength());
   }
 
   @Test
@@ -224,6 +368,12 @@ class TrainerTest {
       TrainConfig config = TrainConfig.preset(name);
       assertThat(TrainConfig.fromJson(config.toJson())).isEqualTo(config);
     }
+    String first =
+        tiny().toJson().replaceAll("\\s*\"kl(Schedule|Min|Max|Target|Horizon)\" : [^,]*,", "");
+    assertThat(first).contains("klCoef").doesNotContain("klMin");
+    assertThat(TrainConfig.fromJson(first).rl().klCoefficient())
+        .as("without a schedule")
+        .isEqualTo(new KlCoefficient(Schedule.CONSTANT, 0.02, 0, 0, 0, 0));
     assertThatThrownBy(() -> TrainConfig.fromJson("{\"cells\": 2}"))
         .isInstanceOf(IllegalArgumentException.class);
     assertThatThrownBy(() -> tiny().with("rl.lambada", 1))
@@ -234,5 +384,56 @@ class TrainerTest {
     assertThatThrownBy(() -> tiny().with("rl.steps", "many"))
         .isInstanceOf(IllegalArgumentException.class)
         .hasMessageStartingWith("configuration: ");
+  }
+
+  @ParameterizedTest
+  @CsvSource(
+      delimiter = '|',
+      value = {
+        "CONSTANT | klCoef    | -1  | 0 or more, got -1.0",
+        "CONSTANT | klMin     | -1  | 0 or more, got -1.0",
+        "CONSTANT | klTarget  | NaN | 0 or more, got NaN",
+        "GRPO_D   | klMax     | 0   | a number above 0 with rl.klSchedule GRPO_D, got 0.0",
+        "RISING   | klMin     | 0.5 | at least rl.klMin = 0.5, got 0.04",
+        "RISING   | klMax     | Infinity | a number above 0 with rl.klSchedule RISING, got Infinity",
+        "ADAPTIVE | klCoef    | 0   | a number above 0 with rl.klSchedule ADAPTIVE, got 0.0",
+        "ADAPTIVE | klTarget  | 0   | a number above 0 with rl.klSchedule ADAPTIVE, got 0.0",
+        "ADAPTIVE | klHorizon | 127 | at least the 128 responses of an optimizer step, got 127.0",
+      })
+  void coefficientsOutOfRangeAreRejected(
+      Schedule schedule, String name, double value, String message) {
+    assertThatThrownBy(() -> tiny().with(Map.of("rl.klSchedule", schedule, "rl." + name, value)))
+        .isInstanceOf(IllegalArgumentException.class)
+        .hasMessageEndingWith(": expected " + message);
+  }
+
+  /** A policy has the tokens of its tasks, and no room for others. */
+  @Test
+  void aPolicyIsAskedWhatItHasTokensFor() {
+    List<String> tasks = List.of("count", "read", "sum", "compare", "compare+sum", "count+read");
+    try (Context context = Context.cpu()) {
+      OpenBlas.provideTo(context);
+      for (String trained : tasks) {
+        TrainConfig config = tiny().with(Map.of("cells", 2, "task", trained));
+        try (Transformer policy = Transformer.create(context, config.transformer(), 1)) {
+          for (String asked : tasks) {
+            TaskMixture questions = TaskMixture.parse(asked);
+            if (questions.vocabulary() <= policy.vocabulary()) {
+              assertThat(new Evaluator(config.asking(questions), 8).evaluate(policy).format().n())
+                  .isEqualTo(8);
+            } else {
+              assertThatThrownBy(() -> config.asking(questions))
+                  .isInstanceOf(IllegalArgumentException.class)
+                  .hasMessage(
+                      "task \"%s\": a policy that was trained on \"%s\" does not know its tokens",
+                      asked, trained);
+            }
+          }
+        }
+      }
+    }
+    assertThat(tiny().transformer().vocabulary()).isEqualTo(34);
+    assertThatThrownBy(() -> tiny().with("task", "compare"))
+        .hasMessage("cells: task \"compare\" needs room for 2 digits, got 1×1 cells");
   }
 }

@@ -229,6 +229,14 @@ public final class Transformer implements PolicyModel {
                 + prompt.patches().length / count);
       }
     }
+    for (int[] sequence : tokens) {
+      for (int token : sequence) {
+        if (token < 0 || token >= config.vocabulary()) {
+          throw new IllegalArgumentException(
+              "tokens: expected 0 to " + (config.vocabulary() - 1) + ", got " + token);
+        }
+      }
+    }
     Rows rows = Rows.of(prompts, promptOf, tokens);
     requirePositions(rows.longest());
     return rows;

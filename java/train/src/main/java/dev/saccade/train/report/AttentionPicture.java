@@ -23,7 +23,7 @@ public record AttentionPicture(
     Glance after) {
 
   /**
-   * An answer, and the attention of its token on the patches.
+   * An answer, and the attention of its tokens on the patches.
    *
    * @param answer as text; empty if the response has none
    * @param attention [patches], in reading order, not negative; it need not sum to 1

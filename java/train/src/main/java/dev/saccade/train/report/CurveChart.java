@@ -9,6 +9,7 @@ import java.math.BigDecimal;
 import java.math.MathContext;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
@@ -46,7 +47,7 @@ record CurveChart(
   /** An entry of the legend. */
   record Key(String label, Ink ink, boolean point) {}
 
-  /** The charts for which the metrics have values. */
+  /** The charts for which the metrics have values; of the KL coefficient, values that differ. */
   static List<CurveChart> all(List<Map<String, Object>> metrics) {
     Map<String, List<Map<String, Object>>> byStage = new LinkedHashMap<>();
     for (Map<String, Object> row : metrics) {
@@ -60,9 +61,11 @@ record CurveChart(
     charts.add(of("reward", "Reward", byStage, null));
     charts.add(of("accuracy", "Accuracy", byStage, eval));
     charts.add(of("kl", "KL to the reference, nats", byStage, null));
+    charts.add(of("kl_coef", "Coefficient of the KL term", byStage, null));
     charts.add(of("entropy", "Entropy of the tokens, nats", byStage, null));
     charts.add(of("attention_divergence", "Attention divergence, nats", byStage, null));
     charts.removeIf(chart -> chart.stages.isEmpty() && chart.heldOut.isEmpty());
+    charts.removeIf(chart -> chart.name.equals("kl_coef") && chart.isConstant());
     return charts;
   }
 
@@ -82,6 +85,14 @@ record CurveChart(
                 .filter(row -> Double.isFinite(Curve.number(row, field)))
                 .toList();
     return new CurveChart(field, title, curves, heldOut);
+  }
+
+  private boolean isConstant() {
+    return stages.values().stream()
+            .flatMapToDouble(curve -> Arrays.stream(curve.y()))
+            .distinct()
+            .count()
+        == 1;
   }
 
   /** What the colours and shapes mean. */

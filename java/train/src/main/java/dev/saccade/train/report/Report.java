@@ -221,7 +221,7 @@ public final class Report {
     return html
         + "</div>\n"
         + SceneFigure.legend()
-        + "<p class=\"note\">Colour: attention of the answer token on each patch.</p>\n";
+        + "<p class=\"note\">Colour: attention of the answer on each patch, mean over its tokens.</p>\n";
   }
 
   private static String configuration(Map<String, String> config) {

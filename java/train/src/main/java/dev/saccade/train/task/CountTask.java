@@ -21,6 +21,16 @@ public final class CountTask implements Task {
   }
 
   @Override
+  public int vocabulary() {
+    return Vocabulary.BASIC_SIZE;
+  }
+
+  @Override
+  public int questionLength() {
+    return 2;
+  }
+
+  @Override
   public Example example(Scene scene, RandomGenerator random) {
     int[] present = IntStream.range(0, 10).filter(d -> isCountable(scene.count(d))).toArray();
     int[] absent = IntStream.range(0, 10).filter(d -> scene.count(d) == 0).toArray();
@@ -28,7 +38,7 @@ public final class CountTask implements Task {
     int[] candidates = absent.length == 0 || (askPresent && present.length > 0) ? present : absent;
     int digit = candidates[random.nextInt(candidates.length)];
     int[] question = {Vocabulary.COUNT, Vocabulary.digit(digit)};
-    return new Example(name(), scene, question, Vocabulary.digit(scene.count(digit)));
+    return new Example(name(), scene, question, Vocabulary.number(scene.count(digit)));
   }
 
   private static boolean isCountable(int count) {

@@ -5,8 +5,9 @@ import java.util.stream.LongStream;
 
 /**
  * An endless data set: the example of an index is a pure function of these settings and the index,
- * so that the cursor of a training run is one {@code long}. The scene of an index does not depend
- * on the mixture. Immutable and safe for use by many threads.
+ * so that the cursor of a training run is one {@code long}. The scene of an index is the first of
+ * its stream that holds as many different digits as the task at that index needs, and depends on
+ * the mixture in nothing else. Immutable and safe for use by many threads.
  *
  * @param cells the number of rows, and of columns, 1 … {@link Vocabulary#MAX_CELLS}
  * @param emptyProbability the probability of an empty cell, in [0, 1)
@@ -25,7 +26,8 @@ public record DigitScenes(
   /**
    * Checks ranges.
    *
-   * @throws IllegalArgumentException if a number is out of range
+   * @throws IllegalArgumentException if a number is out of range, or scenes of this size are too
+   *     small for a task
    */
   public DigitScenes {
     if (cells < 1 || cells > Vocabulary.MAX_CELLS) {
@@ -35,6 +37,13 @@ public record DigitScenes(
     if (!(emptyProbability >= 0 && emptyProbability < 1)) {
       throw new IllegalArgumentException(
           "emptyProbability must be in [0, 1), got " + emptyProbability);
+    }
+    for (Task task : tasks.tasks()) {
+      if (cells * cells < task.distinctDigits()) {
+        throw new IllegalArgumentException(
+            "cells: task \"%s\" needs room for %d digits, got %d×%<d cells"
+                .formatted(task.name(), task.distinctDigits(), cells));
+      }
     }
   }
 
@@ -46,8 +55,12 @@ public record DigitScenes(
   /** The example of an index; any value. */
   public Example get(long index) {
     CounterRandom random = new CounterRandom(seed, index);
-    Scene scene = Scene.draw(cells, emptyProbability, Digits.of(split), random);
-    return tasks.at(index).example(scene, random);
+    Task task = tasks.at(index);
+    Scene scene;
+    do {
+      scene = Scene.draw(cells, emptyProbability, Digits.of(split), random);
+    } while (scene.distinctDigits() < task.distinctDigits());
+    return task.example(scene, random);
   }
 
   /** Consecutive examples, from index {@code begin} on. */
@@ -66,6 +79,6 @@ public record DigitScenes(
 
   /** The most tokens of a reference response, the stop token included. */
   public int responseLength(boolean thinking) {
-    return thinking ? cells * cells + 5 : 3;
+    return (thinking ? cells * cells + 2 : 0) + tasks.answerLength(cells) + 2;
   }
 }

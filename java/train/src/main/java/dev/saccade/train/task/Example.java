@@ -16,12 +16,12 @@ import java.util.stream.IntStream;
  * @param scene what is seen
  * @param question the tokens that follow the visual tokens
  * @param thoughts the tokens between {@code <think>} and {@code </think>} of the reference response
- * @param truth the token of the right answer
+ * @param truth the tokens of the right answer, at least one
  */
-public record Example(String task, Scene scene, int[] question, int[] thoughts, int truth) {
+public record Example(String task, Scene scene, int[] question, int[] thoughts, int[] truth) {
 
   /** An example whose thoughts are the reading of the scene. */
-  public Example(String task, Scene scene, int[] question, int truth) {
+  public Example(String task, Scene scene, int[] question, int[] truth) {
     this(task, scene, question, scene.reading(), truth);
   }
 
@@ -30,12 +30,13 @@ public record Example(String task, Scene scene, int[] question, int[] thoughts, 
    * thoughts </think>} if {@code thinking}.
    */
   public int[] reference(boolean thinking) {
-    IntStream answer = IntStream.of(ANSWER, truth, END_ANSWER);
-    if (!thinking) {
-      return answer.toArray();
-    }
-    IntStream opened = IntStream.concat(IntStream.of(THINK), IntStream.of(thoughts));
-    IntStream closed = IntStream.concat(IntStream.of(END_THINK), answer);
-    return IntStream.concat(opened, closed).toArray();
+    IntStream answer = enclosed(ANSWER, truth, END_ANSWER);
+    return (thinking ? IntStream.concat(enclosed(THINK, thoughts, END_THINK), answer) : answer)
+        .toArray();
+  }
+
+  private static IntStream enclosed(int open, int[] tokens, int close) {
+    return IntStream.concat(
+        IntStream.concat(IntStream.of(open), IntStream.of(tokens)), IntStream.of(close));
   }
 }

@@ -15,6 +15,16 @@ public final class ReadTask implements Task {
   }
 
   @Override
+  public int vocabulary() {
+    return Vocabulary.BASIC_SIZE;
+  }
+
+  @Override
+  public int questionLength() {
+    return 3;
+  }
+
+  @Override
   public Example example(Scene scene, RandomGenerator random) {
     int[] filled =
         IntStream.range(0, scene.labels().length)
@@ -24,6 +34,6 @@ public final class ReadTask implements Task {
     int[] question = {
       Vocabulary.READ, Vocabulary.row(cell / scene.cells()), Vocabulary.column(cell % scene.cells())
     };
-    return new Example(name(), scene, question, Vocabulary.digit(scene.labels()[cell]));
+    return new Example(name(), scene, question, Vocabulary.number(scene.labels()[cell]));
   }
 }

@@ -91,6 +91,11 @@ public record Scene(int cells, int[] labels, float[] canvas) {
     return (int) Arrays.stream(labels).filter(label -> label == digit).count();
   }
 
+  /** The number of different digits in the cells. */
+  int distinctDigits() {
+    return (int) Arrays.stream(labels).filter(label -> label != NO_DIGIT).distinct().count();
+  }
+
   /**
    * The token of each cell in reading order, [cells · cells]: a digit, or {@link Vocabulary#EMPTY}.
    */

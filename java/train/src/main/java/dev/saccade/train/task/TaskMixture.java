@@ -3,6 +3,7 @@ package dev.saccade.train.task;
 import java.util.Arrays;
 import java.util.HashSet;
 import java.util.List;
+import java.util.function.ToIntFunction;
 import java.util.stream.Collectors;
 
 /**
@@ -13,7 +14,8 @@ import java.util.stream.Collectors;
 public record TaskMixture(List<Task> tasks) {
 
   /** The tasks that {@link #parse} knows by name. */
-  public static final List<Task> KNOWN = List.of(new CountTask(), new ReadTask());
+  public static final List<Task> KNOWN =
+      List.of(new CountTask(), new ReadTask(), new CompareTask(), new SumTask());
 
   /**
    * Copies the list.
@@ -47,6 +49,25 @@ public record TaskMixture(List<Task> tasks) {
   /** The task that asks at an index; any value. */
   public Task at(long index) {
     return tasks.get((int) Math.floorMod(index, (long) tasks.size()));
+  }
+
+  /** The largest {@link Task#vocabulary()}. */
+  public int vocabulary() {
+    return most(Task::vocabulary);
+  }
+
+  /** The largest {@link Task#questionLength()}. */
+  public int questionLength() {
+    return most(Task::questionLength);
+  }
+
+  /** The largest {@link Task#answerLength(int)}. */
+  public int answerLength(int cells) {
+    return most(task -> task.answerLength(cells));
+  }
+
+  private int most(ToIntFunction<Task> what) {
+    return tasks.stream().mapToInt(what).max().orElseThrow();
   }
 
   /** The names joined by {@code '+'}: what {@link #parse} reads. */

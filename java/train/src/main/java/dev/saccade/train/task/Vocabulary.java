@@ -12,7 +12,8 @@ import java.util.stream.IntStream;
 
 /**
  * The fixed tokens of questions and responses: ids 0 … {@link #SIZE} − 1, one name each. The ids
- * never change, for checkpoints depend on them.
+ * never change, for checkpoints depend on them; new tokens come behind those there are, and reach
+ * the policies of tasks that ask for them by {@link Task#vocabulary()} and no others.
  */
 public final class Vocabulary {
 
@@ -47,8 +48,25 @@ public final class Vocabulary {
   private static final int FIRST_ROW = FIRST_DIGIT + 10;
   private static final int FIRST_COLUMN = FIRST_ROW + MAX_CELLS;
 
+  /** The number of tokens that {@link #COUNT} and {@link #READ} get by with: the first ones. */
+  static final int BASIC_SIZE = FIRST_COLUMN + MAX_CELLS;
+
+  /** "What is the sum of the digits of this row?"; a row follows. */
+  public static final int SUM = BASIC_SIZE;
+
+  /**
+   * "Which of these two cells holds the larger digit?"; a row, a column, a row, a column follow.
+   */
+  public static final int COMPARE = SUM + 1;
+
+  /** The answer that the cell named first holds the larger digit. */
+  public static final int FIRST = COMPARE + 1;
+
+  /** The answer that the cell named second holds the larger digit. */
+  public static final int SECOND = FIRST + 1;
+
   /** The number of tokens. */
-  public static final int SIZE = FIRST_COLUMN + MAX_CELLS;
+  public static final int SIZE = SECOND + 1;
 
   private static final List<String> NAMES = names();
   private static final Map<String, Integer> IDS = ids();
@@ -58,6 +76,15 @@ public final class Vocabulary {
   /** The token of digit 0 … 9. */
   public static int digit(int digit) {
     return FIRST_DIGIT + Objects.checkIndex(digit, 10);
+  }
+
+  /**
+   * The digits of a number in decimal, without leading zeros.
+   *
+   * @param number not negative
+   */
+  public static int[] number(int number) {
+    return Integer.toString(number).chars().map(digit -> digit(digit - '0')).toArray();
   }
 
   /** The token of row 0 … {@link #MAX_CELLS} − 1. */
@@ -136,6 +163,7 @@ public final class Vocabulary {
     IntStream.range(0, 10).forEach(digit -> names.add(Integer.toString(digit)));
     IntStream.range(0, MAX_CELLS).forEach(row -> names.add("row" + row));
     IntStream.range(0, MAX_CELLS).forEach(column -> names.add("col" + column));
+    Collections.addAll(names, "SUM", "COMPARE", "first", "second");
     return List.copyOf(names);
   }
 

@@ -644,6 +644,14 @@ class TransformerTest {
           .isInstanceOf(IllegalArgumentException.class)
           .hasMessage("sequence: expected at most 24 positions, got 25");
 
+      for (int token : new int[] {-1, CONFIG.vocabulary()}) {
+        Prompt stranger = new Prompt(new float[0], 0, new int[] {1, token});
+        assertThatThrownBy(
+                () -> model.sample(List.of(stranger), 1, new Sampling(0, 1, NEVER, 0, 0)))
+            .isInstanceOf(IllegalArgumentException.class)
+            .hasMessage("tokens: expected 0 to 12, got " + token);
+      }
+
       // Two wrong patches whose values add up to those of two right ones.
       List<Prompt> wrongPatches =
           List.of(

@@ -138,6 +138,20 @@ class ReportTest {
   }
 
   @Test
+  void theCoefficientOfTheKlIsDrawnWhereItChanges() {
+    List<Map<String, Object>> metrics = new ArrayList<>();
+    for (int step = 1; step <= 3; step++) {
+      metrics.add(Map.of("step", step, "stage", "ral", "kl", 0.1, "kl_coef", 0.02));
+    }
+    assertThat(CurveChart.all(metrics)).extracting(CurveChart::name).containsExactly("kl");
+
+    metrics.add(Map.of("step", 4, "stage", "ral", "kl", 0.1, "kl_coef", 0.03));
+    assertThat(CurveChart.all(metrics))
+        .extracting(CurveChart::name)
+        .containsExactly("kl", "kl_coef");
+  }
+
+  @Test
   void heldOutPointsAreEnoughForAChart() throws Exception {
     List<Map<String, Object>> metrics =
         List.of(Map.of("step", 9, "stage", "eval", "accuracy", 0.5, "policy_step", 0));
@@ -323,7 +337,7 @@ class ReportTest {
         before[i] = 0.03f + 0.05f * random.nextFloat();
         after[i] = (float) Math.pow(random.nextFloat(), 4) / 4;
       }
-      String truth = Vocabulary.name(example.truth());
+      String truth = Vocabulary.decode(example.truth());
       pictures.add(
           new AttentionPicture(
               example.scene().canvas(),

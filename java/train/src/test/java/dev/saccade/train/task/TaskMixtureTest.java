@@ -24,7 +24,8 @@ class TaskMixtureTest {
     assertThatThrownBy(() -> TaskMixture.parse("cuont+read"))
         .isInstanceOf(IllegalArgumentException.class)
         .hasMessage(
-            "unknown task \"cuont\" in \"cuont+read\"; known tasks: count, read, joined by +");
+            "unknown task \"cuont\" in \"cuont+read\"; known tasks: count, read, compare, sum,"
+                + " joined by +");
     assertThatThrownBy(() -> TaskMixture.parse("count+"))
         .hasMessageStartingWith("unknown task \"\" in \"count+\"");
     assertThatThrownBy(() -> TaskMixture.parse("")).hasMessageStartingWith("unknown task \"\"");

@@ -10,12 +10,13 @@ class VocabularyTest {
 
   @Test
   void idsAreFixed() {
-    assertThat(Vocabulary.SIZE).isEqualTo(34);
+    assertThat(Vocabulary.SIZE).isEqualTo(38);
     assertThat(Vocabulary.decode(IntStream.range(0, Vocabulary.SIZE).toArray()))
         .isEqualTo(
             "<pad> <think> </think> <answer> </answer> COUNT READ empty 0 1 2 3 4 5 6 7 8 9"
                 + " row0 row1 row2 row3 row4 row5 row6 row7"
-                + " col0 col1 col2 col3 col4 col5 col6 col7");
+                + " col0 col1 col2 col3 col4 col5 col6 col7"
+                + " SUM COMPARE first second");
   }
 
   @Test
@@ -36,11 +37,19 @@ class VocabularyTest {
   }
 
   @Test
+  void numbersAreTheirDigits() {
+    for (int number : new int[] {0, 7, 10, 72, 100}) {
+      assertThat(Vocabulary.decode(Vocabulary.number(number)).replace(" ", ""))
+          .isEqualTo(Integer.toString(number));
+    }
+  }
+
+  @Test
   void unknownTokensAreRejected() {
     assertThatThrownBy(() -> Vocabulary.encode("COUNT ten"))
         .isInstanceOf(IllegalArgumentException.class)
         .hasMessageStartingWith("unknown token \"ten\"; known tokens: <pad> <think>");
-    assertThatThrownBy(() -> Vocabulary.decode(34)).isInstanceOf(IndexOutOfBoundsException.class);
+    assertThatThrownBy(() -> Vocabulary.decode(38)).isInstanceOf(IndexOutOfBoundsException.class);
     assertThatThrownBy(() -> Vocabulary.digit(10)).isInstanceOf(IndexOutOfBoundsException.class);
     assertThatThrownBy(() -> Vocabulary.row(8)).isInstanceOf(IndexOutOfBoundsException.class);
   }

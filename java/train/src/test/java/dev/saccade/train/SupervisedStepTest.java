@@ -1,0 +1,49 @@
+package dev.saccade.train;
+
+import static org.assertj.core.api.Assertions.assertThat;
+
+import dev.saccade.Context;
+import dev.saccade.train.model.Transformer;
+import dev.saccade.train.task.Example;
+import dev.saccade.train.task.Score;
+import java.util.List;
+import java.util.Map;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
+
+class SupervisedStepTest {
+  /**
+   * Questions of 2, 3 and 5 tokens and answers of one and two in one batch; what was learned from
+   * the targets is then said token by token, and scored.
+   */
+  @ParameterizedTest
+  @ValueSource(booleans = {false, true})
+  void aFewExamplesOfEveryTaskAreLearnedByHeart(boolean thinking) {
+    TrainConfig config =
+        TrainConfig.preset("tiny")
+            .with(Map.of("task", "count+read+compare+sum", "cells", 2, "thinking", thinking));
+    List<Example> examples = config.scenes().get(0, 32);
+    assertThat(examples).extracting(example -> example.truth().length).contains(1, 2);
+    try (Context context = Context.cpu()) {
+      OpenBlas.provideTo(context);
+      try (Transformer policy = Transformer.create(context, config.transformer(), 1);
+          Optimizer optimizer = new Optimizer(policy, config.sft().optimizer())) {
+        SupervisedStep step = new SupervisedStep(policy, thinking);
+        Map<String, Object> metrics = step.run(examples);
+        int steps = 0;
+        while ((double) metrics.get("accuracy") < 1 || (double) metrics.get("loss") > 0.02) {
+          assertThat(steps).isLessThan(400);
+          optimizer.step(config.sft().optimizer().rate(steps++, 400));
+          metrics = step.run(examples);
+        }
+        int[][] responses = Evaluator.answer(policy, examples, config.responseLength());
+        for (int i = 0; i < responses.length; i++) {
+          Example example = examples.get(i);
+          assertThat(responses[i]).isEqualTo(example.reference(thinking));
+          assertThat(config.reward().score(responses[i], example.truth()))
+              .isEqualTo(new Score(1, 1, 1));
+        }
+      }
+    }
+  }
+}
