@@ -6,7 +6,7 @@ import dev.saccade.Context;
 import dev.saccade.DType;
 import dev.saccade.GroupAdvantage;
 import dev.saccade.PolicyLoss;
-import dev.saccade.SampledKl;
+import dev.saccade.PolicyLossFromLogits;
 import dev.saccade.Scope;
 import dev.saccade.Tensor;
 import dev.saccade.TokenLogProbs;
@@ -235,7 +235,7 @@ final class PolicyGradientStep {
           context,
           pass.logits(),
           targets,
-          tokenOptions(),
+          TokenLogProbs.Options.DEFAULT.withTemperature((float) config.temperature()),
           new TokenLogProbs.Outputs(logProb, null, null));
       if (attention) {
         AttentionPolicy.forward(
@@ -248,10 +248,6 @@ final class PolicyGradientStep {
     return new Looked(logProb, map);
   }
 
-  private TokenLogProbs.Options tokenOptions() {
-    return TokenLogProbs.Options.DEFAULT.withTemperature((float) config.temperature());
-  }
-
   /** Adds the gradient of a minibatch. */
   private void gradient(Minibatch minibatch, double klCoef, Totals totals) {
     Context context = policy.context();
@@ -259,21 +255,23 @@ final class PolicyGradientStep {
     try (Scope scope = context.scope()) {
       Activations pass =
           policy.forward(scope, minibatch.batch, attention ? new int[] {layer} : new int[0]);
-      TokenLogProbs.Outputs tokens =
-          TokenLogProbs.forward(scope, pass.logits(), minibatch.targets, tokenOptions());
-      PolicyLoss.Outputs loss =
-          PolicyLoss.forward(
+      PolicyLossFromLogits.Outputs out =
+          PolicyLossFromLogits.forward(
               scope,
-              PolicyLoss.Inputs.of(
-                      tokens.logProb(),
-                      minibatch.oldLogProb,
-                      minibatch.advantage,
-                      minibatch.offsets)
-                  .withRefLogProb(minibatch.refLogProb),
-              PolicyLoss.Options.DEFAULT
-                  .withClipLow((float) config.clipLow())
-                  .withClipHigh((float) config.clipHigh())
-                  .withKlCoef((float) klCoef));
+              new PolicyLossFromLogits.Inputs(
+                  pass.logits(),
+                  minibatch.targets,
+                  PolicyLoss.Inputs.of(
+                          null, minibatch.oldLogProb, minibatch.advantage, minibatch.offsets)
+                      .withRefLogProb(minibatch.refLogProb)),
+              PolicyLossFromLogits.Options.DEFAULT
+                  .withTemperature((float) config.temperature())
+                  .withPolicy(
+                      PolicyLoss.Options.DEFAULT
+                          .withClipLow((float) config.clipLow())
+                          .withClipHigh((float) config.clipHigh())
+                          .withKlCoef((float) klCoef)));
+      PolicyLossFromLogits.Values loss = out.values();
       double total = loss.loss().item();
       List<AttentionGradient> gradients = List.of();
       if (attention) {
@@ -289,30 +287,12 @@ final class PolicyGradientStep {
         totals.add("attention_divergence", mean(looked.divergence()));
         totals.add("attention_entropy", mean(looked.entropy()));
       }
-      Tensor dLogits = Tensor.empty(scope, DType.F32, pass.logits().shape());
-      TokenLogProbs.backward(
-          context,
-          pass.logits(),
-          minibatch.targets,
-          tokenOptions(),
-          loss.dLogProb(),
-          null,
-          dLogits);
-      policy.backward(pass, dLogits, gradients);
+      policy.backward(pass, out.dLogits(), gradients);
       PolicyLoss.Metrics metrics = PolicyLoss.Metrics.of(loss.metrics());
       totals.add("loss", total);
-      totals.add("entropy", mean(tokens.entropy()));
+      totals.add("entropy", mean(loss.entropy()));
       if (!kl.isZero()) {
-        // Not of the loss's metrics: the loss does not look at the reference where klCoef is 0.
-        double measured =
-            mean(
-                SampledKl.forward(
-                        scope,
-                        tokens.logProb(),
-                        minibatch.refLogProb,
-                        null,
-                        SampledKl.Options.DEFAULT)
-                    .kl());
+        double measured = mean(loss.kl());
         totals.add("kl", measured);
         totals.add("kl_coef", klCoef);
         kl = kl.after(measured, minibatch.batch.sequences());
