@@ -273,37 +273,35 @@ T scalar(saccade_address address, T otherwise) {
 
 // ------------------------------------------------------------------------------------------------ dispatch
 
-#if defined(SACCADE_X86)
-#define SACCADE_DECLARE_CPU(signature) \
-  namespace saccade::baseline {        \
-  signature;                           \
-  }                                    \
-  namespace saccade::avx2 {            \
-  signature;                           \
-  }                                    \
-  namespace saccade::avx512 {          \
-  signature;                           \
-  }
-#define SACCADE_CALL_CPU(context, call) \
-  do {                                  \
-    switch ((context)->isa) {           \
-      case ::saccade::Isa::kAvx512:     \
-        ::saccade::avx512::call;        \
-        break;                          \
-      case ::saccade::Isa::kAvx2:       \
-        ::saccade::avx2::call;          \
-        break;                          \
-      case ::saccade::Isa::kBaseline:   \
-        ::saccade::baseline::call;      \
-        break;                          \
-    }                                   \
-  } while (0)
+// Instruction sets beyond the baseline that the library was built for: SACCADE_WITH_<name>.
+#if defined(SACCADE_WITH_AVX2)
+#define SACCADE_IF_AVX2(...) __VA_ARGS__
 #else
-#define SACCADE_DECLARE_CPU(signature) \
-  namespace saccade::baseline {        \
-  signature;                           \
-  }
-#define SACCADE_CALL_CPU(context, call) ::saccade::baseline::call
+#define SACCADE_IF_AVX2(...)
 #endif
+#if defined(SACCADE_WITH_AVX512)
+#define SACCADE_IF_AVX512(...) __VA_ARGS__
+#else
+#define SACCADE_IF_AVX512(...)
+#endif
+
+#define SACCADE_DECLARE_CPU(signature)               \
+  namespace saccade {                                \
+  namespace baseline {                               \
+  signature;                                         \
+  }                                                  \
+  SACCADE_IF_AVX2(namespace avx2 { signature; })     \
+  SACCADE_IF_AVX512(namespace avx512 { signature; }) \
+  }
+
+#define SACCADE_CALL_CPU(context, call)                                                 \
+  do {                                                                                  \
+    switch ((context)->isa) {                                                           \
+      SACCADE_IF_AVX512(case ::saccade::Isa::kAvx512 : ::saccade::avx512::call; break;) \
+      SACCADE_IF_AVX2(case ::saccade::Isa::kAvx2 : ::saccade::avx2::call; break;)       \
+      default:                                                                          \
+        ::saccade::baseline::call;                                                      \
+    }                                                                                   \
+  } while (0)
 
 }  // namespace saccade
