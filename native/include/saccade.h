@@ -311,6 +311,7 @@ typedef struct saccade_policy_loss_args {
   saccade_address kl_coef_scalar;  /* optional f32 */
   saccade_address grad_output;     /* optional f32, multiplies d_log_prob */
   int32_t kl_importance_corrected; /* 0 or 1: the KL term is multiplied by the token's ratio, as in sampled_kl */
+  saccade_address kl; /* out [R], optional: value of the KL estimator, 0 on inactive rows; needs ref_log_prob */
 } saccade_policy_loss_args;
 
 SACCADE_API int32_t saccade_policy_loss_workspace(saccade_context* context, const saccade_policy_loss_args* args,
@@ -324,52 +325,25 @@ SACCADE_API int32_t saccade_policy_loss(saccade_context* context, const saccade_
    loss = that of policy_loss - sum a_t * entropy_coef * entropy_t. */
 typedef struct saccade_policy_loss_from_logits_args {
   uint64_t struct_size;
-  int64_t rows;           /* R */
+  /* R, S, options, inputs and outputs of policy_loss, a host struct.  Its log_prob is optional here: what
+     token_log_probs gave on the same logits, in the place of computing it.  With it GSPO and GSPO_TOKEN, whose ratio
+     needs the whole sequence first, read the logits once instead of twice.  Its d_log_prob and workspace are 0;
+     grad_output multiplies d_logits. */
+  const saccade_policy_loss_args* policy;
   int64_t vocabulary;     /* V >= 1 */
-  int64_t sequences;      /* S */
   saccade_address logits; /* [R,V] float */
   int64_t logits_stride;
   int32_t logits_dtype;
-  int32_t ignore_index;         /* the usual value is -100 */
-  saccade_address targets;      /* [R] i32; outside [0,V) and not ignore_index: NaN in that row */
-  saccade_address old_log_prob; /* [R] */
-  saccade_address ref_log_prob; /* [R]; required when kl_coef != 0, or kl_coef_scalar or kl is given */
-  saccade_address advantage;    /* [R], or [S] when advantage_per_sequence */
-  saccade_address mask;         /* [R] u8, optional: all active */
-  saccade_address is_weight;    /* [R], optional: 1 */
-  saccade_address offsets;      /* [S+1] i32, offsets[S] = R */
-  /* What token_log_probs gave on the same logits; both or neither.  Saves GSPO and GSPO_TOKEN, whose ratio needs the
-     whole sequence first, one read of the logits; other objectives do not need it. */
-  saccade_address known_log_prob; /* [R], optional */
-  saccade_address known_lse;      /* [R], optional */
-  saccade_address loss;           /* out [1] */
-  saccade_address token_loss;     /* out [R], optional; without the entropy term */
-  saccade_address metrics;        /* out [SACCADE_POLICY_METRICS], optional */
-  saccade_address log_prob;       /* out [R], optional; 0 on inactive rows, as the next three */
-  saccade_address entropy;        /* out [R], optional */
-  saccade_address lse;            /* out [R], optional */
-  saccade_address kl;             /* out [R], optional; the estimator's value, needs ref_log_prob */
-  saccade_address d_logits;       /* out [R,V] float, optional; may be the logits themselves, exactly */
+  int32_t ignore_index;     /* the usual value is -100 */
+  saccade_address targets;  /* [R] i32; outside [0,V) and not ignore_index: NaN in that row */
+  float temperature;        /* > 0 */
+  float entropy_coef;       /* finite; 0: no entropy term */
+  saccade_address log_prob; /* out [R], optional; 0 on inactive rows, as the next two */
+  saccade_address entropy;  /* out [R], optional */
+  saccade_address lse;      /* out [R], optional */
+  saccade_address d_logits; /* out [R,V] float, optional; may be the logits themselves, exactly */
   int64_t d_logits_stride;
   int32_t d_logits_dtype; /* that of the logits, or f32 */
-  float temperature;      /* > 0 */
-  float entropy_coef;     /* finite; 0: no entropy term */
-  int32_t objective;      /* the options of policy_loss */
-  int32_t aggregation;
-  int32_t kl_estimator;
-  int32_t advantage_per_sequence;
-  float clip_low;
-  float clip_high;
-  float dual_clip;
-  float delta;
-  float tau_pos;
-  float tau_neg;
-  float constant;
-  float normalizer;
-  float kl_coef;
-  saccade_address kl_coef_scalar; /* optional f32 */
-  saccade_address grad_output;    /* optional f32, multiplies the gradients */
-  int32_t kl_importance_corrected;
   saccade_address workspace;
 } saccade_policy_loss_from_logits_args;
 
@@ -385,56 +359,29 @@ SACCADE_API int32_t saccade_policy_loss_from_logits(saccade_context* context,
    rows are multiplied.  Needs the context's provider of matrix products. */
 typedef struct saccade_linear_policy_loss_args {
   uint64_t struct_size;
-  int64_t rows;           /* R */
-  int64_t vocabulary;     /* V >= 1 */
-  int64_t hidden_size;    /* D >= 1 */
-  int64_t sequences;      /* S */
-  int64_t chunk_rows;     /* >= 1 */
-  saccade_address hidden; /* [R,D] float */
+  const saccade_policy_loss_args* policy; /* as in policy_loss_from_logits; a known log_prob saves GSPO and GSPO_TOKEN
+                                             the first of two products */
+  int64_t vocabulary;                     /* V >= 1 */
+  int64_t hidden_size;                    /* D >= 1 */
+  int64_t chunk_rows;                     /* >= 1 */
+  saccade_address hidden;                 /* [R,D] float */
   int64_t hidden_stride;
   saccade_address weight; /* [V,D], dtype of hidden */
   int64_t weight_stride;
-  int32_t dtype;                  /* of hidden and weight */
-  int32_t ignore_index;           /* the usual value is -100 */
-  saccade_address targets;        /* [R] i32; outside [0,V) and not ignore_index: NaN in that row */
-  saccade_address old_log_prob;   /* [R] */
-  saccade_address ref_log_prob;   /* [R]; required when kl_coef != 0, or kl_coef_scalar or kl is given */
-  saccade_address advantage;      /* [R], or [S] when advantage_per_sequence */
-  saccade_address mask;           /* [R] u8, optional: all active */
-  saccade_address is_weight;      /* [R], optional: 1 */
-  saccade_address offsets;        /* [S+1] i32, offsets[S] = R */
-  saccade_address known_log_prob; /* [R], optional: saves GSPO and GSPO_TOKEN their first product */
-  saccade_address loss;           /* out [1] */
-  saccade_address token_loss;     /* out [R], optional; without the entropy term */
-  saccade_address metrics;        /* out [SACCADE_POLICY_METRICS], optional */
-  saccade_address log_prob;       /* out [R], optional; 0 on inactive rows, as the next three */
-  saccade_address entropy;        /* out [R], optional */
-  saccade_address lse;            /* out [R], optional */
-  saccade_address kl;             /* out [R], optional; the estimator's value, needs ref_log_prob */
-  saccade_address d_hidden;       /* out [R,D] float, optional; both d_hidden and d_weight or neither */
+  int32_t dtype;            /* of hidden and weight */
+  int32_t ignore_index;     /* the usual value is -100 */
+  saccade_address targets;  /* [R] i32; outside [0,V) and not ignore_index: NaN in that row */
+  float temperature;        /* > 0 */
+  float entropy_coef;       /* finite; 0: no entropy term */
+  saccade_address log_prob; /* out [R], optional; 0 on inactive rows, as the next two */
+  saccade_address entropy;  /* out [R], optional */
+  saccade_address lse;      /* out [R], optional */
+  saccade_address d_hidden; /* out [R,D] float, optional */
   int64_t d_hidden_stride;
-  saccade_address d_weight; /* out [V,D] float, summed in f32 */
+  saccade_address d_weight; /* out [V,D] float, optional; summed in f32 */
   int64_t d_weight_stride;
   int32_t d_hidden_dtype; /* that of hidden, or f32 */
   int32_t d_weight_dtype; /* that of weight, or f32; a 16-bit one needs a workspace of its size in f32 */
-  float temperature;      /* > 0 */
-  float entropy_coef;     /* finite; 0: no entropy term */
-  int32_t objective;      /* the options of policy_loss */
-  int32_t aggregation;
-  int32_t kl_estimator;
-  int32_t advantage_per_sequence;
-  float clip_low;
-  float clip_high;
-  float dual_clip;
-  float delta;
-  float tau_pos;
-  float tau_neg;
-  float constant;
-  float normalizer;
-  float kl_coef;
-  saccade_address kl_coef_scalar; /* optional f32 */
-  saccade_address grad_output;    /* optional f32, multiplies the gradients */
-  int32_t kl_importance_corrected;
   saccade_address workspace;
 } saccade_linear_policy_loss_args;
 
@@ -616,8 +563,9 @@ SACCADE_API int32_t saccade_adamw(saccade_context* context, const saccade_adamw_
 
 /* ----------------------------------------------------------------------------------------- §11 gradient_moments */
 
-/* Mean and sum of squared deviations of gradient samples, element by element.  A state is count, mean and m2; all zeros
-   is the state of no samples. */
+/* Mean and sum of squared deviations of gradient samples, element by element.  A state is count, mean and m2; where
+   count is 0 the others may hold anything.  A negative count, which is no state, stays negative and makes all results
+   NaN. */
 
 /* Adds one sample (Welford): one read of the sample, one read and write of the state. */
 typedef struct saccade_gradient_moments_update_args {
@@ -649,8 +597,8 @@ SACCADE_API int32_t saccade_gradient_moments_merge(saccade_context* context,
                                                    const saccade_gradient_moments_merge_args* args);
 
 /* What a state says of the gradient's segments (heads, layers): mean_sq = |mean|^2, trace = sum m2/(count-1), the
-   unbiased signal = mean_sq - trace/count, and snr = signal/trace.  With fewer than two samples trace, signal and snr
-   are NaN; an empty segment has mean_sq = trace = signal = 0 and a NaN snr. */
+   unbiased signal = mean_sq - trace/count, and snr = signal/trace.  Without samples mean_sq is 0; with fewer than two,
+   trace, signal and snr are NaN, else an empty segment has mean_sq = trace = signal = 0 and a NaN snr. */
 typedef struct saccade_gradient_moments_report_args {
   uint64_t struct_size;
   int64_t size;            /* n */

@@ -69,8 +69,8 @@ int32_t run(saccade_context* context, const char* operation, const Body& body) {
 // The caller's struct in this library's size: fields that an older caller does not know are 0; fields that this
 // library does not know must be 0.
 template <class Args>
-Args copy_args(const Args* caller) {
-  if (!caller) invalid("args", "the address of an args struct", "null");
+Args copy_args(const Args* caller, const char* argument = "args") {
+  if (!caller) invalid(argument, "the address of an args struct", "null");
   uint64_t size;
   std::memcpy(&size, caller, sizeof size);
   if (size < sizeof size || size > (1u << 16) || size % alignof(Args))
@@ -143,6 +143,13 @@ inline int64_t float_size(const char* argument, int32_t dtype) {
   if (dtype != SACCADE_F32 && dtype != SACCADE_BF16 && dtype != SACCADE_F16)
     invalid(argument, "SACCADE_F32 (0), SACCADE_BF16 (1) or SACCADE_F16 (2)", "%d", dtype);
   return dtype == SACCADE_F32 ? 4 : 2;
+}
+
+// The element size of a gradient: f32, or of the dtype of the tensor that it belongs to.
+inline int64_t require_gradient_dtype(const char* argument, int32_t dtype, int32_t of, const char* expected) {
+  const int64_t size = float_size(argument, dtype);
+  if (dtype != of && dtype != SACCADE_F32) invalid(argument, expected, "%d", dtype);
+  return size;
 }
 
 // A dense stride where it was left 0; otherwise at least `width`.  Returns the stride.
@@ -271,6 +278,7 @@ class Carver {
   T* take(int64_t count) {
     saccade_address here = base_ + static_cast<uint64_t>(used_);
     used_ += (checked_product("workspace", count, sizeof(T)) + 63) / 64 * 64;
+    checked_product("workspace", used_, 1);
     return reinterpret_cast<T*>(here);
   }
 

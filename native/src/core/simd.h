@@ -243,6 +243,38 @@ SACCADE_INLINE void store_one(T* p, float x) {
 }
 SACCADE_INLINE void store_one(float* p, float x) { *p = x; }
 
+// ------------------------------------------------------------------------------------------- doubles
+
+typedef double vdouble __attribute__((vector_size(SACCADE_VECTOR_BYTES)));
+constexpr int kDoubles = kLanes / 2;
+
+SACCADE_INLINE vdouble load_double(const float* p) {
+#if defined(__AVX512F__)
+  return (vdouble)_mm512_cvtps_pd(_mm256_loadu_ps(p));
+#elif defined(__AVX2__)
+  return (vdouble)_mm256_cvtps_pd(_mm_loadu_ps(p));
+#else
+  vdouble v;
+  for (int i = 0; i < kDoubles; ++i) v[i] = static_cast<double>(p[i]);
+  return v;
+#endif
+}
+
+SACCADE_INLINE vdouble load(const double* p) {
+  vdouble v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+
+// Pairwise, in a fixed order.
+SACCADE_INLINE double sum_of(vdouble v) {
+  for (int width = kDoubles / 2; width > 0; width /= 2)
+    for (int i = 0; i < width; ++i) v[i] += v[i + width];
+  return v[0];
+}
+
+// ------------------------------------------------------------------------------------------- loops
+
 // Calls body(type) with a value of the element type that `dtype` names.
 template <class Body>
 SACCADE_INLINE void with_float_type(int32_t dtype, const Body& body) {

@@ -1,4 +1,4 @@
-// Statistics of one row of logits in one read.
+// One row of logits: its statistics in one read, and the gradient from them.
 #pragma once
 
 #include "core/simd.h"
@@ -76,6 +76,31 @@ SACCADE_INLINE SoftmaxRow softmax_row(const T* x, int64_t n, float inverse_tempe
   }
   if (row.sum == 0.0) row.sum = row.moment = __builtin_nan("");
   return row;
+}
+
+// dx = gradient by x of d_log_prob * log_prob[target] + d_entropy * entropy, for a target inside the row.  log_sum and
+// entropy are those of the row.  dx may be x.
+template <class T, class G>
+SACCADE_INLINE void softmax_row_gradient(const T* x, G* dx, int64_t n, float inverse_temperature, int32_t target,
+                                         float max, double log_sum, float entropy, float d_log_prob, float d_entropy) {
+  const double below_max = static_cast<double>(to_float(x[target])) - static_cast<double>(max);
+  const float log_p = static_cast<float>(below_max * static_cast<double>(inverse_temperature) - log_sum);
+  const float shift = static_cast<float>(log_sum);
+  // With log p = (z - m) - log s: dx = -p (dl + de (log p + entropy)) / temperature, plus dl/temperature at the
+  // target.  A masked token has p = 0 and the bounded logarithm that at_least leaves it, so its product is 0.
+  for_lanes(n, [&](int64_t j, int64_t lanes) {
+    const vfloat d = at_least((load(x + j, lanes, 0.0f) - max) * inverse_temperature, -1.0e30f) - shift;
+    const vfloat p = exp(d);
+    store(dx + j, lanes, -p * (d_log_prob + d_entropy * (d + entropy)) * inverse_temperature);
+  });
+  const float p = std::exp(log_p);
+  store_one(dx + target, (d_log_prob * -std::expm1(log_p) - (p > 0.0f ? d_entropy * p * (log_p + entropy) : 0.0f)) *
+                             inverse_temperature);
+}
+
+template <class T>
+SACCADE_INLINE void fill_row(T* x, int64_t n, float value) {
+  for_lanes(n, [&](int64_t j, int64_t lanes) { store(x + j, lanes, splat(value)); });
 }
 
 }  // namespace saccade::SACCADE_ISA

@@ -1,7 +1,6 @@
 #include "gemm/gemm.h"
 
-using namespace saccade;
-
+namespace saccade {
 namespace {
 
 constexpr int64_t kMaxInt = INT32_MAX;  // CBLAS takes sizes and strides as int
@@ -26,7 +25,9 @@ void cut(int64_t size, int64_t limit, int64_t& block, int64_t& blocks) {
   blocks = ceil_div(size, block);
 }
 
-GemmPlan plan_of(int64_t m, int64_t n, int64_t k) {
+}  // namespace
+
+GemmPlan gemm_plan(int64_t m, int64_t n, int64_t k) {
   GemmPlan plan{m, 1, n, 1, k, 1};
   // Each factor is below 2^31: the product of all three is exact enough as a floating-point number.
   const double work = static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
@@ -46,6 +47,28 @@ GemmPlan plan_of(int64_t m, int64_t n, int64_t k) {
   if (slices > 1 && blocks < kFewBlocks) cut(k, ceil_div(k, slices), plan.slice, plan.slices);
   return plan;
 }
+
+int64_t gemm_most_partials(int64_t m, int64_t n, int64_t k) {
+  if (k < 2 * kSlice) return 0;
+  // Slices and blocks are at most kSliceTasks together.  A block has at most kLargeRows x kColumns elements, or, where
+  // m or n is so small that at_least_a_task makes it longer, kGemmTask / (2 * kSlice); both rounded up to multiples
+  // of 16.
+  const int64_t rows = m < kLargeRows ? m : kLargeRows, columns = n < kColumns ? n : kColumns;
+  return kSliceTasks * (rows * columns + 2 * kGemmTask / kSlice);
+}
+
+void require_gemm(const saccade_context* context) {
+  if (!context->gemm)
+    fail(SACCADE_UNSUPPORTED, "context",
+         "a provider of matrix products (saccade_context_set_gemm; in Java, the module saccade-train with OpenBLAS)",
+         "a context without one");
+}
+
+}  // namespace saccade
+
+using namespace saccade;
+
+namespace {
 
 saccade_gemm_args checked_sizes(const saccade_gemm_args* caller) {
   auto args = copy_args(caller);
@@ -68,7 +91,7 @@ int32_t saccade_gemm_workspace(saccade_context* context, const saccade_gemm_args
     const auto args = checked_sizes(caller);
     require_result(bytes);
     Carver carver(0);
-    carver.take<float>(plan_of(args.m, args.n, args.k).partials(args.m, args.n));
+    carver.take<float>(gemm_plan(args.m, args.n, args.k).partials(args.m, args.n));
     *bytes = carver.bytes();
   });
 }
@@ -87,13 +110,10 @@ int32_t saccade_gemm(saccade_context* context, const saccade_gemm_args* caller) 
     operands.input("a", args.a, span(a_rows, args.a_stride, a_width), 4);
     operands.input("b", args.b, span(b_rows, args.b_stride, b_width), 4);
     operands.output("c", args.c, span(args.m, args.c_stride, args.n), 4);
-    const GemmPlan plan = plan_of(args.m, args.n, args.k);
+    const GemmPlan plan = gemm_plan(args.m, args.n, args.k);
     operands.workspace(args.workspace, plan.partials(args.m, args.n) * 4);
     operands.require_disjoint();
-    if (!context->gemm)
-      fail(SACCADE_UNSUPPORTED, "context",
-           "a provider of matrix products (saccade_context_set_gemm; in Java, the module saccade-train with OpenBLAS)",
-           "a context without one");
+    require_gemm(context);
     SACCADE_CALL_CPU(context, gemm(context->pool, context->gemm, args, plan));
   });
 }

@@ -24,6 +24,14 @@ struct GemmPlan {
   int64_t partials(int64_t m, int64_t n) const { return slices > 1 ? slices * m * n : 0; }
 };
 
+// The cut of a product; every size below 2^31.
+GemmPlan gemm_plan(int64_t m, int64_t n, int64_t k);
+
+// At least the partials of every product of sizes up to m, n and k.
+int64_t gemm_most_partials(int64_t m, int64_t n, int64_t k);
+
+void require_gemm(const saccade_context* context);
+
 }  // namespace saccade
 
 SACCADE_DECLARE_CPU(void gemm(Pool& pool, saccade_cblas_sgemm provider, const saccade_gemm_args& args,

@@ -5,21 +5,7 @@
 namespace saccade::SACCADE_ISA {
 namespace {
 
-typedef double vdouble __attribute__((vector_size(SACCADE_VECTOR_BYTES)));
-constexpr int kDoubles = kLanes / 2;
 constexpr int64_t kPage = 1024;  // f32 elements
-
-SACCADE_INLINE vdouble load_double(const float* p) {
-#if defined(__AVX512F__)
-  return (vdouble)_mm512_cvtps_pd(_mm256_loadu_ps(p));
-#elif defined(__AVX2__)
-  return (vdouble)_mm256_cvtps_pd(_mm_loadu_ps(p));
-#else
-  vdouble v;
-  for (int i = 0; i < kDoubles; ++i) v[i] = static_cast<double>(p[i]);
-  return v;
-#endif
-}
 
 double sum_of_squares(const float* x, int64_t n) {
   vdouble s[4] = {};

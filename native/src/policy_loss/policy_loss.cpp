@@ -1,10 +1,8 @@
 #include "policy_loss/policy_loss.h"
 
-using namespace saccade;
+namespace saccade {
 
-namespace {
-
-void check_options(const saccade_policy_loss_args& args) {
+void require_policy_options(const saccade_policy_loss_args& args) {
   require_rows("rows", args.rows);
   require_rows("sequences", args.sequences);
   require_choice("objective", args.objective, 6,
@@ -13,6 +11,7 @@ void check_options(const saccade_policy_loss_args& args) {
                  "TOKEN_MEAN (0), SEQ_MEAN_TOKEN_MEAN (1), SEQ_MEAN_TOKEN_SUM (2) or CONSTANT (3)");
   require_choice("kl_estimator", args.kl_estimator, 6, "K1 (0), ABS (1), K2 (2), K3 (3), K1_ST (4) or K3_ST (5)");
   require_choice("advantage_per_sequence", args.advantage_per_sequence, 2, "0 or 1");
+  require_choice("kl_importance_corrected", args.kl_importance_corrected, 2, "0 or 1");
   const auto check = [](const char* name, float x, bool in_range, const char* expected) {
     require(in_range && x < INFINITY, name, expected, static_cast<double>(x));
   };
@@ -37,27 +36,45 @@ void check_options(const saccade_policy_loss_args& args) {
   if (!args.kl_coef_scalar) check("kl_coef", args.kl_coef, args.kl_coef >= 0.0f, "a finite number of at least 0");
 }
 
-PolicyLossWorkspace carve(const saccade_policy_loss_args& args, Carver& carver) {
+void require_policy_operands(const saccade_policy_loss_args& args, Operands& operands) {
+  require_offsets("offsets", args.offsets, args.sequences, args.rows);
+  operands.input("old_log_prob", args.old_log_prob, args.rows, 4);
+  if (args.kl_coef != 0.0f || args.kl_coef_scalar || args.kl)
+    operands.input("ref_log_prob", args.ref_log_prob, args.rows, 4);
+  operands.input("advantage", args.advantage, args.advantage_per_sequence ? args.sequences : args.rows, 4);
+  operands.optional_input("mask", args.mask, args.rows, 1);
+  operands.optional_input("is_weight", args.is_weight, args.rows, 4);
+  operands.input("offsets", args.offsets, args.sequences + 1, 4);
+  operands.optional_input("kl_coef_scalar", args.kl_coef_scalar, 1, 4);
+  operands.optional_input("grad_output", args.grad_output, 1, 4);
+  operands.output("loss", args.loss, 1, 4);
+  operands.optional_output("token_loss", args.token_loss, args.rows, 4);
+  operands.optional_output("metrics", args.metrics, SACCADE_POLICY_METRICS, 4);
+  operands.optional_output("kl", args.kl, args.rows, 4);
+}
+
+PolicyLossWorkspace carve_policy_loss(const saccade_policy_loss_args& args, int64_t parts, Carver& carver) {
   const int64_t blocks = (args.rows + kPolicyBlock - 1) / kPolicyBlock, pieces = blocks + args.sequences;
-  const bool by_sequence = args.objective == SACCADE_OBJECTIVE_GSPO || args.objective == SACCADE_OBJECTIVE_GSPO_TOKEN;
   PolicyLossWorkspace workspace;
-  workspace.sums = carver.take<PolicySums>(blocks);
+  workspace.sums = carver.take<PolicySums>(parts > blocks ? parts : blocks);
   workspace.piece_active = carver.take<int32_t>(pieces);
-  workspace.piece_sum = carver.take<double>(by_sequence ? pieces : 0);
+  workspace.piece_sum = carver.take<double>(needs_whole_sequences(args) ? pieces : 0);
   workspace.sequences = carver.take<PolicySequence>(args.sequences);
   return workspace;
 }
 
-}  // namespace
+}  // namespace saccade
+
+using namespace saccade;
 
 int32_t saccade_policy_loss_workspace(saccade_context* context, const saccade_policy_loss_args* caller,
                                       int64_t* bytes) {
   return run(context, "policy_loss", [&] {
     require_result(bytes);
     const auto args = copy_args(caller);
-    check_options(args);
+    require_policy_options(args);
     Carver carver(0);
-    carve(args, carver);
+    carve_policy_loss(args, 0, carver);
     *bytes = carver.bytes();
   });
 }
@@ -65,25 +82,14 @@ int32_t saccade_policy_loss_workspace(saccade_context* context, const saccade_po
 int32_t saccade_policy_loss(saccade_context* context, const saccade_policy_loss_args* caller) {
   return run(context, "policy_loss", [&] {
     const auto args = copy_args(caller);
-    check_options(args);
-    require_offsets("offsets", args.offsets, args.sequences, args.rows);
+    require_policy_options(args);
     Operands operands;
     operands.input("log_prob", args.log_prob, args.rows, 4);
-    operands.input("old_log_prob", args.old_log_prob, args.rows, 4);
-    if (args.kl_coef != 0.0f || args.kl_coef_scalar) operands.input("ref_log_prob", args.ref_log_prob, args.rows, 4);
-    operands.input("advantage", args.advantage, args.advantage_per_sequence ? args.sequences : args.rows, 4);
-    operands.optional_input("mask", args.mask, args.rows, 1);
-    operands.optional_input("is_weight", args.is_weight, args.rows, 4);
-    operands.input("offsets", args.offsets, args.sequences + 1, 4);
-    operands.optional_input("kl_coef_scalar", args.kl_coef_scalar, 1, 4);
-    operands.optional_input("grad_output", args.grad_output, 1, 4);
-    operands.output("loss", args.loss, 1, 4);
-    operands.optional_output("token_loss", args.token_loss, args.rows, 4);
+    require_policy_operands(args, operands);
     operands.optional_output("d_log_prob", args.d_log_prob, args.rows, 4);
-    operands.optional_output("metrics", args.metrics, SACCADE_POLICY_METRICS, 4);
     operands.require_disjoint();
     Carver carver(args.workspace);
-    const PolicyLossWorkspace workspace = carve(args, carver);
+    const PolicyLossWorkspace workspace = carve_policy_loss(args, 0, carver);
     require_workspace(args.workspace, carver.bytes());
     SACCADE_CALL_CPU(context, policy_loss(context->pool, args, workspace));
   });

@@ -15,15 +15,16 @@
 //   dual_clip and delta bound the ratio from above) or whose ratio it replaces (CISPO), by the side of the ratio; SAPO
 //   and REINFORCE clip nothing.  The ratio is the sequence's for GSPO and GSPO_TOKEN.  A ratio whose logarithm was
 //   clamped passes no gradient; CISPO's is detached anyway.  Every metric is 0 when no row is active.
+//   The importance correction of the KL term is by the token's own ratio, whatever the objective.
 #pragma once
 
 #include "core/call.h"
 
 namespace saccade {
 
-constexpr int64_t kPolicyBlock = 1 << 12;  // rows of a task; an f32 partial sum may hold no more terms
+constexpr int64_t kPolicyBlock = 1 << 12;  // rows of a block; an f32 partial sum may hold no more terms
 
-// Sums over the active rows of a block.
+// Sums over the active rows of a part of the rows.
 struct PolicySums {
   double loss;  // weighted by the aggregation
   double token_loss;
@@ -42,11 +43,21 @@ struct PolicySequence {
 };
 
 struct PolicyLossWorkspace {
-  PolicySums* sums;           // [blocks]
+  PolicySums* sums;           // [parts], at least one for every block
   int32_t* piece_active;      // [blocks + sequences]
   double* piece_sum;          // [blocks + sequences], GSPO: log-ratios, then gradients
   PolicySequence* sequences;  // [sequences]
 };
+
+// GSPO and GSPO_TOKEN: a token's ratio is known only when its sequence's log-probabilities are.
+inline bool needs_whole_sequences(const saccade_policy_loss_args& args) {
+  return args.objective == SACCADE_OBJECTIVE_GSPO || args.objective == SACCADE_OBJECTIVE_GSPO_TOKEN;
+}
+
+void require_policy_options(const saccade_policy_loss_args& args);
+// Everything but log_prob and d_log_prob.
+void require_policy_operands(const saccade_policy_loss_args& args, Operands& operands);
+PolicyLossWorkspace carve_policy_loss(const saccade_policy_loss_args& args, int64_t parts, Carver& carver);
 
 }  // namespace saccade
 

@@ -67,4 +67,12 @@ SACCADE_INLINE KlElement sampled_kl_element(int32_t estimator, vfloat log_prob, 
   }
 }
 
+// The estimate times the ratio rho = exp(log_ratio) of policy and sampling policy, which is differentiated too.
+SACCADE_INLINE KlElement corrected_kl_element(int32_t estimator, vfloat log_prob, vfloat ref_log_prob,
+                                              vfloat log_ratio) {
+  const KlElement kl = sampled_kl_element(estimator, log_prob, ref_log_prob);
+  const vfloat ratio = exp(clamp_log_ratio(log_ratio)), value = ratio * kl.value, gradient = ratio * kl.sum;
+  return {value, gradient, value + gradient};
+}
+
 }  // namespace saccade::SACCADE_ISA

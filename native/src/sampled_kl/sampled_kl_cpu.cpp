@@ -14,13 +14,10 @@ void sampled_kl(Pool& pool, const saccade_sampled_kl_args& args) {
     const int64_t begin = block * kBlock, size = args.rows - begin < kBlock ? args.rows - begin : kBlock;
     for_lanes(size, [&](int64_t i, int64_t lanes) {
       const int64_t r = begin + i;
-      const vfloat l = load(log_prob + r, lanes, 0.0f);
-      KlElement element = sampled_kl_element(args.estimator, l, load(ref_log_prob + r, lanes, 0.0f));
-      if (old_log_prob) {
-        const vfloat ratio = exp(clamp_log_ratio(l - load(old_log_prob + r, lanes, 0.0f)));
-        element.gradient = ratio * element.sum;
-        element.value = ratio * element.value;
-      }
+      const vfloat l = load(log_prob + r, lanes, 0.0f), reference = load(ref_log_prob + r, lanes, 0.0f);
+      const KlElement element =
+          old_log_prob ? corrected_kl_element(args.estimator, l, reference, l - load(old_log_prob + r, lanes, 0.0f))
+                       : sampled_kl_element(args.estimator, l, reference);
       store(kl + r, lanes, element.value);
       if (d_log_prob) store(d_log_prob + r, lanes, element.gradient);
     });

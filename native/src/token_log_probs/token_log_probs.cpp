@@ -29,9 +29,8 @@ int32_t saccade_token_log_probs_backward(saccade_context* context,
     require_size("vocabulary", args.vocabulary, 1, kMaxRows);
     require_positive("temperature", args.temperature);
     const int64_t size = float_size("logits_dtype", args.logits_dtype);
-    const int64_t d_size = float_size("d_logits_dtype", args.d_logits_dtype);
-    if (args.d_logits_dtype != args.logits_dtype && args.d_logits_dtype != SACCADE_F32)
-      invalid("d_logits_dtype", "the dtype of the logits, or f32", "%d", args.d_logits_dtype);
+    const int64_t d_size = require_gradient_dtype("d_logits_dtype", args.d_logits_dtype, args.logits_dtype,
+                                                  "the dtype of the logits, or f32");
     args.logits_stride = checked_stride("logits_stride", args.logits_stride, args.rows, args.vocabulary);
     args.d_logits_stride = checked_stride("d_logits_stride", args.d_logits_stride, args.rows, args.vocabulary);
     const bool in_place = args.d_logits_dtype == args.logits_dtype && args.d_logits_stride == args.logits_stride;

@@ -1,3 +1,4 @@
+#include "core/logit_rows.h"
 #include "core/softmax_row.h"
 #include "token_log_probs/token_log_probs.h"
 
@@ -5,21 +6,6 @@ namespace saccade::SACCADE_ISA {
 namespace {
 
 constexpr float kNan = __builtin_nanf("");
-
-// Rows of a task: enough logits to pay for handing the task out.
-int64_t rows_per_task(int64_t vocabulary) {
-  constexpr int64_t kLogits = 1 << 15;
-  return vocabulary >= kLogits ? 1 : (kLogits + vocabulary - 1) / vocabulary;
-}
-
-template <class Body>
-void for_rows(Pool& pool, int64_t rows, int64_t vocabulary, const Body& body) {
-  const int64_t step = rows_per_task(vocabulary);
-  pool.run((rows + step - 1) / step, [&](int64_t task, int) {
-    const int64_t end = (task + 1) * step < rows ? (task + 1) * step : rows;
-    for (int64_t r = task * step; r < end; ++r) body(r);
-  });
-}
 
 }  // namespace
 
@@ -31,7 +17,7 @@ void token_log_probs(Pool& pool, const saccade_token_log_probs_args& args) {
   const float inverse = 1.0f / args.temperature;
   with_float_type(args.logits_dtype, [&](auto element) {
     using T = decltype(element);
-    for_rows(pool, args.rows, args.vocabulary, [&](int64_t r) {
+    for_logit_rows(pool, args.rows, args.vocabulary, [&](int64_t r) {
       const T* x = pointer<const T>(args.logits) + r * args.logits_stride;
       const int32_t target = targets[r];
       const bool ignored = target == args.ignore_index;
@@ -61,31 +47,19 @@ void token_log_probs_backward(Pool& pool, const saccade_token_log_probs_backward
   const auto backward = [&](auto logit, auto gradient) {
     using T = decltype(logit);
     using G = decltype(gradient);
-    for_rows(pool, args.rows, args.vocabulary, [&](int64_t r) {
+    for_logit_rows(pool, args.rows, args.vocabulary, [&](int64_t r) {
       const T* x = pointer<const T>(args.logits) + r * args.logits_stride;
       G* dx = pointer<G>(args.d_logits) + r * args.d_logits_stride;
       const int32_t target = targets[r];
       const float dl = d_log_prob ? d_log_prob[r] : 0.0f, de = d_entropy ? d_entropy[r] : 0.0f;
       const bool ignored = target == args.ignore_index, bad = target < 0 || target >= args.vocabulary;
       if (ignored || bad) {
-        const vfloat fill = splat(ignored ? 0.0f : kNan);
-        for_lanes(args.vocabulary, [&](int64_t j, int64_t lanes) { store(dx + j, lanes, fill); });
+        fill_row(dx, args.vocabulary, ignored ? 0.0f : kNan);
         return;
       }
       const SoftmaxRow row = softmax_row(x, args.vocabulary, inverse);
-      const float log_sum = static_cast<float>(row.log_sum()), entropy = static_cast<float>(row.entropy());
-      const double below_max = static_cast<double>(to_float(x[target])) - static_cast<double>(row.max);
-      const float log_p = static_cast<float>(below_max * static_cast<double>(inverse) - row.log_sum());
-      // With log p = (z - m) - log s: dx = -p (dl + de (log p + entropy)) / temperature, plus dl/temperature at the
-      // target.  A masked token has p = 0 and the bounded logarithm that at_least leaves it, so its product is 0.
-      for_lanes(args.vocabulary, [&](int64_t j, int64_t lanes) {
-        vfloat d = at_least((load(x + j, lanes, 0.0f) - row.max) * inverse, -1.0e30f) - log_sum;
-        vfloat p = exp(d);
-        store(dx + j, lanes, -p * (dl + de * (d + entropy)) * inverse);
-      });
-      const float p_target = std::exp(log_p);
-      store_one(dx + target,
-                (dl * -std::expm1(log_p) - (p_target > 0.0f ? de * p_target * (log_p + entropy) : 0.0f)) * inverse);
+      softmax_row_gradient(x, dx, args.vocabulary, inverse, target, row.max, row.log_sum(),
+                           static_cast<float>(row.entropy()), dl, de);
     });
   };
   with_float_type(args.logits_dtype, [&](auto logit) {

@@ -16,7 +16,6 @@ import java.util.Set;
  */
 public final class AdamW {
   private static final Set<DType> BF16 = Set.of(DType.BF16);
-  private static final Set<DType> I64 = Set.of(DType.I64);
 
   private AdamW() {}
 
@@ -143,7 +142,7 @@ public final class AdamW {
           .step_scalar(
               scalars.step() == null
                   ? 0
-                  : call.check("step_scalar", scalars.step(), I64, 1).address())
+                  : call.check("step_scalar", scalars.step(), Types.I64, 1).address())
           .skipped(call.optionalI32("skipped", scalars.skipped(), 1));
       call.invoke(Saccade.saccade_adamw(context.handle(), args));
     }

@@ -2,6 +2,7 @@ package dev.saccade;
 
 import dev.saccade.binding.Saccade;
 import dev.saccade.binding.saccade_policy_loss_args;
+import java.util.Set;
 import java.util.function.Consumer;
 
 /**
@@ -88,6 +89,8 @@ public final class PolicyLoss {
    * @param klCoef finite, 0 or more; 0 leaves the KL term out
    * @param klEstimator value and gradient of the KL term
    * @param advantagePerSequence advantages are given for sequences instead of rows
+   * @param klImportanceCorrected the KL term is multiplied by the token's ratio ρ, which is
+   *     differentiated too: {@link SampledKl.Options#importanceCorrected}
    */
   public record Options(
       Objective objective,
@@ -102,10 +105,11 @@ public final class PolicyLoss {
       float normalizer,
       float klCoef,
       KlEstimator klEstimator,
-      boolean advantagePerSequence) {
+      boolean advantagePerSequence,
+      boolean klImportanceCorrected) {
     /**
      * PPO_CLIP, TOKEN_MEAN, both clips 0.2, dualClip, delta and normalizer off, tauPos 1, tauNeg
-     * 1.05, constant unset, klCoef 0, K3, one advantage a row.
+     * 1.05, constant unset, klCoef 0, K3 without importance correction, one advantage a row.
      */
     public static final Options DEFAULT =
         new Options(
@@ -121,6 +125,7 @@ public final class PolicyLoss {
             0,
             0,
             KlEstimator.K3,
+            false,
             false);
 
     public Options withObjective(Objective objective) {
@@ -175,6 +180,10 @@ public final class PolicyLoss {
       return with(draft -> draft.advantagePerSequence = advantagePerSequence);
     }
 
+    public Options withKlImportanceCorrected(boolean klImportanceCorrected) {
+      return with(draft -> draft.klImportanceCorrected = klImportanceCorrected);
+    }
+
     private Options with(Consumer<Draft> change) {
       Draft draft = new Draft(this);
       change.accept(draft);
@@ -195,6 +204,7 @@ public final class PolicyLoss {
       float klCoef;
       KlEstimator klEstimator;
       boolean advantagePerSequence;
+      boolean klImportanceCorrected;
 
       Draft(Options options) {
         objective = options.objective;
@@ -210,6 +220,7 @@ public final class PolicyLoss {
         klCoef = options.klCoef;
         klEstimator = options.klEstimator;
         advantagePerSequence = options.advantagePerSequence;
+        klImportanceCorrected = options.klImportanceCorrected;
       }
 
       Options options() {
@@ -226,7 +237,8 @@ public final class PolicyLoss {
             normalizer,
             klCoef,
             klEstimator,
-            advantagePerSequence);
+            advantagePerSequence,
+            klImportanceCorrected);
       }
     }
   }
@@ -294,8 +306,15 @@ public final class PolicyLoss {
    *     is not wanted
    * @param metrics f32[{@link Metrics#COUNT}], to be read by {@link Metrics#of}, or null where they
    *     are not wanted
+   * @param kl f32[R], the KL estimator's value without klCoef, or null where it is not wanted;
+   *     needs {@link Inputs#refLogProb}
    */
-  public record Outputs(Tensor loss, Tensor tokenLoss, Tensor dLogProb, Tensor metrics) {}
+  public record Outputs(Tensor loss, Tensor tokenLoss, Tensor dLogProb, Tensor metrics, Tensor kl) {
+    /** Without the values of the KL estimator. */
+    public Outputs(Tensor loss, Tensor tokenLoss, Tensor dLogProb, Tensor metrics) {
+      this(loss, tokenLoss, dLogProb, metrics, null);
+    }
+  }
 
   /**
    * Statistics of the active rows; all 0 where there are none.
@@ -342,44 +361,8 @@ public final class PolicyLoss {
    */
   public static void forward(Context context, Inputs inputs, Options options, Outputs outputs) {
     try (Call call = context.begin("policy_loss")) {
-      var args = call.args(saccade_policy_loss_args.class, saccade_policy_loss_args::new);
-      args.log_prob(call.f32("log_prob", inputs.logProb(), -1))
-          .offsets(call.i32("offsets", inputs.offsets(), -1));
-      long rows = inputs.logProb().shape(0);
-      long sequences = inputs.offsets().shape(0) - 1;
-      if (sequences < 0) {
-        throw call.invalid("offsets", "i32[1] or more", inputs.offsets().describe());
-      }
-      args.rows(rows)
-          .sequences(sequences)
-          .old_log_prob(call.f32("old_log_prob", inputs.oldLogProb(), rows))
-          .ref_log_prob(call.optionalF32("ref_log_prob", inputs.refLogProb(), rows))
-          .advantage(
-              call.f32(
-                  "advantage",
-                  inputs.advantage(),
-                  options.advantagePerSequence() ? sequences : rows))
-          .mask(call.optionalU8("mask", inputs.mask(), rows))
-          .is_weight(call.optionalF32("is_weight", inputs.isWeight(), rows))
-          .kl_coef_scalar(call.optionalF32("kl_coef_scalar", inputs.klCoef(), 1))
-          .grad_output(call.optionalF32("grad_output", inputs.gradOutput(), 1))
-          .loss(call.f32("loss", outputs.loss(), 1))
-          .token_loss(call.optionalF32("token_loss", outputs.tokenLoss(), rows))
-          .d_log_prob(call.optionalF32("d_log_prob", outputs.dLogProb(), rows))
-          .metrics(call.optionalF32("metrics", outputs.metrics(), Metrics.COUNT));
-      args.objective(options.objective().code())
-          .aggregation(options.aggregation().code())
-          .kl_estimator(options.klEstimator().code())
-          .advantage_per_sequence(options.advantagePerSequence() ? 1 : 0)
-          .clip_low(options.clipLow())
-          .clip_high(options.clipHigh())
-          .dual_clip(options.dualClip())
-          .delta(options.delta())
-          .tau_pos(options.tauPos())
-          .tau_neg(options.tauNeg())
-          .constant(options.constant())
-          .normalizer(options.normalizer())
-          .kl_coef(options.klCoef());
+      long rows = call.check("log_prob", inputs.logProb(), Set.of(DType.F32), -1).shape(0);
+      var args = args(call, rows, inputs, options, outputs);
       args.workspace(
           call.workspace(
               Saccade.saccade_policy_loss_workspace(context.handle(), args, call.bytes())));
@@ -387,7 +370,49 @@ public final class PolicyLoss {
     }
   }
 
-  /** Computes into new tensors of {@code scope}: all four results. */
+  /** The struct of a call, all but its workspace. */
+  static saccade_policy_loss_args args(
+      Call call, long rows, Inputs inputs, Options options, Outputs outputs) {
+    var args = call.args(saccade_policy_loss_args.class, saccade_policy_loss_args::new);
+    args.offsets(call.i32("offsets", inputs.offsets(), -1));
+    long sequences = inputs.offsets().shape(0) - 1;
+    if (sequences < 0) {
+      throw call.invalid("offsets", "i32[1] or more", inputs.offsets().describe());
+    }
+    args.rows(rows)
+        .sequences(sequences)
+        .log_prob(call.optionalF32("log_prob", inputs.logProb(), rows))
+        .old_log_prob(call.f32("old_log_prob", inputs.oldLogProb(), rows))
+        .ref_log_prob(call.optionalF32("ref_log_prob", inputs.refLogProb(), rows))
+        .advantage(
+            call.f32(
+                "advantage", inputs.advantage(), options.advantagePerSequence() ? sequences : rows))
+        .mask(call.optionalU8("mask", inputs.mask(), rows))
+        .is_weight(call.optionalF32("is_weight", inputs.isWeight(), rows))
+        .kl_coef_scalar(call.optionalF32("kl_coef_scalar", inputs.klCoef(), 1))
+        .grad_output(call.optionalF32("grad_output", inputs.gradOutput(), 1))
+        .loss(call.f32("loss", outputs.loss(), 1))
+        .token_loss(call.optionalF32("token_loss", outputs.tokenLoss(), rows))
+        .d_log_prob(call.optionalF32("d_log_prob", outputs.dLogProb(), rows))
+        .metrics(call.optionalF32("metrics", outputs.metrics(), Metrics.COUNT))
+        .kl(call.optionalF32("kl", outputs.kl(), rows));
+    return args.objective(options.objective().code())
+        .aggregation(options.aggregation().code())
+        .kl_estimator(options.klEstimator().code())
+        .advantage_per_sequence(options.advantagePerSequence() ? 1 : 0)
+        .clip_low(options.clipLow())
+        .clip_high(options.clipHigh())
+        .dual_clip(options.dualClip())
+        .delta(options.delta())
+        .tau_pos(options.tauPos())
+        .tau_neg(options.tauNeg())
+        .constant(options.constant())
+        .normalizer(options.normalizer())
+        .kl_coef(options.klCoef())
+        .kl_importance_corrected(options.klImportanceCorrected() ? 1 : 0);
+  }
+
+  /** Computes into new tensors of {@code scope}: loss, token losses, gradient and metrics. */
   public static Outputs forward(Scope scope, Inputs inputs, Options options) {
     long rows = inputs.logProb().size();
     Outputs outputs =

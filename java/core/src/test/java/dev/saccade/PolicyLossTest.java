@@ -124,7 +124,9 @@ class PolicyLossTest {
         all.add(options.withNormalizer(37));
       }
       for (KlEstimator estimator : KlEstimator.values()) {
-        all.add(base(objective).withKlCoef(0.1f).withKlEstimator(estimator));
+        Options kl = base(objective).withKlCoef(0.1f).withKlEstimator(estimator);
+        all.add(kl);
+        all.add(kl.withKlImportanceCorrected(true));
       }
     }
     for (Objective objective : List.of(Objective.PPO_CLIP, Objective.GSPO, Objective.GSPO_TOKEN)) {
@@ -490,6 +492,31 @@ class PolicyLossTest {
     }
   }
 
+  @ParameterizedTest
+  @EnumSource
+  void valuesOfTheKlEstimatorNeedNoCoefficient(KlEstimator estimator) {
+    Data data = Data.of(12, RAGGED);
+    Options options = Options.DEFAULT.withKlEstimator(estimator);
+    for (Context context : Contexts.everyInstructionSet()) {
+      try (context;
+          Scope scope = context.scope()) {
+        for (boolean corrected : new boolean[] {false, true}) {
+          Options with = options.withKlImportanceCorrected(corrected);
+          Tensor loss = Tensor.empty(scope, DType.F32, 1);
+          Tensor kl = Tensor.empty(scope, DType.F32, data.logProb.length);
+          PolicyLoss.forward(
+              context,
+              data.inputs(scope),
+              with,
+              new PolicyLoss.Outputs(loss, null, null, null, kl));
+          Near.assertNear("kl", kl.toFloats(), data.reference(with).kl(), 2e-6, 1e-7);
+          assertThat(loss.item())
+              .isEqualTo(PolicyLoss.forward(scope, data.inputs(scope), options).loss().item());
+        }
+      }
+    }
+  }
+
   @Test
   void resultsOtherThanTheLossAreOptional() {
     Data data = Data.of(10, RAGGED);
@@ -597,6 +624,11 @@ class PolicyLossTest {
         {new PolicyLoss.Outputs(loss, four, null, null), "token_loss: expected f32[3]"},
         {new PolicyLoss.Outputs(loss, null, four, null), "d_log_prob: expected f32[3]"},
         {new PolicyLoss.Outputs(loss, null, null, four), "metrics: expected f32[7]"},
+        {new PolicyLoss.Outputs(loss, null, null, null, four), "kl: expected f32[3]"},
+        {
+          new PolicyLoss.Outputs(loss, null, null, null, Tensor.zeros(scope, DType.F32, 3)),
+          "ref_log_prob: expected an address, got null with 3 elements"
+        },
         {
           new PolicyLoss.Outputs(loss, null, x, null),
           "d_log_prob: expected memory that overlaps no input, got an overlap with log_prob"

@@ -6,6 +6,7 @@ import dev.saccade.Tensor;
 import dev.saccade.cli.cases.CaseException;
 import dev.saccade.cli.cases.CaseInputs;
 import dev.saccade.cli.cases.OpCases;
+import dev.saccade.train.OpenBlas;
 import dev.saccade.train.io.Safetensors;
 import java.io.IOException;
 import java.io.PrintWriter;
@@ -91,6 +92,7 @@ final class OpCommand implements Callable<Integer> {
     }
     Map<Outcome, Integer> counts = new TreeMap<>();
     try (Context context = options.open()) {
+      OpenBlas.provideTo(context);
       for (Path file : cases) {
         counts.merge(run(context, file), 1, Integer::sum);
       }

@@ -36,8 +36,21 @@ public final class PolicyLossReference {
       float[] weight,
       int[] offsets,
       Options options) {
+    this(doubles(logProb), old, ref, advantage, mask, weight, offsets, options);
+  }
+
+  /** With the policy's log-probabilities in double precision. */
+  public PolicyLossReference(
+      double[] logProb,
+      float[] old,
+      float[] ref,
+      float[] advantage,
+      byte[] mask,
+      float[] weight,
+      int[] offsets,
+      Options options) {
     int rows = logProb.length;
-    this.logProb = doubles(logProb);
+    this.logProb = logProb;
     this.oldLogProb = doubles(old);
     this.refLogProb = ref == null ? new double[rows] : doubles(ref);
     this.advantage = doubles(advantage);
@@ -121,9 +134,35 @@ public final class PolicyLossReference {
     if (options.klCoef() != 0) {
       loss +=
           options.klCoef()
+              * klRatio(r, l)
               * SampledKlReference.surrogate(options.klEstimator(), l, logProb[r], refLogProb[r]);
     }
     return loss;
+  }
+
+  /** What the KL term of a row is multiplied by where its log-probability is {@code l}. */
+  private double klRatio(int r, double l) {
+    return options.klImportanceCorrected()
+        ? Math.exp(SampledKlReference.clamp(l - oldLogProb[r]))
+        : 1;
+  }
+
+  /** Value of the KL estimator in every row, 0 where it is not active. */
+  public double[] kl() {
+    double[] kl = new double[logProb.length];
+    for (int r = 0; r < kl.length; r++) {
+      if (active[r]) {
+        kl[r] =
+            klRatio(r, logProb[r])
+                * SampledKlReference.value(options.klEstimator(), logProb[r], refLogProb[r]);
+      }
+    }
+    return kl;
+  }
+
+  /** Weight of row {@code r} in the loss, 0 where it is not active. */
+  public double rowWeight(int r) {
+    return active[r] ? weight(sequenceOf[r]) : 0;
   }
 
   /** Weight of the active rows of a sequence. */
@@ -209,7 +248,9 @@ public final class PolicyLossReference {
       high += clipped && ratio > 1 ? 1 : 0;
       ratios += ratio;
       if (options.klCoef() != 0) {
-        kl += SampledKlReference.value(options.klEstimator(), logProb[r], refLogProb[r]);
+        kl +=
+            klRatio(r, logProb[r])
+                * SampledKlReference.value(options.klEstimator(), logProb[r], refLogProb[r]);
       }
       loss += tokenLoss(r, -1, 0, ratio);
       largest = Math.max(largest, Math.abs(logProb[r] - oldLogProb[r]));

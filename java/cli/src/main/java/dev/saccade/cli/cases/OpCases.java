@@ -9,24 +9,22 @@ import java.util.TreeSet;
 public final class OpCases {
   private static final Map<String, OpCase> THERE =
       new TreeMap<>(
-          Map.of(
-              "group_advantage", new GroupAdvantageCase(),
-              "token_log_probs", new TokenLogProbsCase(),
-              "sampled_kl", new SampledKlCase(),
-              "policy_loss", new PolicyLossCase(),
-              "attention_policy", new AttentionPolicyCase(),
-              "attention_divergence", new AttentionDivergenceCase(),
-              "grad_norm", new GradNormCase(),
-              "adamw", new AdamWCase()));
+          Map.ofEntries(
+              Map.entry("group_advantage", new GroupAdvantageCase()),
+              Map.entry("token_log_probs", new TokenLogProbsCase()),
+              Map.entry("sampled_kl", new SampledKlCase()),
+              Map.entry("policy_loss", new PolicyLossCase()),
+              Map.entry("policy_loss_from_logits", new PolicyLossFromLogitsCase()),
+              Map.entry("linear_policy_loss", new LinearPolicyLossCase()),
+              Map.entry("attention_policy", new AttentionPolicyCase()),
+              Map.entry("attention_divergence", new AttentionDivergenceCase()),
+              Map.entry("grad_norm", new GradNormCase()),
+              Map.entry("adamw", new AdamWCase()),
+              Map.entry("gradient_moments", new GradientMomentsCase())));
 
   /** Specified operations that the library does not have. */
   private static final Set<String> NOT_THERE =
-      new TreeSet<>(
-          Set.of(
-              "logit_divergence",
-              "policy_loss_from_logits",
-              "linear_policy_loss",
-              "gradient_moments"));
+      new TreeSet<>(Set.of("logit_divergence"));
 
   private OpCases() {}
 

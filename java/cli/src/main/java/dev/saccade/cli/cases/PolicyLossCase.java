@@ -11,18 +11,8 @@ import java.util.Map;
 final class PolicyLossCase implements OpCase {
   @Override
   public Map<String, Tensor> run(Context context, Scope scope, CaseInputs inputs) {
-    var tensors =
-        new PolicyLoss.Inputs(
-            inputs.tensor("log_prob"),
-            inputs.tensor("old_log_prob"),
-            inputs.optional("ref_log_prob"),
-            inputs.tensor("advantage"),
-            inputs.optional("mask"),
-            inputs.optional("is_weight"),
-            inputs.tensor("offsets"),
-            null,
-            inputs.optional("grad_output"));
-    var outputs = PolicyLoss.forward(scope, tensors, options(inputs));
+    var outputs =
+        PolicyLoss.forward(scope, tensors(inputs, inputs.tensor("log_prob")), options(inputs));
     return Map.of(
         "loss", outputs.loss(),
         "token_loss", outputs.tokenLoss(),
@@ -30,7 +20,21 @@ final class PolicyLossCase implements OpCase {
         "metrics", outputs.metrics());
   }
 
-  private static PolicyLoss.Options options(CaseInputs inputs) {
+  /** The inputs of a policy loss, with the log-probabilities that a case gives or leaves out. */
+  static PolicyLoss.Inputs tensors(CaseInputs inputs, Tensor logProb) {
+    return new PolicyLoss.Inputs(
+        logProb,
+        inputs.tensor("old_log_prob"),
+        inputs.optional("ref_log_prob"),
+        inputs.tensor("advantage"),
+        inputs.optional("mask"),
+        inputs.optional("is_weight"),
+        inputs.tensor("offsets"),
+        null,
+        inputs.optional("grad_output"));
+  }
+
+  static PolicyLoss.Options options(CaseInputs inputs) {
     var defaults = PolicyLoss.Options.DEFAULT;
     return new PolicyLoss.Options(
         inputs.choice("objective", PolicyLoss.Objective.class, defaults.objective()),
@@ -45,6 +49,7 @@ final class PolicyLossCase implements OpCase {
         inputs.number("normalizer", defaults.normalizer()),
         inputs.number("kl_coef", defaults.klCoef()),
         inputs.choice("kl_estimator", KlEstimator.class, defaults.klEstimator()),
-        inputs.flag("advantage_per_sequence", defaults.advantagePerSequence()));
+        inputs.flag("advantage_per_sequence", defaults.advantagePerSequence()),
+        inputs.flag("importance_corrected", defaults.klImportanceCorrected()));
   }
 }

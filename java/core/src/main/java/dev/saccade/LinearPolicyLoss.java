@@ -1,0 +1,145 @@
+package dev.saccade;
+
+import dev.saccade.binding.Saccade;
+import dev.saccade.binding.saccade_linear_policy_loss_args;
+import java.util.Set;
+
+/**
+ * {@link PolicyLossFromLogits} of logits = hidden·weightᵀ, fused with that projection: of the [R,
+ * V] logits and their gradient at most chunkRows rows exist at a time.
+ *
+ * <p>Only active rows are multiplied. The products come from the context's provider ({@link
+ * Context#setGemm}). GSPO and GSPO_TOKEN compute the logits twice; once where {@link
+ * PolicyLoss.Inputs#logProb} is given.
+ */
+public final class LinearPolicyLoss {
+  private LinearPolicyLoss() {}
+
+  /**
+   * @param policy as for {@link PolicyLossFromLogits}
+   * @param chunkRows active rows whose logits exist at a time; above 0. The workspace holds
+   *     chunkRows·(V + D) floats, per-row values, and for 16-bit types f32 copies of a part of the
+   *     weight and of dWeight
+   */
+  public record Options(PolicyLossFromLogits.Options policy, int chunkRows) {
+    /** {@link PolicyLossFromLogits.Options#DEFAULT}, chunks of 1024 rows. */
+    public static final Options DEFAULT = new Options(PolicyLossFromLogits.Options.DEFAULT, 1024);
+
+    public Options withPolicy(PolicyLossFromLogits.Options policy) {
+      return new Options(policy, chunkRows);
+    }
+
+    public Options withChunkRows(int chunkRows) {
+      return new Options(policy, chunkRows);
+    }
+  }
+
+  /**
+   * @param hidden f32, bf16 or f16 [R, D]; rows may have a stride
+   * @param weight [V, D] of the type of hidden; rows may have a stride
+   * @param targets i32[R]; outside the vocabulary and not the ignore index: NaN in that row
+   * @param policy as {@link PolicyLossFromLogits} takes them
+   */
+  public record Inputs(Tensor hidden, Tensor weight, Tensor targets, PolicyLoss.Inputs policy) {}
+
+  /**
+   * Results, null where one is not wanted.
+   *
+   * @param loss f32[1], always wanted
+   * @param tokenLoss f32[R], before the aggregation's weights and without the entropy term
+   * @param metrics f32[{@link PolicyLoss.Metrics#COUNT}]
+   * @param logProb f32[R]
+   * @param entropy f32[R]
+   * @param lse f32[R], log-normaliser of logits / temperature
+   * @param kl f32[R], the KL estimator's value without klCoef; needs refLogProb
+   * @param dHidden [R, D] of the type of hidden or f32
+   * @param dWeight [V, D] of the type of weight or f32; summed in f32 in either case
+   */
+  public record Outputs(
+      Tensor loss,
+      Tensor tokenLoss,
+      Tensor metrics,
+      Tensor logProb,
+      Tensor entropy,
+      Tensor lse,
+      Tensor kl,
+      Tensor dHidden,
+      Tensor dWeight) {
+    PolicyLoss.Outputs policy() {
+      return new PolicyLoss.Outputs(loss, tokenLoss, null, metrics, kl);
+    }
+  }
+
+  /**
+   * Computes into tensors that the caller gives.
+   *
+   * @throws InvalidArgumentException if a type, shape, option or the offsets are wrong, or an
+   *     output overlaps an input
+   * @throws UnsupportedException if the context has no provider of matrix products
+   */
+  public static void forward(Context context, Inputs inputs, Options options, Outputs outputs) {
+    try (Call call = context.begin("linear_policy_loss")) {
+      Tensor hidden = inputs.hidden();
+      Tensor weight = inputs.weight();
+      PolicyLossFromLogits.Options policy = options.policy();
+      var args =
+          call.args(saccade_linear_policy_loss_args.class, saccade_linear_policy_loss_args::new);
+      args.hidden(call.strided("hidden", hidden, DType.FLOAT, -1, -1));
+      long rows = hidden.shape(0);
+      long size = hidden.shape(1);
+      args.weight(call.strided("weight", weight, Set.of(hidden.dtype()), -1, size));
+      long vocabulary = weight.shape(0);
+      args.policy(PolicyLoss.args(call, rows, inputs.policy(), policy.policy(), outputs.policy()))
+          .vocabulary(vocabulary)
+          .hidden_size(size)
+          .chunk_rows(options.chunkRows())
+          .hidden_stride(hidden.stride(0))
+          .weight_stride(weight.stride(0))
+          .dtype(hidden.dtype().code())
+          .targets(call.i32("targets", inputs.targets(), rows))
+          .ignore_index(policy.ignoreIndex())
+          .temperature(policy.temperature())
+          .entropy_coef(policy.entropyCoef())
+          .log_prob(call.optionalF32("log_prob", outputs.logProb(), rows))
+          .entropy(call.optionalF32("entropy", outputs.entropy(), rows))
+          .lse(call.optionalF32("lse", outputs.lse(), rows));
+      Tensor dHidden = outputs.dHidden();
+      if (dHidden != null) {
+        args.d_hidden(call.strided("d_hidden", dHidden, DType.FLOAT, rows, size))
+            .d_hidden_stride(dHidden.stride(0))
+            .d_hidden_dtype(dHidden.dtype().code());
+      }
+      Tensor dWeight = outputs.dWeight();
+      if (dWeight != null) {
+        args.d_weight(call.strided("d_weight", dWeight, DType.FLOAT, vocabulary, size))
+            .d_weight_stride(dWeight.stride(0))
+            .d_weight_dtype(dWeight.dtype().code());
+      }
+      args.workspace(
+          call.workspace(
+              Saccade.saccade_linear_policy_loss_workspace(context.handle(), args, call.bytes())));
+      call.invoke(Saccade.saccade_linear_policy_loss(context.handle(), args));
+    }
+  }
+
+  /**
+   * Computes into new tensors of {@code scope}: every result, the gradients in the type of their
+   * tensors; kl only where there is a reference.
+   */
+  public static Outputs forward(Scope scope, Inputs inputs, Options options) {
+    long rows = inputs.targets().size();
+    Outputs outputs =
+        new Outputs(
+            Tensor.empty(scope, DType.F32, 1),
+            Tensor.empty(scope, DType.F32, rows),
+            Tensor.empty(scope, DType.F32, PolicyLoss.Metrics.COUNT),
+            Tensor.empty(scope, DType.F32, rows),
+            Tensor.empty(scope, DType.F32, rows),
+            Tensor.empty(scope, DType.F32, rows),
+            inputs.policy().refLogProb() == null ? null : Tensor.empty(scope, DType.F32, rows),
+            Tensor.empty(scope, inputs.hidden().dtype(), inputs.hidden().shape()),
+            Tensor.empty(scope, inputs.weight().dtype(), inputs.weight().shape()));
+    forward(scope.context(), inputs, options, outputs);
+    return outputs;
+  }
+}

@@ -1,0 +1,62 @@
+// policy_loss_from_logits (docs/spec.md §6): token_log_probs, sampled_kl and policy_loss with their gradient by the
+// logits, without a tensor of the logits' size but the gradient, which may take the place of the logits.
+//
+// CPU.  A task is a few rows (one, for a real vocabulary), and takes each of them from logits to gradient while the row
+// is in the cache: statistics (core/softmax_row.h), the loss of §5, gradient.  The weights of §5 need the number of
+// active rows only, which masks and targets give beforehand.  Inactive rows are written as zeros and not read.
+// Bytes: the logits of active rows once, the gradient once.
+// GSPO and GSPO_TOKEN need the log-probabilities of whole sequences first: the statistics are a pass of their own, and
+// the logits are read twice; once where the caller knows the log-probabilities.
+#pragma once
+
+#include "policy_loss/policy_loss.h"
+
+namespace saccade {
+
+// What is kept of a row between its statistics and its gradient.
+struct LogitRow {
+  double log_sum;  // of e^(z - max z), z the scaled logits
+  float max;       // of the logits
+  float entropy;
+};
+
+struct LogitPolicyWorkspace {
+  const uint8_t* mask;          // as the caller gave it
+  const float* known_log_prob;  // null: to be computed
+  PolicyLossWorkspace policy;
+  uint8_t* active;       // [R]: mask and target
+  float* log_prob;       // [R]
+  float* d_log_prob;     // [R]
+  LogitRow* rows;        // [R]
+  double* entropy_sums;  // [parts]
+};
+
+// The policy's struct, with what it may not hold here refused.
+saccade_policy_loss_args copy_policy(const saccade_policy_loss_args* caller);
+
+// Also points the policy's mask, log_prob and d_log_prob into the workspace; the last is 0 without `gradient`.
+LogitPolicyWorkspace carve_logit_policy(saccade_policy_loss_args& policy, int64_t parts, bool gradient, Carver& carver);
+
+template <class Args>
+void require_logit_options(const Args& args) {
+  require_size("vocabulary", args.vocabulary, 1, kMaxRows);
+  require_positive("temperature", args.temperature);
+  require(std::isfinite(args.entropy_coef), "entropy_coef", "a finite number", static_cast<double>(args.entropy_coef));
+}
+
+// The operands of policy_loss, and the per-row ones of the logits.
+template <class Args>
+void require_row_operands(const Args& args, const saccade_policy_loss_args& policy, Operands& operands) {
+  require_policy_operands(policy, operands);
+  operands.optional_input("policy.log_prob", policy.log_prob, policy.rows, 4);
+  operands.input("targets", args.targets, policy.rows, 4);
+  operands.optional_output("log_prob", args.log_prob, policy.rows, 4);
+  operands.optional_output("entropy", args.entropy, policy.rows, 4);
+  operands.optional_output("lse", args.lse, policy.rows, 4);
+}
+
+}  // namespace saccade
+
+SACCADE_DECLARE_CPU(void policy_loss_from_logits(Pool& pool, const saccade_policy_loss_from_logits_args& args,
+                                                 const saccade_policy_loss_args& policy,
+                                                 const LogitPolicyWorkspace& workspace))
