@@ -68,6 +68,14 @@ bool is_nan(const uint8_t* element, int32_t dtype) {
   }
 }
 
+std::string hex(const uint8_t* element, int64_t size) {
+  uint64_t bits = 0;
+  std::memcpy(&bits, element, static_cast<size_t>(size));
+  char text[24];
+  std::snprintf(text, sizeof text, "0x%llx", static_cast<unsigned long long>(bits));
+  return text;
+}
+
 // Truncated: inputs of a test need no rounding.
 void store(uint8_t* element, int32_t dtype, double x) {
   const float single = static_cast<float>(x);
@@ -271,8 +279,10 @@ int64_t Case::size(const char* name, int64_t& field, int64_t minimum, int64_t ma
 }
 
 int64_t Case::sequences(const char* name, int64_t& field, int64_t rows) {
-  size(name, field, 0, kMaxRows, 3000);
-  return field = field == 0 && rows > 0 ? 1 : field;
+  draw_size(name, field, 0, kMaxRows, 3000);
+  if (field == 0 && rows > 0) field = 1;
+  note(name, static_cast<double>(field));
+  return field;
 }
 
 void Case::choice(const char* name, int32_t& field, int32_t count) {
@@ -406,6 +416,32 @@ Tensor& Case::optional_output(const char* name, saccade_address& field, int32_t 
   return tensor;
 }
 
+void Case::nested(const char* name, void* pointer, uint64_t* words, uint64_t size) {
+  words[0] = size;
+  Tensor& tensor = tensors_.emplace_back();
+  tensor.name_ = name;
+  tensor.field_ = static_cast<saccade_address*>(pointer);
+  tensor.dtype_ = SACCADE_I64;
+  tensor.shape_ = line(static_cast<int64_t>(size) / 8);
+  tensor.addresses_ = words;
+  tensor.operand_ = false;
+  if (!fault()) return;
+  switch (choices_.below(4)) {
+    case 0:
+      tensor.fault_ = Tensor::Fault::kNull;
+      break;
+    case 1:
+      words[0] = choices_.of<uint64_t>({0, 4, 7, size - 1, size + 4, UINT64_MAX});
+      refused("struct_size");
+      break;
+    default:  // a newer struct, with its option off or set
+      words[0] += 8;
+      tensor.shape_ = line(static_cast<int64_t>(size) / 8 + 1);
+      words[size / 8] = choices_.below(2) ? 1 : 0;
+      if (words[size / 8]) refusals_.push_back({SACCADE_UNSUPPORTED, "struct_size"});
+  }
+}
+
 std::vector<int64_t> Case::offsets(const char* name, saccade_address& field, int64_t count, int64_t rows, int32_t dtype,
                                    bool open) {
   const int64_t sequences = real(count), end = open ? random_.below(real(rows) + 1) : real(rows);
@@ -431,15 +467,15 @@ std::vector<int64_t> Case::offsets(const char* name, saccade_address& field, int
         given.back() += choices_.of<int64_t>({1, -1, INT32_MIN / 2, INT32_MAX / 2});
     }
   }
-  if (given[0] != 0 || !std::is_sorted(given.begin(), given.end()) ||
-      (open ? given.back() > rows : given.back() != rows))
-    refused(name);
+  const bool valid = given[0] == 0 && std::is_sorted(given.begin(), given.end()) &&
+                     (open ? given.back() <= rows : given.back() == rows);
+  if (!valid) refused(name);
   Tensor& tensor = input(name, field, dtype, line(count < 0 ? 0 : count < INT64_MAX ? count + 1 : count));
   if (dtype == SACCADE_I32)
     tensor.holds(std::vector<int32_t>(given.begin(), given.end()));
   else
     tensor.holds(given);
-  return good;
+  return valid ? given : good;
 }
 
 std::vector<int32_t> Case::indices(int64_t count, int64_t range, int32_t special_index) {
@@ -475,7 +511,8 @@ Owners Case::every(int64_t count) {
 Owners Case::by_sequence(const std::vector<int64_t>& offsets, int64_t rows) {
   Owners owners(static_cast<size_t>(real(rows)), -1);
   for (size_t s = 0; s + 1 < offsets.size(); ++s)
-    for (int64_t r = offsets[s]; r < offsets[s + 1]; ++r) owners[static_cast<size_t>(r)] = static_cast<int32_t>(s);
+    for (int64_t r = offsets[s]; r < std::min(offsets[s + 1], real(rows)); ++r)
+      owners[static_cast<size_t>(r)] = static_cast<int32_t>(s);
   return owners;
 }
 
@@ -526,7 +563,7 @@ void Case::allocate() {
     fill(tensor);
     saccade_address address = reinterpret_cast<saccade_address>(tensor.memory_->data());
     const auto& count = tensor.shape_.count;
-    if (span == 0 && *std::min_element(count.begin(), count.end()) == 0 && maybe()) address = 0;
+    if (span == 0 && !tensor.optional_ && *std::min_element(count.begin(), count.end()) == 0 && maybe()) address = 0;
     switch (span > 0 ? tensor.fault_ : Tensor::Fault::kNone) {
       case Tensor::Fault::kNone:
         break;
@@ -553,7 +590,7 @@ void Case::allocate() {
 void Case::corrupt_addresses() {
   std::vector<Tensor*> all, outputs;
   for (Tensor& tensor : tensors_) {
-    if (tensor.absent_ || tensor.initial_.empty()) continue;
+    if (tensor.absent_ || tensor.initial_.empty() || !tensor.operand_) continue;
     all.push_back(&tensor);
     if (tensor.role_ != Role::kInput) outputs.push_back(&tensor);
   }
@@ -668,8 +705,9 @@ void Case::corrupt_workspace() {
     if (workspace_->bytes() <= Memory::kAlignment) return;
     address = 0 - Memory::kAlignment;
   } else {  // on a tensor
+    if (!operation_.workspace_checked) return;
     const Tensor& tensor = tensors_[static_cast<size_t>(choices_.below(static_cast<int64_t>(tensors_.size())))];
-    if (!tensor.memory_ || tensor.group_) return;
+    if (!tensor.memory_ || tensor.group_ || !tensor.operand_) return;
     const saccade_address begin = *tensor.field_,
                           on = (begin + Memory::kAlignment - 1) / Memory::kAlignment * Memory::kAlignment;
     if (on >= begin + tensor.initial_.size()) return;
@@ -799,10 +837,10 @@ void Case::compare(const Results& expected, const char* what, const Selected& se
     const int64_t element = size_of(tensor.dtype_);
     for_elements(tensor.shape_, element, tensor.owner_axis_, [&](int64_t offset, int64_t index) {
       if (selected && !selected(tensor, index)) return;
-      if (std::memcmp(tensor.memory_->data() + offset, &expected[t][static_cast<size_t>(offset)],
-                      static_cast<size_t>(element)))
-        fail("element %lld of %s has other bits %s", static_cast<long long>(offset / element), tensor.name_.c_str(),
-             what);
+      const uint8_t *now = tensor.memory_->data() + offset, *before = &expected[t][static_cast<size_t>(offset)];
+      if (std::memcmp(now, before, static_cast<size_t>(element)))
+        fail("element %lld of %s is %s and not %s %s", static_cast<long long>(offset / element), tensor.name_.c_str(),
+             hex(now, element).c_str(), hex(before, element).c_str(), what);
     });
   }
 }

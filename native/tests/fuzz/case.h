@@ -29,6 +29,7 @@ struct Operation {
   void (*describe)(Case&, void* args) = nullptr;
   int32_t (*call)(saccade_context*, const void* args) = nullptr;
   int32_t (*workspace)(saccade_context*, const void* args, int64_t* bytes) = nullptr;  // null: needs none
+  bool workspace_checked = true;                                                       // that it overlaps no tensor
   // In place of all that: functions that no args struct describes.
   void (*exercise)(Choices&, struct Tally&) = nullptr;
 };
@@ -120,7 +121,7 @@ class Tensor {
     content_.assign(bytes, bytes + values.size() * sizeof(T));
     return *this;
   }
-  // An array that is copied after all addresses in it are known.
+  // An array that is copied when all addresses in it are known.
   Tensor& holds_addresses(const void* array) {
     addresses_ = array;
     return *this;
@@ -150,6 +151,7 @@ class Tensor {
   int64_t low_ = INT64_MIN, high_ = INT64_MAX;
   const char* in_place_of_ = nullptr;
   int group_ = 0;
+  bool operand_ = true;  // may take part in overlaps
 
   enum class Fault { kNone, kNull, kMisaligned, kWrapped } fault_ = Fault::kNone;
   std::unique_ptr<Memory> memory_;
@@ -207,6 +209,9 @@ class Case {
   std::vector<int32_t> indices(int64_t count, int64_t range, int32_t special);
   std::vector<uint8_t> mask(int64_t count);
 
+  // A host struct that another points to, in storage() of one word more than it.
+  void nested(const char* name, void* pointer, uint64_t* words, uint64_t size);
+
   void workspace(saccade_address& field) { workspace_field_ = &field; }
   void needs_gemm() { needs_gemm_ = true; }
   // Number of units that isolate their bad values from each other.
@@ -216,8 +221,8 @@ class Case {
   Tensor& tensor(const char* name);
   // Zeroed memory that lives as long as the case.
   template <class T>
-  T* storage(int64_t count) {
-    storage_.emplace_back(static_cast<size_t>(count) * sizeof(T) / 8);
+  T* storage(int64_t count, int64_t more_words = 0) {
+    storage_.emplace_back(static_cast<size_t>(count) * sizeof(T) / 8 + static_cast<size_t>(more_words));
     return reinterpret_cast<T*>(storage_.back().data());
   }
 

@@ -66,14 +66,13 @@ struct Targets {
   Flags ignored, bad;
 };
 
-template <class Args>
-Targets draw_targets(Case& c, Args& a) {
-  a.ignore_index = c.choices().of({-100, 0, INT32_MIN, INT32_MAX, -1});
+Targets draw_targets(Case& c, int64_t rows, int64_t vocabulary, int32_t& ignore_index) {
+  ignore_index = c.choices().of({-100, 0, INT32_MIN, INT32_MAX, -1});
   Targets targets;
-  targets.values = c.indices(a.rows, a.vocabulary, a.ignore_index);
-  targets.ignored = flags(a.rows, [&](size_t r) { return targets.values[r] == a.ignore_index; });
-  targets.bad = flags(a.rows, [&](size_t r) {
-    return !targets.ignored[r] && (targets.values[r] < 0 || targets.values[r] >= a.vocabulary);
+  targets.values = c.indices(rows, vocabulary, ignore_index);
+  targets.ignored = flags(rows, [&](size_t r) { return targets.values[r] == ignore_index; });
+  targets.bad = flags(rows, [&](size_t r) {
+    return !targets.ignored[r] && (targets.values[r] < 0 || targets.values[r] >= vocabulary);
   });
   return targets;
 }
@@ -83,7 +82,7 @@ void describe(Case& c, saccade_token_log_probs_args& a) {
   const Owners row = Case::every(rows);
   float_dtype(c, "logits_dtype", a.logits_dtype);
   temperature(c, a.temperature);
-  const Targets targets = draw_targets(c, a);
+  const Targets targets = draw_targets(c, rows, vocabulary, a.ignore_index);
   c.input("logits", a.logits, a.logits_dtype, c.table(rows, vocabulary, "logits_stride", a.logits_stride))
       .per(row)
       .ignored(targets.ignored);
@@ -100,7 +99,7 @@ void describe(Case& c, saccade_token_log_probs_backward_args& a) {
   float_dtype(c, "logits_dtype", a.logits_dtype);
   gradient_dtype(c, "d_logits_dtype", a.d_logits_dtype, a.logits_dtype);
   temperature(c, a.temperature);
-  const Targets targets = draw_targets(c, a);
+  const Targets targets = draw_targets(c, rows, vocabulary, a.ignore_index);
   const Shape logits = c.table(rows, vocabulary, "logits_stride", a.logits_stride);
   c.input("logits", a.logits, a.logits_dtype, logits).per(row).ignored(targets.ignored);
   c.input("targets", a.targets, kI32, Case::line(rows)).holds(targets.values);
@@ -173,8 +172,7 @@ void describe(Case& c, saccade_logit_divergence_args& a) {
 // ------------------------------------------------------------------------------------------------ §5 to §7
 
 // Returns whether there is a KL term.
-template <class Args>
-bool describe_policy_options(Case& c, Args& a) {
+bool describe_policy_options(Case& c, saccade_policy_loss_args& a) {
   c.choice("objective", a.objective, 6);
   c.choice("aggregation", a.aggregation, 4);
   c.choice("kl_estimator", a.kl_estimator, 6);
@@ -202,19 +200,17 @@ bool describe_policy_options(Case& c, Args& a) {
   return a.kl_coef != 0.0f;
 }
 
-// The rows of a policy loss: offsets, mask, and which rows are inactive.
+// The rows of a policy loss: their sequences, and which of them are inactive.
 struct PolicyRows {
-  std::vector<int64_t> offsets;
   Owners of_sequence;
   Flags inactive, masked;
 };
 
-// `targets` may be null.
-template <class Args>
-PolicyRows describe_policy_rows(Case& c, Args& a, const Targets* targets) {
+// All of policy_loss but its log-probabilities.  With targets a row is inactive also where its target is ignored.
+PolicyRows describe_policy(Case& c, saccade_policy_loss_args& a, const Targets* targets) {
+  bool kl = describe_policy_options(c, a);
   PolicyRows rows;
-  rows.offsets = c.offsets("offsets", a.offsets, a.sequences, a.rows);
-  rows.of_sequence = Case::by_sequence(rows.offsets, a.rows);
+  rows.of_sequence = Case::by_sequence(c.offsets("offsets", a.offsets, a.sequences, a.rows), a.rows);
   const auto mask = c.mask(a.rows);
   const bool masked = c.optional_input("mask", a.mask, kU8, Case::line(a.rows)).holds(mask).present();
   rows.masked = flags(a.rows, [&](size_t r) { return masked && !mask[r]; });
@@ -229,7 +225,8 @@ PolicyRows describe_policy_rows(Case& c, Args& a, const Targets* targets) {
   c.output("loss", a.loss, kF32, Case::line(1)).sealed();
   c.optional_output("metrics", a.metrics, kF32, Case::line(SACCADE_POLICY_METRICS)).sealed();
   c.optional_output("token_loss", a.token_loss, kF32, Case::line(a.rows)).sealed().per(rows.of_sequence);
-  c.workspace(a.workspace);
+  kl |= c.optional_output("kl", a.kl, kF32, Case::line(a.rows)).sealed().per(rows.of_sequence).present();
+  if (kl) per_row(c.input("ref_log_prob", a.ref_log_prob, kF32, Case::line(a.rows)));
   c.units(a.sequences);
   return rows;
 }
@@ -237,101 +234,87 @@ PolicyRows describe_policy_rows(Case& c, Args& a, const Targets* targets) {
 void describe(Case& c, saccade_policy_loss_args& a) {
   c.size("rows", a.rows);
   c.sequences("sequences", a.sequences, a.rows);
-  const bool kl = describe_policy_options(c, a);
-  const PolicyRows rows = describe_policy_rows(c, a, nullptr);
-  const auto row = [&](Tensor& tensor) { tensor.per(rows.of_sequence).ignored(rows.inactive); };
-  row(c.input("log_prob", a.log_prob, kF32, Case::line(a.rows)));
-  if (kl) row(c.input("ref_log_prob", a.ref_log_prob, kF32, Case::line(a.rows)));
+  const PolicyRows rows = describe_policy(c, a, nullptr);
+  c.input("log_prob", a.log_prob, kF32, Case::line(a.rows)).per(rows.of_sequence).ignored(rows.inactive);
   c.optional_output("d_log_prob", a.d_log_prob, kF32, Case::line(a.rows)).sealed().per(rows.of_sequence);
+  c.workspace(a.workspace);
 }
 
-// What policy_loss_from_logits and linear_policy_loss share.
+// What policy_loss_from_logits and linear_policy_loss share.  Both have drawn the vocabulary.
 template <class Args>
-PolicyRows describe_fused_policy(Case& c, Args& a) {
-  const Targets targets = draw_targets(c, a);
+PolicyRows describe_fused_policy(Case& c, Args& a, int64_t rows_usually, int64_t& rows) {
+  auto& policy = *c.storage<saccade_policy_loss_args>(1, 1);
+  c.nested("policy", &a.policy, &policy.struct_size, sizeof policy);
+  rows = c.size("rows", policy.rows, 0, Case::kMaxRows, rows_usually);
+  c.sequences("sequences", policy.sequences, rows);
+  const Targets targets = draw_targets(c, rows, a.vocabulary, a.ignore_index);
   temperature(c, a.temperature);
   c.number("entropy_coef", a.entropy_coef, {0.0f, 0.01f, -0.01f}, {});
-  const bool with_kl = describe_policy_options(c, a);
-  const PolicyRows rows = describe_policy_rows(c, a, &targets);
-  c.input("targets", a.targets, kI32, Case::line(a.rows)).holds(targets.values).ignored(rows.masked);
-  const Flags bad = flags(a.rows, [&](size_t r) { return targets.bad[r] && !rows.inactive[r]; });
+  const PolicyRows result = describe_policy(c, policy, &targets);
+  const bool known = c.optional_input("policy.log_prob", policy.log_prob, kF32, Case::line(rows))
+                         .per(result.of_sequence)
+                         .ignored(result.inactive)
+                         .present();
+  if (c.fault()) {
+    const bool gradient = c.maybe();
+    (gradient ? policy.d_log_prob : policy.workspace) = 64;
+    c.refused(gradient ? "policy.d_log_prob" : "policy.workspace");
+  }
+  c.input("targets", a.targets, kI32, Case::line(rows)).holds(targets.values).ignored(result.masked);
+  const Flags bad = flags(rows, [&](size_t r) { return targets.bad[r] && !result.inactive[r]; });
   const auto out = [&](const char* name, saccade_address& field) -> Tensor& {
-    return c.optional_output(name, field, kF32, Case::line(a.rows)).sealed().per(rows.of_sequence);
+    return c.optional_output(name, field, kF32, Case::line(rows)).sealed().per(result.of_sequence);
   };
-  out("log_prob", a.log_prob).nan_where(bad);
-  out("entropy", a.entropy).may_be_nan();
-  out("lse", a.lse).may_be_nan();
-  const bool kl = out("kl", a.kl).nan_where(bad).present();
-  if (with_kl || kl)
-    c.input("ref_log_prob", a.ref_log_prob, kF32, Case::line(a.rows)).per(rows.of_sequence).ignored(rows.inactive);
+  Tensor& log_prob = out("log_prob", a.log_prob);
+  if (!known) log_prob.nan_where(bad);
+  out("entropy", a.entropy).nan_where(bad);
+  out("lse", a.lse);
   // A bad target makes the loss NaN, and where the ratio is the sequence's, its sequence.
   if (std::count(bad.begin(), bad.end(), 1)) c.extreme();
-  return rows;
+  c.workspace(a.workspace);
+  return result;
 }
 
 void describe(Case& c, saccade_policy_loss_from_logits_args& a) {
-  c.size("rows", a.rows);
-  c.size("vocabulary", a.vocabulary, 1);
-  c.sequences("sequences", a.sequences, a.rows);
+  int64_t rows;
+  const int64_t vocabulary = c.size("vocabulary", a.vocabulary, 1);
   float_dtype(c, "logits_dtype", a.logits_dtype);
-  const PolicyRows rows = describe_fused_policy(c, a);
-  c.input("logits", a.logits, a.logits_dtype, c.table(a.rows, a.vocabulary, "logits_stride", a.logits_stride))
-      .per(rows.of_sequence)
-      .ignored(rows.inactive);
-  if (c.maybe()) {
-    // Both or neither.
-    const auto known = [&](const char* name, saccade_address& field) {
-      c.input(name, field, kF32, Case::line(a.rows)).optional().per(rows.of_sequence).ignored(rows.inactive);
-    };
-    const bool one = c.fault() && a.rows > 0;
-    if (one) c.refused("known");
-    const bool first = c.maybe();
-    if (!one || first) known("known_log_prob", a.known_log_prob);
-    if (!one || !first) known("known_lse", a.known_lse);
-  }
-  if (c.usually()) {
-    gradient_dtype(c, "d_logits_dtype", a.d_logits_dtype, a.logits_dtype);
-    c.output("d_logits", a.d_logits, a.d_logits_dtype,
-             c.table(a.rows, a.vocabulary, "d_logits_stride", a.d_logits_stride))
-        .optional()
-        .sealed()
-        .per(rows.of_sequence)
-        .in_place_of("logits");
-  }
+  const PolicyRows policy = describe_fused_policy(c, a, 50000, rows);
+  c.input("logits", a.logits, a.logits_dtype, c.table(rows, vocabulary, "logits_stride", a.logits_stride))
+      .per(policy.of_sequence)
+      .ignored(policy.inactive);
+  if (!c.usually()) return;
+  gradient_dtype(c, "d_logits_dtype", a.d_logits_dtype, a.logits_dtype);
+  c.output("d_logits", a.d_logits, a.d_logits_dtype, c.table(rows, vocabulary, "d_logits_stride", a.d_logits_stride))
+      .optional()
+      .sealed()
+      .per(policy.of_sequence)
+      .in_place_of("logits");
 }
 
 void describe(Case& c, saccade_linear_policy_loss_args& a) {
-  c.size("rows", a.rows, 0, Case::kMaxRows, 3000);
-  c.size("vocabulary", a.vocabulary, 1, Case::kMaxRows, 3000);
-  c.size("hidden_size", a.hidden_size, 1, Case::kMaxRows, 3000);
-  c.sequences("sequences", a.sequences, a.rows);
+  int64_t rows;
+  constexpr int64_t kUsual = 3000;
+  const int64_t vocabulary = c.size("vocabulary", a.vocabulary, 1, Case::kMaxRows, kUsual);
+  const int64_t width = c.size("hidden_size", a.hidden_size, 1, Case::kMaxRows, kUsual);
   c.integer("chunk_rows", a.chunk_rows, {3, 1, 16, 1000}, {0, -1, INT64_MIN});
   float_dtype(c, "dtype", a.dtype);
   c.needs_gemm();
-  const PolicyRows rows = describe_fused_policy(c, a);
-  c.input("hidden", a.hidden, a.dtype, c.table(a.rows, a.hidden_size, "hidden_stride", a.hidden_stride))
-      .per(rows.of_sequence)
-      .ignored(rows.inactive);
-  c.input("weight", a.weight, a.dtype, c.table(a.vocabulary, a.hidden_size, "weight_stride", a.weight_stride));
-  c.optional_input("known_log_prob", a.known_log_prob, kF32, Case::line(a.rows))
-      .per(rows.of_sequence)
-      .ignored(rows.inactive);
-  if (c.maybe()) return;
-  // Both or neither.
-  const bool one = c.fault() && a.rows > 0, first = c.maybe();
-  if (one) c.refused("d_hidden, d_weight");
-  if (!one || first) {
+  const PolicyRows policy = describe_fused_policy(c, a, kUsual, rows);
+  c.input("hidden", a.hidden, a.dtype, c.table(rows, width, "hidden_stride", a.hidden_stride))
+      .per(policy.of_sequence)
+      .ignored(policy.inactive);
+  c.input("weight", a.weight, a.dtype, c.table(vocabulary, width, "weight_stride", a.weight_stride));
+  if (c.usually()) {
     gradient_dtype(c, "d_hidden_dtype", a.d_hidden_dtype, a.dtype);
-    c.output("d_hidden", a.d_hidden, a.d_hidden_dtype,
-             c.table(a.rows, a.hidden_size, "d_hidden_stride", a.d_hidden_stride))
+    c.output("d_hidden", a.d_hidden, a.d_hidden_dtype, c.table(rows, width, "d_hidden_stride", a.d_hidden_stride))
         .optional()
         .sealed()
-        .per(rows.of_sequence);
+        .per(policy.of_sequence);
   }
-  if (!one || !first) {
+  if (c.usually()) {
     gradient_dtype(c, "d_weight_dtype", a.d_weight_dtype, a.dtype);
-    c.output("d_weight", a.d_weight, a.d_weight_dtype,
-             c.table(a.vocabulary, a.hidden_size, "d_weight_stride", a.d_weight_stride))
+    c.output("d_weight", a.d_weight, a.d_weight_dtype, c.table(vocabulary, width, "d_weight_stride", a.d_weight_stride))
         .optional()
         .sealed();
   }
@@ -595,14 +578,14 @@ void describe(Case& c, saccade_attention_divergence_args& a) {
   if (gradient && (!one || first))
     c.output("dq", a.dq, a.grad_dtype,
              c.heads(a.rows, a.heads, a.head_dim, "dq_row_stride", a.dq_row_stride, "dq_head_stride", a.dq_head_stride))
-        .optional()
+        .alternative()
         .sealed()
         .per(rows.of_query);
   if (gradient && (!one || !first))
     c.output(
          "dk", a.dk, a.grad_dtype,
          c.heads(a.keys, a.kv_heads, a.head_dim, "dk_row_stride", a.dk_row_stride, "dk_head_stride", a.dk_head_stride))
-        .optional()
+        .alternative()
         .sealed()
         .per(rows.of_key);
   if (gradient || (both && c.fault())) {
@@ -964,6 +947,9 @@ template <class Args, int32_t (*call)(saccade_context*, const Args*),
           int32_t (*workspace)(saccade_context*, const Args*, int64_t*)>
 Operation operation(const char* name) {
   Operation result = operation<Args, call>(name);
+  for (const char* unchecked : {"policy_loss", "policy_loss_from_logits", "linear_policy_loss", "attention_policy",
+                                "attention_divergence", "gradient_moments_report"})
+    if (!std::strcmp(name, unchecked)) result.workspace_checked = false;
   result.workspace = [](saccade_context* context, const void* args, int64_t* bytes) {
     return workspace(context, static_cast<const Args*>(args), bytes);
   };
