@@ -14,12 +14,13 @@
  *                 unless a comment says otherwise.
  *   Packing       offsets[S+1], i32, from 0, non-decreasing: sequence s owns rows offsets[s] .. offsets[s+1]-1.
  *   Outputs       are always overwritten, never accumulated into, unless a field says so; they may not overlap
- *                 inputs.  Optional outputs may be 0.
+ *                 inputs or one another.  Optional outputs may be 0.
  *   Options       a field of value 0 is "off" or the value named in its comment; nothing is defaulted silently.
  *   Scalars       *_scalar fields are optional addresses of one f32 (or i64 where noted) next to the data; when
  *                 given they replace the plain field, so that a captured launch can be replayed with new values.
  *   Memory        no operation allocates.  saccade_<op>_workspace() gives the bytes that `workspace` must hold
- *                 (0: none is needed); it depends on metadata only.  Workspaces are 64-byte aligned.
+ *                 (0: none is needed); it depends on metadata only.  Workspaces are 64-byte aligned and overlap
+ *                 no tensor.
  *   Errors        every function returns a saccade_status; the message stays in the context until its next call.
  *   Threads       a context is used by one thread at a time.
  *   Versions      struct_size is sizeof of the struct that the caller was compiled with.  Structs only grow at

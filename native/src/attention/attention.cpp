@@ -86,11 +86,11 @@ int32_t saccade_attention(saccade_context* context, const saccade_attention_args
         "o", args.o,
         strides("o_row_stride", args.o_row_stride, "o_head_stride", args.o_head_stride, args.rows, args.heads), 4);
     operands.optional_output("lse", args.lse, args.heads * args.rows, 4);
-    operands.require_disjoint();
     require_packing(args.offsets_q, args.offsets_k, args.lengths_k, args.sequences, args.rows, args.keys,
                     args.max_keys);
     const AttentionWorkspace workspace = attention_layout(args, context->pool.threads());
-    require_workspace(args.workspace, workspace.bytes);
+    operands.workspace(args.workspace, workspace.bytes);
+    operands.require_disjoint();
     SACCADE_CALL_CPU(context, attention(context->pool, args, workspace));
   });
 }
@@ -137,10 +137,10 @@ int32_t saccade_attention_backward(saccade_context* context, const saccade_atten
                     strides("dk_row_stride", args.dk_row_stride, "dk_head_stride", args.dk_head_stride, keys, kv), 4);
     operands.output("dv", args.dv,
                     strides("dv_row_stride", args.dv_row_stride, "dv_head_stride", args.dv_head_stride, keys, kv), 4);
-    operands.require_disjoint();
     require_packing(args.offsets_q, args.offsets_k, 0, args.sequences, rows, keys, args.max_keys);
     const AttentionBackwardWorkspace workspace = attention_backward_layout(args, context->pool.threads());
-    require_workspace(args.workspace, workspace.bytes);
+    operands.workspace(args.workspace, workspace.bytes);
+    operands.require_disjoint();
     SACCADE_CALL_CPU(context, attention_backward(context->pool, args, workspace));
   });
 }

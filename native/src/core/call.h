@@ -73,7 +73,7 @@ Args copy_args(const Args* caller, const char* argument = "args") {
   if (!caller) invalid(argument, "the address of an args struct", "null");
   uint64_t size;
   std::memcpy(&size, caller, sizeof size);
-  if (size < sizeof size || size > (1u << 16))
+  if (size < sizeof size || size > (1u << 16) || size % alignof(Args))
     invalid("struct_size", "sizeof of the args struct", "%llu", static_cast<unsigned long long>(size));
   Args args;
   std::memset(static_cast<void*>(&args), 0, sizeof args);
@@ -119,12 +119,19 @@ inline int64_t checked_product(const char* argument, int64_t a, int64_t b) {
   return product;
 }
 
-// Element alignment and presence of an address that stands for `elements` elements of `element_size` bytes.
+inline void require_room(const char* argument, saccade_address address, int64_t bytes) {
+  if (address > UINT64_MAX - static_cast<uint64_t>(bytes))
+    invalid(argument, "memory within the address space", "%lld bytes from 0x%llx", static_cast<long long>(bytes),
+            static_cast<unsigned long long>(address));
+}
+
+// Presence, element alignment and room of an address that stands for `elements` elements of `element_size` bytes.
 inline void require_address(const char* argument, saccade_address address, int64_t elements, int64_t element_size) {
   if (elements > 0 && !address)
     invalid(argument, "an address", "null with %lld elements", static_cast<long long>(elements));
   if (address % static_cast<uint64_t>(element_size))
     invalid(argument, "an address aligned to its element", "0x%llx", static_cast<unsigned long long>(address));
+  require_room(argument, address, checked_product(argument, elements < 0 ? 0 : elements, element_size));
 }
 
 // Where a query writes its answer.
@@ -181,12 +188,20 @@ inline int64_t require_offsets(const char* argument, saccade_address address, in
   return longest;
 }
 
-// The tensors of one call: presence and alignment of each, and that no output overlaps an input (an output given at
-// exactly the address of the input named by `in_place_of` is allowed).  Strided tensors count as the range they span.
+inline void require_workspace(saccade_address workspace, int64_t bytes) {
+  if (bytes > 0 && !workspace)
+    invalid("workspace", "an address", "null with %lld bytes", static_cast<long long>(bytes));
+  if (workspace % 64)
+    invalid("workspace", "an address aligned to 64 bytes", "0x%llx", static_cast<unsigned long long>(workspace));
+  require_room("workspace", workspace, bytes);
+}
+
+// The tensors of one call: presence, alignment and room of each, and that what is written overlaps nothing else (an
+// output given at exactly the address of the input named by `in_place_of` is allowed).  Strided tensors count as the
+// range they span.
 class Operands {
  public:
   void input(const char* name, saccade_address address, int64_t elements, int64_t element_size) {
-    require_address(name, address, elements, element_size);
     add(name, address, elements, element_size, inputs_, input_count_);
   }
   void optional_input(const char* name, saccade_address address, int64_t elements, int64_t element_size) {
@@ -194,23 +209,30 @@ class Operands {
   }
   void output(const char* name, saccade_address address, int64_t elements, int64_t element_size,
               const char* in_place_of = nullptr) {
-    require_address(name, address, elements, element_size);
     outputs_[output_count_].in_place_of = in_place_of;
     add(name, address, elements, element_size, outputs_, output_count_);
   }
   void optional_output(const char* name, saccade_address address, int64_t elements, int64_t element_size) {
     if (address) output(name, address, elements, element_size);
   }
+  void workspace(saccade_address address, int64_t bytes) {
+    require_workspace(address, bytes);
+    if (bytes > 0) output("workspace", address, bytes, 1);
+  }
 
   void require_disjoint() const {
-    for (int o = 0; o < output_count_; ++o)
+    for (int o = 0; o < output_count_; ++o) {
+      const Operand& out = outputs_[o];
       for (int i = 0; i < input_count_; ++i) {
-        const Operand& out = outputs_[o];
         const Operand& in = inputs_[i];
-        bool in_place = out.in_place_of && !std::strcmp(out.in_place_of, in.name) && out.begin == in.begin;
-        if (!in_place && out.begin < in.end && in.begin < out.end)
+        const bool in_place = out.in_place_of && !std::strcmp(out.in_place_of, in.name) && out.begin == in.begin;
+        if (!in_place && overlap(out, in))
           invalid(out.name, "memory that overlaps no input", "an overlap with %s", in.name);
       }
+      for (int other = 0; other < o; ++other)
+        if (overlap(out, outputs_[other]))
+          invalid(out.name, "memory that overlaps no other output", "an overlap with %s", outputs_[other].name);
+    }
   }
 
  private:
@@ -221,12 +243,18 @@ class Operands {
     const char* in_place_of;
   };
 
+  // Nothing overlaps an empty tensor, wherever its address is.
+  static bool overlap(const Operand& a, const Operand& b) {
+    return a.begin < a.end && b.begin < b.end && a.begin < b.end && b.begin < a.end;
+  }
+
   static void add(const char* name, saccade_address address, int64_t elements, int64_t element_size, Operand* list,
                   int& count) {
+    require_address(name, address, elements, element_size);
     Operand& operand = list[count++];
     operand.name = name;
     operand.begin = address;
-    operand.end = address + static_cast<uint64_t>(checked_product(name, elements < 0 ? 0 : elements, element_size));
+    operand.end = address + static_cast<uint64_t>((elements < 0 ? 0 : elements) * element_size);
   }
 
   Operand inputs_[kMax], outputs_[kMax];
@@ -261,13 +289,6 @@ class Carver {
   int64_t used_ = 0;
 };
 
-inline void require_workspace(saccade_address workspace, int64_t bytes) {
-  if (bytes > 0 && !workspace)
-    invalid("workspace", "an address", "null with %lld bytes", static_cast<long long>(bytes));
-  if (workspace % 64)
-    invalid("workspace", "an address aligned to 64 bytes", "0x%llx", static_cast<unsigned long long>(workspace));
-}
-
 template <class T>
 T* pointer(saccade_address address) {
   return reinterpret_cast<T*>(address);
@@ -281,37 +302,35 @@ T scalar(saccade_address address, T otherwise) {
 
 // ------------------------------------------------------------------------------------------------ dispatch
 
-#if defined(SACCADE_X86)
-#define SACCADE_DECLARE_CPU(signature) \
-  namespace saccade::baseline {        \
-  signature;                           \
-  }                                    \
-  namespace saccade::avx2 {            \
-  signature;                           \
-  }                                    \
-  namespace saccade::avx512 {          \
-  signature;                           \
-  }
-#define SACCADE_CALL_CPU(context, call) \
-  do {                                  \
-    switch ((context)->isa) {           \
-      case ::saccade::Isa::kAvx512:     \
-        ::saccade::avx512::call;        \
-        break;                          \
-      case ::saccade::Isa::kAvx2:       \
-        ::saccade::avx2::call;          \
-        break;                          \
-      case ::saccade::Isa::kBaseline:   \
-        ::saccade::baseline::call;      \
-        break;                          \
-    }                                   \
-  } while (0)
+// Instruction sets beyond the baseline that the library was built for: SACCADE_WITH_<name>.
+#if defined(SACCADE_WITH_AVX2)
+#define SACCADE_IF_AVX2(...) __VA_ARGS__
 #else
-#define SACCADE_DECLARE_CPU(signature) \
-  namespace saccade::baseline {        \
-  signature;                           \
-  }
-#define SACCADE_CALL_CPU(context, call) ::saccade::baseline::call
+#define SACCADE_IF_AVX2(...)
 #endif
+#if defined(SACCADE_WITH_AVX512)
+#define SACCADE_IF_AVX512(...) __VA_ARGS__
+#else
+#define SACCADE_IF_AVX512(...)
+#endif
+
+#define SACCADE_DECLARE_CPU(signature)               \
+  namespace saccade {                                \
+  namespace baseline {                               \
+  signature;                                         \
+  }                                                  \
+  SACCADE_IF_AVX2(namespace avx2 { signature; })     \
+  SACCADE_IF_AVX512(namespace avx512 { signature; }) \
+  }
+
+#define SACCADE_CALL_CPU(context, call)                                                 \
+  do {                                                                                  \
+    switch ((context)->isa) {                                                           \
+      SACCADE_IF_AVX512(case ::saccade::Isa::kAvx512 : ::saccade::avx512::call; break;) \
+      SACCADE_IF_AVX2(case ::saccade::Isa::kAvx2 : ::saccade::avx2::call; break;)       \
+      default:                                                                          \
+        ::saccade::baseline::call;                                                      \
+    }                                                                                   \
+  } while (0)
 
 }  // namespace saccade

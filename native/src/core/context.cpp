@@ -21,21 +21,22 @@ struct IsaName {
 
 constexpr IsaName kIsaNames[] = {{Isa::kBaseline, "baseline"}, {Isa::kAvx2, "avx2"}, {Isa::kAvx512, "avx512"}};
 
+// Whether this build and this processor have the instruction set.
 bool supported(Isa isa) {
-#if defined(SACCADE_X86)
-  switch (isa) {
-    case Isa::kBaseline:
-      return true;
-    case Isa::kAvx2:
-      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
-    case Isa::kAvx512:
-      return supported(Isa::kAvx2) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  }
-  return false;
-#else
-  return isa == Isa::kBaseline;
+  if (isa == Isa::kBaseline) return true;
+#if defined(SACCADE_WITH_AVX2) || defined(SACCADE_WITH_AVX512)
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("f16c"))
+    return false;
 #endif
+#if defined(SACCADE_WITH_AVX2)
+  if (isa == Isa::kAvx2) return true;
+#endif
+#if defined(SACCADE_WITH_AVX512)
+  if (isa == Isa::kAvx512)
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+#endif
+  return false;
 }
 
 Isa best_isa() {
@@ -66,7 +67,7 @@ saccade_context* create(const saccade_context_args& args) {
       if (!std::strcmp(entry.name, args.instruction_set)) found = &entry;
     if (!found) invalid("instruction_set", "avx512, avx2 or baseline", "%.40s", args.instruction_set);
     if (!supported(found->isa))
-      fail(SACCADE_UNSUPPORTED, "instruction_set", "one that this processor has", found->name);
+      fail(SACCADE_UNSUPPORTED, "instruction_set", "one that this processor and build have", found->name);
     isa = found->isa;
   }
   int threads = args.threads ? args.threads : available_threads();

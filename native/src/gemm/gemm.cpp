@@ -110,9 +110,9 @@ int32_t saccade_gemm(saccade_context* context, const saccade_gemm_args* caller) 
     operands.input("a", args.a, span(a_rows, args.a_stride, a_width), 4);
     operands.input("b", args.b, span(b_rows, args.b_stride, b_width), 4);
     operands.output("c", args.c, span(args.m, args.c_stride, args.n), 4);
-    operands.require_disjoint();
     const GemmPlan plan = gemm_plan(args.m, args.n, args.k);
-    require_workspace(args.workspace, plan.partials(args.m, args.n) * 4);
+    operands.workspace(args.workspace, plan.partials(args.m, args.n) * 4);
+    operands.require_disjoint();
     require_gemm(context);
     SACCADE_CALL_CPU(context, gemm(context->pool, context->gemm, args, plan));
   });

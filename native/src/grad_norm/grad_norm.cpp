@@ -4,9 +4,11 @@ using namespace saccade;
 
 namespace {
 
+constexpr int64_t kEntryWords = sizeof(saccade_grad_norm_tensor) / 8;
+
 const saccade_grad_norm_tensor* checked_entries(const saccade_grad_norm_args& args) {
   require_rows("tensors", args.tensors);
-  require_address("entries", args.entries, args.tensors, 8);
+  require_address("entries", args.entries, args.tensors * kEntryWords, 8);
   return pointer<const saccade_grad_norm_tensor>(args.entries);
 }
 
@@ -44,17 +46,22 @@ int32_t saccade_grad_norm(saccade_context* context, const saccade_grad_norm_args
     const auto args = copy_args(caller);
     Carver carver(args.workspace);
     const GradNormWorkspace workspace = carve(total(args), carver);
-    require_workspace(args.workspace, carver.bytes());
     if (args.scale) require_positive("max_norm", args.max_norm);
-    require_address("norm", args.norm, 1, 4);
+    // One tensor at a time beside what the call has once; none first.
+    const auto require_disjoint = [&](const saccade_grad_norm_tensor* entry) {
+      Operands operands;
+      if (entry) operands.input("grad", entry->grad, entry->count, 4);
+      operands.input("entries", args.entries, args.tensors * kEntryWords, 8);
+      operands.output("norm", args.norm, 1, 4);
+      operands.optional_output("scale", args.scale, 1, 4);
+      operands.workspace(args.workspace, carver.bytes());
+      operands.require_disjoint();
+    };
+    require_disjoint(nullptr);
     const saccade_grad_norm_tensor* entries = checked_entries(args);
     for (int64_t t = 0; t < args.tensors; ++t) {
       try {
-        Operands operands;
-        operands.input("grad", entries[t].grad, entries[t].count, 4);
-        operands.output("norm", args.norm, 1, 4);
-        operands.optional_output("scale", args.scale, 1, 4);
-        operands.require_disjoint();
+        require_disjoint(&entries[t]);
       } catch (Failure& failure) {
         std::snprintf(argument, sizeof argument, "entries[%lld].%s", static_cast<long long>(t), failure.argument);
         if (!std::strcmp(failure.argument, "grad")) failure.argument = argument;

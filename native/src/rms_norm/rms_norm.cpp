@@ -61,10 +61,10 @@ int32_t saccade_rms_norm_backward(saccade_context* context, const saccade_rms_no
     operands.input("dy", args.dy, span(args.rows, args.dy_stride, args.columns), 4);
     operands.output("dx", args.dx, span(args.rows, args.dx_stride, args.columns), 4);
     operands.output("d_weight", args.d_weight, args.columns, 4);
-    operands.require_disjoint();
     Carver carver(args.workspace);
     take_partials(carver, args.rows, args.columns);
-    require_workspace(args.workspace, carver.bytes());
+    operands.workspace(args.workspace, carver.bytes());
+    operands.require_disjoint();
     SACCADE_CALL_CPU(context, rms_norm_backward(context->pool, args));
   });
 }
