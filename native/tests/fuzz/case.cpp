@@ -528,7 +528,7 @@ void Case::fill(Tensor& tensor) {
     return;
   }
   std::fill(data.begin(), data.end(), uint8_t{0xff});  // of padding: NaN
-  if (!tensor.content_.empty())
+  if (!tensor.content_.empty() && !data.empty())
     std::memcpy(data.data(), tensor.content_.data(), std::min(data.size(), tensor.content_.size()));
   if (!floating(tensor.dtype_) || !tensor.content_.empty()) return;
   // 0: numbers; others only where the case is not ordinary: some special, all special, all equal.
