@@ -1,13 +1,39 @@
-// Statistics of one row of logits in one read.
+// What the operations on rows of logits share.
 #pragma once
 
+#include "core/pool.h"
 #include "core/simd.h"
 
 namespace saccade::SACCADE_ISA {
 
-// Of z = x / temperature, with m = max z: max = m * temperature (the largest x itself, so that differences from it are
-// exact), sum = sum e^(z-m), moment = sum e^(z-m)(z-m).  Masked tokens (-inf) count nothing.  NaN or +inf in the row,
-// or nothing but -inf, makes sum and moment NaN.
+// Calls body(row) for every row of logits.  A task holds enough logits to pay for handing it out.
+template <class Body>
+void for_rows(Pool& pool, int64_t rows, int64_t vocabulary, const Body& body) {
+  constexpr int64_t kLogits = 1 << 15;
+  const int64_t step = (kLogits + vocabulary - 1) / vocabulary;
+  pool.run((rows + step - 1) / step, [&](int64_t task, int) {
+    const int64_t end = (task + 1) * step < rows ? (task + 1) * step : rows;
+    for (int64_t r = task * step; r < end; ++r) body(r);
+  });
+}
+
+// The first of the n logits that is `value`; -1 for none.
+template <class T>
+SACCADE_INLINE int64_t first_of(const T* x, int64_t n, float value) {
+  constexpr float kMasked = -__builtin_inff();
+  for (int64_t j = 0; j < n; j += kLanes) {
+    const int64_t lanes = n - j < kLanes ? n - j : kLanes;
+    const vint equal = load(x + j, lanes, kMasked) == splat(value);
+    if (!any(equal)) continue;
+    for (int64_t i = 0; i < lanes; ++i)
+      if (equal[i]) return j + i;
+  }
+  return -1;
+}
+
+// One row in one read.  Of z = x / temperature, with m = max z: max = m * temperature (the largest x itself, so that
+// differences from it are exact), sum = sum e^(z-m), moment = sum e^(z-m)(z-m).  Masked tokens (-inf) count nothing.
+// NaN or +inf in the row, or nothing but -inf, makes sum and moment NaN.
 struct SoftmaxRow {
   float max;
   double sum;

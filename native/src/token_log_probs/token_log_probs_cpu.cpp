@@ -6,21 +6,6 @@ namespace {
 
 constexpr float kNan = __builtin_nanf("");
 
-// Rows of a task: enough logits to pay for handing the task out.
-int64_t rows_per_task(int64_t vocabulary) {
-  constexpr int64_t kLogits = 1 << 15;
-  return vocabulary >= kLogits ? 1 : (kLogits + vocabulary - 1) / vocabulary;
-}
-
-template <class Body>
-void for_rows(Pool& pool, int64_t rows, int64_t vocabulary, const Body& body) {
-  const int64_t step = rows_per_task(vocabulary);
-  pool.run((rows + step - 1) / step, [&](int64_t task, int) {
-    const int64_t end = (task + 1) * step < rows ? (task + 1) * step : rows;
-    for (int64_t r = task * step; r < end; ++r) body(r);
-  });
-}
-
 }  // namespace
 
 void token_log_probs(Pool& pool, const saccade_token_log_probs_args& args) {

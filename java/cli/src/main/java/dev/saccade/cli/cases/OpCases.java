@@ -13,6 +13,7 @@ public final class OpCases {
               "group_advantage", new GroupAdvantageCase(),
               "token_log_probs", new TokenLogProbsCase(),
               "sampled_kl", new SampledKlCase(),
+              "logit_divergence", new LogitDivergenceCase(),
               "policy_loss", new PolicyLossCase(),
               "attention_policy", new AttentionPolicyCase(),
               "attention_divergence", new AttentionDivergenceCase(),
@@ -21,12 +22,7 @@ public final class OpCases {
 
   /** Specified operations that the library does not have. */
   private static final Set<String> NOT_THERE =
-      new TreeSet<>(
-          Set.of(
-              "logit_divergence",
-              "policy_loss_from_logits",
-              "linear_policy_loss",
-              "gradient_moments"));
+      new TreeSet<>(Set.of("policy_loss_from_logits", "linear_policy_loss", "gradient_moments"));
 
   private OpCases() {}
 
