@@ -368,9 +368,11 @@ class Passes {
 
   void write_rows() {
     const size_t bytes = static_cast<size_t>(args_.rows) * sizeof(float);
-    if (args_.divergence) std::memcpy(pointer<float>(args_.divergence), work_.divergence, bytes);
-    if (args_.entropy) std::memcpy(pointer<float>(args_.entropy), work_.entropy, bytes);
-    if (args_.mass) std::memcpy(pointer<float>(args_.mass), work_.mass, bytes);
+    if (args_.rows > 0) {
+      if (args_.divergence) std::memcpy(pointer<float>(args_.divergence), work_.divergence, bytes);
+      if (args_.entropy) std::memcpy(pointer<float>(args_.entropy), work_.entropy, bytes);
+      if (args_.mass) std::memcpy(pointer<float>(args_.mass), work_.mass, bytes);
+    }
     if (!args_.loss) return;
     double loss = 0.0;
     for (int64_t row = 0; row < args_.rows; ++row) {

@@ -32,6 +32,7 @@ constexpr int64_t kMaxPartial = 1 << 12;  // terms that one f32 partial sum may 
 
 typedef float vfloat __attribute__((vector_size(SACCADE_VECTOR_BYTES)));
 typedef int32_t vint __attribute__((vector_size(SACCADE_VECTOR_BYTES)));
+typedef uint32_t vuint __attribute__((vector_size(SACCADE_VECTOR_BYTES)));
 typedef uint16_t vu16 __attribute__((vector_size(SACCADE_VECTOR_BYTES / 2)));
 
 SACCADE_INLINE vfloat splat(float x) {
@@ -60,6 +61,21 @@ SACCADE_INLINE vint lane_index() {
 
 // a where the mask is set (all ones), b elsewhere.  Selects; never multiplies.
 SACCADE_INLINE vfloat select(vint mask, vfloat a, vfloat b) { return mask ? a : b; }
+
+// Whether any lane of a mask is set.
+SACCADE_INLINE bool any(vint mask) {
+#if defined(__AVX512F__)
+  return _mm512_test_epi32_mask((__m512i)mask, (__m512i)mask) != 0;
+#elif defined(__AVX2__)
+  return !_mm256_testz_si256((__m256i)mask, (__m256i)mask);
+#elif defined(SACCADE_X86)
+  return _mm_movemask_ps((__m128)mask) != 0;
+#else
+  int32_t bits = 0;
+  for (int i = 0; i < kLanes; ++i) bits |= mask[i];
+  return bits != 0;
+#endif
+}
 
 // The larger of the two; b where either is NaN (the rule of the processors' max instruction).
 SACCADE_INLINE vfloat max(vfloat a, vfloat b) {
@@ -95,11 +111,21 @@ SACCADE_INLINE float max_of(vfloat v) {
 
 // Pairwise, in a fixed order.
 SACCADE_INLINE double sum_of(vfloat v) {
+#if defined(__AVX512F__)
+  const __m256 low = _mm512_castps512_ps256((__m512)v), high = _mm512_extractf32x8_ps((__m512)v, 1);
+  return _mm512_reduce_add_pd(_mm512_cvtps_pd(low) + _mm512_cvtps_pd(high));
+#elif defined(__AVX2__)
+  const __m128 low = _mm256_castps256_ps128((__m256)v), high = _mm256_extractf128_ps((__m256)v, 1);
+  const __m256d s = _mm256_cvtps_pd(low) + _mm256_cvtps_pd(high);
+  const __m128d t = _mm256_castpd256_pd128(s) + _mm256_extractf128_pd(s, 1);
+  return t[0] + t[1];
+#else
   double s[kLanes];
   for (int i = 0; i < kLanes; ++i) s[i] = static_cast<double>(v[i]);
   for (int width = kLanes / 2; width > 0; width /= 2)
     for (int i = 0; i < width; ++i) s[i] += s[i + width];
   return s[0];
+#endif
 }
 
 // Pairwise in f32, in a fixed order.
@@ -133,7 +159,13 @@ SACCADE_INLINE vfloat load(const float* p) {
 SACCADE_INLINE vfloat load(const bf16* p) {
   vu16 half;
   std::memcpy(&half, p, sizeof half);
+#if defined(__AVX512F__)  // GCC widens vectors in halves
+  return as_float((vint)_mm512_cvtepu16_epi32((__m256i)half) << 16);
+#elif defined(__AVX2__)
+  return as_float((vint)_mm256_cvtepu16_epi32((__m128i)half) << 16);
+#else
   return as_float(__builtin_convertvector(half, vint) << 16);
+#endif
 }
 
 SACCADE_INLINE float half_to_float(uint16_t h) {
@@ -309,11 +341,16 @@ SACCADE_INLINE void store(T* p, int64_t lanes, vfloat v) {
 
 // ------------------------------------------------------------------------------------------- functions
 
-// e^x for x in [-87.3, 88], 1 ulp; the value of the nearer bound outside; NaN stays.
-SACCADE_INLINE vfloat exp_bounded(vfloat x) {
-  x = at_most(at_least(x, -87.3365f), 88.0f);
+// x in [-87.3, 88] as n log 2 + r, |r| <= log(2)/2: e^x = 2^n (1 + r + tail).
+struct ExpReduction {
+  vfloat r, tail;
+  vint power;  // the bits of 2^n
+};
+
+SACCADE_INLINE ExpReduction reduce_exp(vfloat x) {
   vfloat shifted = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: rounds to an integer in the low bits
-  vint exponent = (as_int(shifted) << 23) + 0x3f800000;
+  // Unsigned: what NaN makes of it may wrap.
+  vint power = (vint)(((vuint)as_int(shifted) << 23) + 0x3f800000u);
   vfloat rounded = shifted - 12582912.0f;
   vfloat r = x - rounded * 0.693145752f;
   r = r - rounded * 1.42860677e-6f;
@@ -322,18 +359,49 @@ SACCADE_INLINE vfloat exp_bounded(vfloat x) {
   p = p * r + 4.16657962e-2f;
   p = p * r + 1.66666657e-1f;
   p = p * r + 0.5f;
-  p = p * (r * r) + r + 1.0f;
-  return p * as_float(exponent);
+  return {r, p * (r * r), power};
+}
+
+// e^x for x in [-87.3, 88], 1 ulp; the value of the nearer bound outside; NaN stays.
+SACCADE_INLINE vfloat exp_bounded(vfloat x) {
+  const ExpReduction e = reduce_exp(at_most(at_least(x, -87.3365f), 88.0f));
+  return (e.tail + e.r + 1.0f) * as_float(e.power);
+}
+
+// e^x, e^x - 1, K3(x) = e^x - 1 - x and G(x) = x e^x - (e^x - 1) for x in [-87.3, 88], each within a few ulp.  Below,
+// e^x and G are those of the bound.
+struct ExpParts {
+  vfloat exp, expm1, k3, g;
+};
+
+SACCADE_INLINE ExpParts exp_parts(vfloat x) {
+  const ExpReduction e = reduce_exp(at_most(at_least(x, -87.3365f), 88.0f));
+  const vint near = e.power == 0x3f800000;  // r is x
+  ExpParts parts;
+  parts.exp = (e.tail + e.r + 1.0f) * as_float(e.power);
+  parts.expm1 = select(near, e.tail + e.r, parts.exp - 1.0f);
+  parts.k3 = select(near, e.tail, parts.expm1 - x);
+  parts.g = select(near, x * parts.expm1 - e.tail, x * parts.exp - parts.expm1);
+  return parts;
 }
 
 // e^x, 1 ulp; results below 2^-126 are 0, x above 88 gives e^88; NaN stays.
 SACCADE_INLINE vfloat exp(vfloat x) { return select(x < splat(-87.3365f), splat(0.0f), exp_bounded(x)); }
 
-// log x for x >= 2^-126, 1 ulp; 0 and below, and infinity, are the caller's; NaN stays.
-SACCADE_INLINE vfloat log(vfloat x) {
+// x >= 2^-126 as 2^k (1 + f), 1 + f in [sqrt(1/2), sqrt(2)).
+struct LogReduction {
+  vfloat f, k;
+};
+
+SACCADE_INLINE LogReduction reduce_log(vfloat x) {
   vint bits = as_int(x);
-  vint e = (bits - 0x3f3504f3) >> 23;  // exponent for a mantissa in [sqrt(1/2), sqrt(2))
-  vfloat f = as_float(bits - (e << 23)) - 1.0f;
+  vint e = (bits - 0x3f3504f3) >> 23;
+  return {as_float(bits - (e << 23)) - 1.0f, __builtin_convertvector(e, vfloat)};
+}
+
+// log(2^k (1 + f)) but for the terms f and k * 0.693359375.
+SACCADE_INLINE vfloat log_tail(LogReduction x) {
+  const vfloat f = x.f;
   vfloat z = f * f;
   vfloat p = 7.0376836292e-2f * f - 1.1514610310e-1f;
   p = p * f + 1.1676998740e-1f;
@@ -344,10 +412,31 @@ SACCADE_INLINE vfloat log(vfloat x) {
   p = p * f - 2.4999993993e-1f;
   p = p * f + 3.3333331174e-1f;
   vfloat y = f * z * p;
-  vfloat k = __builtin_convertvector(e, vfloat);
-  y = y + k * -2.12194440e-4f - 0.5f * z;
-  vfloat result = f + y + k * 0.693359375f;
+  return y + x.k * -2.12194440e-4f - 0.5f * z;
+}
+
+// log x for x >= 2^-126, 1 ulp; 0 and below, and infinity, are the caller's; NaN stays.
+SACCADE_INLINE vfloat log(vfloat x) {
+  const LogReduction reduced = reduce_log(x);
+  vfloat result = reduced.f + log_tail(reduced) + reduced.k * 0.693359375f;
   return select(x != x, x, result);
+}
+
+// log(1 + x) and phi(x) = (1 + x) log(1 + x) - x, each within a few ulp; the caller gives 1 + x >= 2^-126 as precisely
+// as it has it.
+struct Log1pParts {
+  vfloat log1p, phi;
+};
+
+SACCADE_INLINE Log1pParts log1p_parts(vfloat x, vfloat one_plus_x) {
+  LogReduction reduced = reduce_log(one_plus_x);
+  const vint near = reduced.k == 0.0f;
+  reduced.f = select(near, x, reduced.f);  // with what the sum with 1 rounded away
+  const vfloat tail = log_tail(reduced);
+  Log1pParts parts;
+  parts.log1p = reduced.f + tail + reduced.k * 0.693359375f;
+  parts.phi = select(near, x * x + one_plus_x * tail, one_plus_x * parts.log1p - x);
+  return parts;
 }
 
 }  // namespace saccade::SACCADE_ISA

@@ -5,9 +5,23 @@
 
 namespace saccade::SACCADE_ISA {
 
-// Of z = x / temperature, with m = max z: max = m * temperature (the largest x itself, so that differences from it are
-// exact), sum = sum e^(z-m), moment = sum e^(z-m)(z-m).  Masked tokens (-inf) count nothing.  NaN or +inf in the row,
-// or nothing but -inf, makes sum and moment NaN.
+// The first of the n logits that is `value`; -1 for none.
+template <class T>
+SACCADE_INLINE int64_t first_of(const T* x, int64_t n, float value) {
+  constexpr float kMasked = -__builtin_inff();
+  for (int64_t j = 0; j < n; j += kLanes) {
+    const int64_t lanes = n - j < kLanes ? n - j : kLanes;
+    const vint equal = load(x + j, lanes, kMasked) == splat(value);
+    if (!any(equal)) continue;
+    for (int64_t i = 0; i < lanes; ++i)
+      if (equal[i]) return j + i;
+  }
+  return -1;
+}
+
+// One row in one read.  Of z = x / temperature, with m = max z: max = m * temperature (the largest x itself, so that
+// differences from it are exact), sum = sum e^(z-m), moment = sum e^(z-m)(z-m).  Masked tokens (-inf) count nothing.
+// NaN or +inf in the row, or nothing but -inf, makes sum and moment NaN.
 struct SoftmaxRow {
   float max;
   double sum;

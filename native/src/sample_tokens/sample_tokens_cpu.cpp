@@ -1,4 +1,5 @@
-#include "core/simd.h"
+#include "core/logit_rows.h"
+#include "core/softmax_row.h"
 #include "sample_tokens/philox.h"
 #include "sample_tokens/sample_tokens.h"
 
@@ -7,12 +8,6 @@ namespace {
 
 constexpr int32_t kNoToken = -1;
 constexpr float kMasked = -__builtin_inff();
-
-SACCADE_INLINE bool any(vint mask) {
-  int32_t bits = 0;
-  for (int i = 0; i < kLanes; ++i) bits |= mask[i];
-  return bits != 0;
-}
 
 // The largest logit; NaN for a row that gives no token: with NaN or +inf, or with nothing but -inf.
 template <class T>
@@ -26,19 +21,6 @@ SACCADE_INLINE float largest(const T* x, int64_t n) {
   });
   const float maximum = max_of(top);
   return any(nan) || maximum == kMasked || maximum == -kMasked ? __builtin_nanf("") : maximum;
-}
-
-// The first token whose logit is `value`.
-template <class T>
-SACCADE_INLINE int32_t first(const T* x, int64_t n, float value) {
-  for (int64_t j = 0; j < n; j += kLanes) {
-    const int64_t lanes = n - j < kLanes ? n - j : kLanes;
-    const vint equal = load(x + j, lanes, kMasked) == splat(value);
-    if (!any(equal)) continue;
-    for (int64_t i = 0; i < lanes; ++i)
-      if (equal[i]) return static_cast<int32_t>(j + i);
-  }
-  return kNoToken;
 }
 
 // The first token whose cumulative probability exceeds u; `maximum` is the largest logit.
@@ -88,7 +70,6 @@ SACCADE_INLINE int32_t draw(const T* x, int64_t n, float maximum, float inverse_
 }  // namespace
 
 void sample_tokens(Pool& pool, const saccade_sample_tokens_args& args) {
-  constexpr int64_t kLogits = 1 << 15;  // pay for handing a task out
   const int32_t* stream = pointer<const int32_t>(args.stream);
   int32_t* tokens = pointer<int32_t>(args.tokens);
   const uint64_t key = static_cast<uint64_t>(args.seed);
@@ -96,23 +77,19 @@ void sample_tokens(Pool& pool, const saccade_sample_tokens_args& args) {
   const bool greedy = args.temperature == 0.0f;
   // Bounded, so that a subnormal temperature keeps the weight of the largest logit at e^0.
   const float inverse = args.temperature > 0x1p-126f ? 1.0f / args.temperature : 0x1p126f;
-  const int64_t step = (kLogits + args.vocabulary - 1) / args.vocabulary;
   with_float_type(args.logits_dtype, [&](auto element) {
     using T = decltype(element);
-    pool.run((args.rows + step - 1) / step, [&](int64_t task, int) {
-      const int64_t end = (task + 1) * step < args.rows ? (task + 1) * step : args.rows;
-      for (int64_t r = task * step; r < end; ++r) {
-        const T* x = pointer<const T>(args.logits) + r * args.logits_stride;
-        const int64_t own = stream ? stream[r] : r;
-        const float maximum = largest(x, args.vocabulary);
-        if (maximum != maximum)
-          tokens[r] = kNoToken;
-        else if (greedy)
-          tokens[r] = first(x, args.vocabulary, maximum);
-        else
-          tokens[r] =
-              draw(x, args.vocabulary, maximum, inverse, uniform(philox(key, offset, static_cast<uint64_t>(own))));
-      }
+    for_logit_rows(pool, args.rows, args.vocabulary, [&](int64_t r) {
+      const T* x = pointer<const T>(args.logits) + r * args.logits_stride;
+      const int64_t own = stream ? stream[r] : r;
+      const float maximum = largest(x, args.vocabulary);
+      if (maximum != maximum)
+        tokens[r] = kNoToken;
+      else if (greedy)
+        tokens[r] = static_cast<int32_t>(first_of(x, args.vocabulary, maximum));
+      else
+        tokens[r] =
+            draw(x, args.vocabulary, maximum, inverse, uniform(philox(key, offset, static_cast<uint64_t>(own))));
     });
   });
 }

@@ -43,8 +43,8 @@ final class AttentionDivergenceCase implements OpCase {
             Tensor.empty(scope, DType.F32, rows),
             Tensor.empty(scope, DType.F32, rows),
             Tensor.empty(scope, DType.F32, rows),
-            Tensor.empty(scope, gradientType(q), q.shape()),
-            Tensor.empty(scope, gradientType(k), k.shape()),
+            Tensor.empty(scope, OpCase.gradientType(q), q.shape()),
+            Tensor.empty(scope, OpCase.gradientType(k), k.shape()),
             Tensor.empty(scope, DType.F32, q.shape(1), rows));
     AttentionDivergence.forwardBackward(
         context, input, reference(inputs), weights, options, outputs);
@@ -59,11 +59,6 @@ final class AttentionDivergenceCase implements OpCase {
     results.put("dk", outputs.dk());
     results.put("dscore_sq", outputs.dscoreSq());
     return results;
-  }
-
-  /** Gradients of keys that hardly anybody looks at fall below the range of f16. */
-  private static DType gradientType(Tensor input) {
-    return input.dtype() == DType.F16 ? DType.F32 : input.dtype();
   }
 
   private static Reference reference(CaseInputs inputs) {

@@ -1,6 +1,7 @@
 package dev.saccade.cli.cases;
 
 import dev.saccade.Context;
+import dev.saccade.DType;
 import dev.saccade.Scope;
 import dev.saccade.Tensor;
 import java.util.Map;
@@ -18,4 +19,12 @@ public interface OpCase {
    * @throws dev.saccade.SaccadeException if the operation refuses the inputs
    */
   Map<String, Tensor> run(Context context, Scope scope, CaseInputs inputs);
+
+  /**
+   * The type of a gradient whose elements may be far smaller than its input's: that of the input,
+   * but f32 for f16, whose range they fall below.
+   */
+  static DType gradientType(Tensor input) {
+    return input.dtype() == DType.F16 ? DType.F32 : input.dtype();
+  }
 }

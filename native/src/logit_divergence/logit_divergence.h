@@ -1,0 +1,13 @@
+// logit_divergence (docs/spec.md §4): exact divergence over the vocabulary between a policy and a reference, both given
+// as logits, and its gradient with respect to the policy's logits.
+//
+// CPU: three sweeps over a pair of rows, the first from memory, the others from the second-level cache: the statistics
+// of both rows; the divergence and the mean that its gradient needs; the gradient.  FORWARD_KL's gradient needs no mean
+// and is written by the second sweep.  No probability is ever stored: no row-sized temporary.
+// Exponentials and logarithms per token: 2, then 2 (JSD: and a logarithm), then 1 (JSD: 2 and a logarithm).
+// Bytes: 2*R*V*sizeof(logits) read, R*V*sizeof(d_logits) written.
+#pragma once
+
+#include "core/call.h"
+
+SACCADE_DECLARE_CPU(void logit_divergence(Pool& pool, const saccade_logit_divergence_args& args))
