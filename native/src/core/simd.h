@@ -235,7 +235,7 @@ SACCADE_INLINE void store(float* p, vfloat v) { std::memcpy(p, &v, sizeof v); }
 
 SACCADE_INLINE void store(bf16* p, vfloat v) {
   vint bits = as_int(v);
-  vint rounded = bits + 0x7fff + ((bits >> 16) & 1);
+  vint rounded = (vint)((vuint)bits + 0x7fffu + (((vuint)bits >> 16) & 1u));  // unsigned: NaN may wrap
   vint high = (v == v) ? rounded : (bits | 0x400000);
   // Arithmetic shift keeps the value in the range of i32; the narrowing keeps the low 16 bits.
   vu16 half = __builtin_convertvector(high >> 16, vu16);
@@ -396,7 +396,7 @@ struct LogReduction {
 SACCADE_INLINE LogReduction reduce_log(vfloat x) {
   vint bits = as_int(x);
   vint e = (bits - 0x3f3504f3) >> 23;
-  return {as_float(bits - (e << 23)) - 1.0f, __builtin_convertvector(e, vfloat)};
+  return {as_float((vint)((vuint)bits - ((vuint)e << 23))) - 1.0f, __builtin_convertvector(e, vfloat)};
 }
 
 // log(2^k (1 + f)) but for the terms f and k * 0.693359375.
