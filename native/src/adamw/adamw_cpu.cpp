@@ -61,7 +61,9 @@ void adamw(Pool& pool, const saccade_adamw_args& args, int64_t elements) {
   const auto* entries = pointer<const saccade_adamw_tensor>(args.entries);
   pool.run((elements + kAdamwBlock - 1) / kAdamwBlock,
            [&](int64_t block, int) { for_pieces(entries, args.tensors, block * kAdamwBlock, kAdamwBlock, update); });
-  if (skip && args.skipped) ++*pointer<int32_t>(args.skipped);
+  if (!skip || !args.skipped) return;
+  int32_t& skipped = *pointer<int32_t>(args.skipped);
+  if (skipped < INT32_MAX) ++skipped;
 }
 
 }  // namespace saccade::SACCADE_ISA

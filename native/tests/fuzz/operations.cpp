@@ -925,7 +925,7 @@ void describe(Case& c, saccade_sample_tokens_args& a) {
   if (c.maybe())
     c.input("offset_scalar", a.offset_scalar, kI64, Case::line(1)).optional().holds(std::vector<int64_t>{-1});
   if (c.maybe()) c.input("stream", a.stream, kI32, Case::line(rows)).optional().holds(c.indices(rows, INT32_MAX, -1));
-  c.output("tokens", a.tokens, kI32, Case::line(rows)).per(row).bounded(-1, vocabulary - 1);
+  c.output("tokens", a.tokens, kI32, Case::line(rows)).per(row).bounded(-1, vocabulary > 0 ? vocabulary - 1 : 0);
   c.units(rows);
 }
 
