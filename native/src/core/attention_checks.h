@@ -18,9 +18,9 @@ inline void require_heads(const char* heads_name, int64_t heads, const char* kv_
   require_size(dim_name, dim, 1, kMaxHeadDim);
 }
 
-// Strides of a [rows,heads,dim] tensor, dense where 0.  Returns the elements that it spans.
-inline int64_t checked_head_strides(const char* row_name, int64_t& row_stride, const char* head_name,
-                                    int64_t& head_stride, int64_t rows, int64_t heads, int64_t dim) {
+// Strides of a [rows,heads,dim] tensor, dense where 0.  Returns what it spans.
+inline Extent checked_head_strides(const char* row_name, int64_t& row_stride, const char* head_name,
+                                   int64_t& head_stride, int64_t rows, int64_t heads, int64_t dim) {
   head_stride = checked_stride(head_name, head_stride, heads, dim);
   const int64_t row_width = (heads - 1) * head_stride + dim;
   if (row_stride == 0 && head_stride == dim) row_stride = heads * dim;

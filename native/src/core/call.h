@@ -196,24 +196,37 @@ inline void require_workspace(saccade_address workspace, int64_t bytes) {
   require_room("workspace", workspace, bytes);
 }
 
+// The elements of a tensor, from its first to its last; rows of `width` that begin every `stride`, where it has rows.
+struct Extent {
+  Extent(int64_t elements_) : elements(elements_), stride(0), width(0) {}  // NOLINT: a dense tensor is its elements
+  Extent(int64_t elements_, int64_t stride_, int64_t width_) : elements(elements_), stride(stride_), width(width_) {}
+
+  int64_t elements, stride, width;
+};
+
+// Of a [rows,width] tensor with a row stride.
+inline Extent span(int64_t rows, int64_t stride, int64_t width) {
+  return rows == 0 || width == 0 ? Extent(0) : Extent((rows - 1) * stride + width, stride, width);
+}
+
 // The tensors of one call: presence, alignment and room of each, and that what is written overlaps nothing else (an
-// output given at exactly the address of the input named by `in_place_of` is allowed).  Strided tensors count as the
-// range they span.
+// output given at exactly the address of the input named by `in_place_of` is allowed).  Tensors of one stride may be
+// columns of one matrix; otherwise strided tensors count as the range that they span.
 class Operands {
  public:
-  void input(const char* name, saccade_address address, int64_t elements, int64_t element_size) {
-    add(name, address, elements, element_size, inputs_, input_count_);
+  void input(const char* name, saccade_address address, Extent extent, int64_t element_size) {
+    add(name, address, extent, element_size, inputs_, input_count_);
   }
-  void optional_input(const char* name, saccade_address address, int64_t elements, int64_t element_size) {
-    if (address) input(name, address, elements, element_size);
+  void optional_input(const char* name, saccade_address address, Extent extent, int64_t element_size) {
+    if (address) input(name, address, extent, element_size);
   }
-  void output(const char* name, saccade_address address, int64_t elements, int64_t element_size,
+  void output(const char* name, saccade_address address, Extent extent, int64_t element_size,
               const char* in_place_of = nullptr) {
     outputs_[output_count_].in_place_of = in_place_of;
-    add(name, address, elements, element_size, outputs_, output_count_);
+    add(name, address, extent, element_size, outputs_, output_count_);
   }
-  void optional_output(const char* name, saccade_address address, int64_t elements, int64_t element_size) {
-    if (address) output(name, address, elements, element_size);
+  void optional_output(const char* name, saccade_address address, Extent extent, int64_t element_size) {
+    if (address) output(name, address, extent, element_size);
   }
   void workspace(saccade_address address, int64_t bytes) {
     require_workspace(address, bytes);
@@ -240,31 +253,37 @@ class Operands {
   struct Operand {
     const char* name;
     saccade_address begin, end;
+    uint64_t stride, width;  // bytes
     const char* in_place_of;
   };
 
   // Nothing overlaps an empty tensor, wherever its address is.
   static bool overlap(const Operand& a, const Operand& b) {
-    return a.begin < a.end && b.begin < b.end && a.begin < b.end && b.begin < a.end;
+    const bool ranges = a.begin < a.end && b.begin < b.end && a.begin < b.end && b.begin < a.end;
+    return ranges && !(a.begin <= b.begin ? interleave(a, b) : interleave(b, a));
   }
 
-  static void add(const char* name, saccade_address address, int64_t elements, int64_t element_size, Operand* list,
+  // Whether the rows of b lie between those of a, which begins first.
+  static bool interleave(const Operand& a, const Operand& b) {
+    if (a.stride == 0 || a.stride != b.stride) return false;
+    const uint64_t column = (b.begin - a.begin) % a.stride;
+    return a.width <= column && column + b.width <= a.stride;
+  }
+
+  static void add(const char* name, saccade_address address, const Extent& extent, int64_t element_size, Operand* list,
                   int& count) {
-    require_address(name, address, elements, element_size);
+    require_address(name, address, extent.elements, element_size);
     Operand& operand = list[count++];
     operand.name = name;
     operand.begin = address;
-    operand.end = address + static_cast<uint64_t>((elements < 0 ? 0 : elements) * element_size);
+    operand.end = address + static_cast<uint64_t>((extent.elements < 0 ? 0 : extent.elements) * element_size);
+    operand.stride = static_cast<uint64_t>(extent.stride * element_size);
+    operand.width = static_cast<uint64_t>(extent.width * element_size);
   }
 
   Operand inputs_[kMax], outputs_[kMax];
   int input_count_ = 0, output_count_ = 0;
 };
-
-// Elements from the first to the last of a [rows,width] tensor with a row stride.
-inline int64_t span(int64_t rows, int64_t stride, int64_t width) {
-  return rows == 0 || width == 0 ? 0 : (rows - 1) * stride + width;
-}
 
 // --------------------------------------------------------------------------------------------- workspaces
 

@@ -91,10 +91,10 @@ int32_t saccade_linear_policy_loss(saccade_context* context, const saccade_linea
       operands.output("d_weight", args.d_weight, span(args.vocabulary, args.d_weight_stride, args.hidden_size),
                       float_size("d_weight_dtype", args.d_weight_dtype));
     }
-    operands.require_disjoint();
     Carver carver(args.workspace);
     const LinearPolicyWorkspace workspace = carve(args, policy, carver);
-    require_workspace(args.workspace, carver.bytes());
+    operands.workspace(args.workspace, carver.bytes());
+    operands.require_disjoint();
     require_gemm(context);
     SACCADE_CALL_CPU(context, linear_policy_loss(context->pool, context->gemm, args, policy, workspace));
   });

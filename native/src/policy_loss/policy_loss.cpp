@@ -87,10 +87,10 @@ int32_t saccade_policy_loss(saccade_context* context, const saccade_policy_loss_
     operands.input("log_prob", args.log_prob, args.rows, 4);
     require_policy_operands(args, operands);
     operands.optional_output("d_log_prob", args.d_log_prob, args.rows, 4);
-    operands.require_disjoint();
     Carver carver(args.workspace);
     const PolicyLossWorkspace workspace = carve_policy_loss(args, 0, carver);
-    require_workspace(args.workspace, carver.bytes());
+    operands.workspace(args.workspace, carver.bytes());
+    operands.require_disjoint();
     SACCADE_CALL_CPU(context, policy_loss(context->pool, args, workspace));
   });
 }

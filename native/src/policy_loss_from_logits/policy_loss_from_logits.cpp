@@ -64,11 +64,11 @@ int32_t saccade_policy_loss_from_logits(saccade_context* context, const saccade_
       operands.output("d_logits", args.d_logits, span(policy.rows, args.d_logits_stride, args.vocabulary), d_size,
                       in_place ? "logits" : nullptr);
     }
-    operands.require_disjoint();
     Carver carver(args.workspace);
     const LogitPolicyWorkspace workspace =
         carve_logit_policy(policy, logit_tasks(policy.rows, args.vocabulary), args.d_logits != 0, carver);
-    require_workspace(args.workspace, carver.bytes());
+    operands.workspace(args.workspace, carver.bytes());
+    operands.require_disjoint();
     SACCADE_CALL_CPU(context, policy_loss_from_logits(context->pool, args, policy, workspace));
   });
 }
