@@ -151,7 +151,7 @@ class FlatMemoryTest {
     all.put("grad_norm", s -> GradNorm.forward(s, List.of(wide, row), GradNorm.Options.DEFAULT));
     var state = GradientMoments.State.zeros(scope, ROWS);
     var merged = GradientMoments.State.zeros(scope, ROWS);
-    Tensor segments = Tensor.of(scope, new long[] {0, 2, ROWS}, 3);
+    Tensor segments = Tensor.of(scope, new long[] {0, 2, ROWS}, new long[] {3});
     all.put("gradient_moments_update", s -> GradientMoments.update(context, state, row));
     all.put("gradient_moments_merge", s -> GradientMoments.merge(context, merged, state));
     all.put("gradient_moments_report", s -> GradientMoments.report(s, state, segments));
