@@ -465,7 +465,8 @@ typedef struct saccade_attention_divergence_args {
   int32_t reduction;
   int32_t head_begin;
   int32_t head_end;
-  saccade_address lse;            /* [Hq,Tq], optional input */
+  saccade_address lse;            /* [Hq,Tq], optional input: that of attention_policy; saves work.  Policies are
+                                     normalised by their own sums: its rounding is not in the results */
   saccade_address weight;         /* [Tq], optional: 0 */
   saccade_address entropy_weight; /* [Tq], optional: 0 */
   /* The reference: exactly one of ref, (ref_q, ref_k), ref_index. */
@@ -485,7 +486,7 @@ typedef struct saccade_attention_divergence_args {
   float ref_scale;
   int32_t ref_head_begin;
   int32_t ref_head_end;
-  saccade_address ref_lse;    /* [ref_heads,Tq], optional input */
+  saccade_address ref_lse;    /* [ref_heads,Tq], optional input, as lse */
   int32_t kind;               /* saccade_divergence */
   float beta;                 /* JSD: inside (0,1); the usual value is 0.5 */
   saccade_address loss;       /* out [1], optional: sum weight*divergence - sum entropy_weight*entropy */

@@ -5,8 +5,16 @@ namespace saccade::SACCADE_ISA {
 namespace {
 
 // lse of row r of a block; rows past the block's count are not there.
-SACCADE_INLINE float at_row(const float* lse, int64_t row, int r, int64_t count) {
-  return r < count ? lse[row + r] : 0.0f;
+SACCADE_INLINE double at_row(const float* lse, int64_t row, int r, int64_t count) {
+  return r < count ? static_cast<double>(lse[row + r]) : 0.0;
+}
+
+// Log-normaliser of n scores; -inf where n is 0.
+SACCADE_INLINE float log_sum_exp(const float* s, int64_t n) {
+  const float top = largest(s, n);
+  const double sum =
+      sum_lanes(0, n, [&](int64_t j, int64_t lanes) { return exp(load(s + j, lanes, -__builtin_inff()) - top); });
+  return static_cast<float>(static_cast<double>(top) + std::log(sum));
 }
 
 }  // namespace
@@ -33,7 +41,7 @@ void attention(Pool& pool, const saccade_attention_args& args, const AttentionWo
         const int64_t n = r < count ? packing.visible(s, i + r) : 0;
         const float normaliser = log_sum_exp(scores + r * width, n);
         if (lse && r < count) lse[h * args.rows + row + r] = normaliser;
-        to_probabilities(scores + r * width, n, normaliser);
+        exponentials(scores + r * width, n, static_cast<double>(normaliser), scores + r * width);
         for (int64_t j = padded(n); j < padded(most); ++j) scores[r * width + j] = 0.0f;
       }
       times_columns(scores, width, values.at(packing, s, h / group), stride, most, dim, 1.0f, out);
@@ -71,7 +79,7 @@ void attention_backward(Pool& pool, const saccade_attention_backward_args& args,
       dot_columns(gradients, dim, values.at(packing, s, h / group), stride, most, 1.0f, dp, width);
       for (int r = 0; r < kRows; ++r) {
         const int64_t n = r < count ? packing.visible(s, i + r) : 0;
-        to_probabilities(p + r * width, n, at_row(lse + h * args.rows, row, r, count));
+        exponentials(p + r * width, n, at_row(lse + h * args.rows, row, r, count), p + r * width);
         float delta = 0.0f;
         if (r < count) {
           const float* output = o.at(row + r, h);
@@ -119,7 +127,7 @@ void attention_backward(Pool& pool, const saccade_attention_backward_args& args,
         for (int r = 0; r < kRows; ++r) {
           int64_t n = r < count ? packing.visible(s, i + r) - first : 0;
           n = n < 0 ? 0 : n > kColumnBlock ? kColumnBlock : n;
-          to_probabilities(p[r], n, at_row(lse + h * args.rows, row, r, count));
+          exponentials(p[r], n, at_row(lse + h * args.rows, row, r, count), p[r]);
           const float delta = r < count ? workspace.delta[h * args.rows + row + r] : 0.0f;
           for (int64_t j = 0; j < kColumnBlock; j += kLanes) {
             if (n == 0) store(p[r] + j, splat(0.0f));

@@ -19,7 +19,7 @@ AttentionDivergenceWorkspace layout(const saccade_attention_divergence_args& arg
   workspace.divergence = carver.take<float>(args.rows);
   workspace.entropy = carver.take<float>(args.rows);
   workspace.mass = carver.take<float>(args.rows);
-  workspace.lse = carver.take<float>(args.heads * args.rows);
+  workspace.lse = carver.take<double>(gradient ? args.heads * args.rows : 0);
   workspace.map = carver.take<float>(gradient ? args.rows * width : 0);
   workspace.centre = carver.take<AttentionCentre>(gradient ? args.heads * args.rows : 0);
   workspace.d_keys = carver.take<float>(gradient ? columns * args.kv_heads * args.head_dim : 0);

@@ -7,7 +7,8 @@
 //                 dP, the gradient with respect to the (summed) probabilities: one f32 map
 //   2 rows        delta = P . dP and dq = scale dS k, dS = P (dP - delta)
 //   3 key blocks  dk = scale dS^T q, rows and heads of a group in a fixed order
-// Probabilities are recomputed from the log-normaliser.  Nothing of [heads x Tq x Tk] exists.
+// Probabilities are recomputed from the log-normaliser.  Nothing of [heads x Tq x Tk] exists.  Scores of f32 inputs are
+// summed and normalised in f64, of 16-bit inputs in f32.
 #pragma once
 
 #include "core/call.h"
@@ -28,13 +29,13 @@ struct AttentionDivergenceWorkspace {
   float* entropy;     // [rows]
   float* mass;        // [rows]
   // For the gradient:
-  float* lse;               // [heads, rows]
+  double* lse;              // [heads, rows]
   float* map;               // [rows, padded(max_keys)]: dP
   AttentionCentre* centre;  // [heads, rows]
   float* d_keys;            // transposed
   int64_t bytes;
 
-  static constexpr int64_t kScratchRows = 12;
+  static constexpr int64_t kScratchRows = 16;  // four of scores, which may be f64; four of policy and reference
 };
 
 // dq without rows and dk without keys may have no address.

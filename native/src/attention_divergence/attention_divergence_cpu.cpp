@@ -24,9 +24,9 @@ SACCADE_INLINE Element element_of(int32_t kind, float beta, vfloat p, vfloat r, 
     const vint live = (p >= splat(kFloor)) & (policy >= splat(kFloor));
     return {kl_term(r, p), select(live, -r / p, splat(0.0f))};
   }
-  if (kind == SACCADE_DIVERGENCE_REVERSE_KL) return {kl_term(p, r), log_ratio(p, r)};
+  if (kind == SACCADE_DIVERGENCE_REVERSE_KL) return {kl_term(p, r), log_ratio(p, r, p - r)};
   const vfloat m = beta * r + (1.0f - beta) * p;
-  return {beta * kl_term(r, m) + (1.0f - beta) * kl_term(p, m), (1.0f - beta) * log_ratio(p, m)};
+  return {beta * kl_term(r, m) + (1.0f - beta) * kl_term(p, m), (1.0f - beta) * log_ratio(p, m, beta * (p - r))};
 }
 
 SACCADE_INLINE vfloat centred(vfloat dp, AttentionCentre centre) { return (dp - centre.pivot) - centre.delta; }
@@ -39,6 +39,7 @@ SACCADE_INLINE int64_t argmax(const float* x, int64_t begin, int64_t end) {
   return best;
 }
 
+template <class T>
 class Passes {
  public:
   Passes(Pool& pool, const saccade_attention_divergence_args& args, const AttentionDivergenceWorkspace& workspace)
@@ -46,26 +47,18 @@ class Passes {
         args_(args),
         work_(workspace),
         rows_{packing_of(args, 0), args.support, pointer<const int32_t>(args.support_ranges)},
-        side_{args.q,
-              args.q_row_stride,
-              args.q_head_stride,
-              args.dtype,
+        side_{heads_of<const T>(args.q, args.q_row_stride, args.q_head_stride),
               args.heads,
               args.scale,
               {workspace.keys, args.kv_heads, args.head_dim},
               args.rows,
-              pointer<const float>(args.lse),
-              workspace.lse},
-        ref_side_{args.ref_q,
-                  args.ref_q_row_stride,
-                  args.ref_q_head_stride,
-                  args.dtype,
+              pointer<const float>(args.lse)},
+        ref_side_{heads_of<const T>(args.ref_q, args.ref_q_row_stride, args.ref_q_head_stride),
                   args.ref_heads,
                   args.ref_scale,
                   {workspace.ref_keys, args.ref_kv_heads, args.ref_head_dim},
                   args.rows,
-                  pointer<const float>(args.ref_lse),
-                  nullptr},
+                  pointer<const float>(args.ref_lse)},
         weight_(pointer<const float>(args.weight)),
         entropy_weight_(pointer<const float>(args.entropy_weight)),
         width_(padded(args.max_keys)),
@@ -73,13 +66,10 @@ class Passes {
         grad_output_(scalar(args.grad_output, 1.0f)) {}
 
   void run() {
-    with_float_type(args_.dtype, [&](auto element) {
-      using T = decltype(element);
-      transpose(pool_, rows_.packing, heads_of<const T>(args_.k, args_.k_row_stride, args_.k_head_stride), side_.keys);
-      if (args_.ref_k)
-        transpose(pool_, rows_.packing, heads_of<const T>(args_.ref_k, args_.ref_k_row_stride, args_.ref_k_head_stride),
-                  ref_side_.keys);
-    });
+    transpose(pool_, rows_.packing, heads_of<const T>(args_.k, args_.k_row_stride, args_.k_head_stride), side_.keys);
+    if (args_.ref_k)
+      transpose(pool_, rows_.packing, heads_of<const T>(args_.ref_k, args_.ref_k_row_stride, args_.ref_k_head_stride),
+                ref_side_.keys);
     if (gradient_) clear_gradients();
     if (args_.reduction == SACCADE_REDUCTION_MEAN) {
       pass({args_.head_begin, args_.head_end, args_.ref_head_begin, args_.ref_head_end, 1.0f, true});
@@ -92,15 +82,22 @@ class Passes {
     }
     if (gradient_)
       with_gradient_type([&](auto element) {
-        using T = decltype(element);
+        using G = decltype(element);
         write_transposed(pool_, rows_.packing, d_keys(),
-                         heads_of<T>(args_.dk, args_.dk_row_stride, args_.dk_head_stride), args_.scale);
+                         heads_of<G>(args_.dk, args_.dk_row_stride, args_.dk_head_stride), args_.scale);
       });
     write_rows();
   }
 
  private:
   Transposed d_keys() const { return {work_.d_keys, args_.kv_heads, args_.head_dim}; }
+
+  // A worker's blocks of kRows rows.
+  Score<T>* scores_of(int worker) const { return reinterpret_cast<Score<T>*>(scratch_of(worker)); }
+  float* policy_of(int worker) const { return scratch_of(worker) + 2 * kRows * width_; }
+  float* scratch_of(int worker) const {
+    return work_.scratch + worker * AttentionDivergenceWorkspace::kScratchRows * width_;
+  }
 
   float weight(int64_t row) const { return weight_ ? weight_[row] : 0.0f; }
   float entropy_weight(int64_t row) const { return entropy_weight_ ? entropy_weight_[row] : 0.0f; }
@@ -111,7 +108,7 @@ class Passes {
     if (args_.grad_dtype == SACCADE_F32)
       body(float{});
     else
-      with_float_type(args_.dtype, body);
+      body(T{});
   }
 
   void pass(const HeadRange& heads) {
@@ -138,9 +135,9 @@ class Passes {
         for (int64_t h = 0; h < args_.heads; ++h) {
           if (h >= args_.head_begin && h < args_.head_end) continue;
           with_gradient_type([&](auto element) {
-            using T = decltype(element);
-            std::memset(static_cast<void*>(heads_of<T>(args_.dq, args_.dq_row_stride, args_.dq_head_stride).at(row, h)),
-                        0, static_cast<size_t>(args_.head_dim) * sizeof(T));
+            using G = decltype(element);
+            std::memset(static_cast<void*>(heads_of<G>(args_.dq, args_.dq_row_stride, args_.dq_head_stride).at(row, h)),
+                        0, static_cast<size_t>(args_.head_dim) * sizeof(G));
           });
           if (args_.dscore_sq) pointer<float>(args_.dscore_sq)[h * args_.rows + row] = 0.0f;
         }
@@ -150,13 +147,17 @@ class Passes {
   // Pass 1.
   void compare(const HeadRange& heads, int64_t s, int64_t i, int64_t count, int worker) {
     const Packing& packing = rows_.packing;
-    float* scores = work_.scratch + worker * AttentionDivergenceWorkspace::kScratchRows * width_;
-    float* policy = scores + kRows * width_;
+    Score<T>* scores = scores_of(worker);
+    float* policy = policy_of(worker);
     float* reference = policy + kRows * width_;
     const int64_t row = packing.offsets_q[s] + i;
     if (args_.ref_q)
-      sum_heads(ref_side_, rows_, s, i, count, heads.ref_begin, heads.ref_end, false, scores, reference, width_);
-    sum_heads(side_, rows_, s, i, count, heads.begin, heads.end, false, scores, policy, width_);
+      sum_heads(ref_side_, rows_, s, i, count, heads.ref_begin, heads.ref_end, false, scores, reference, width_,
+                [](int64_t, double) {});
+    sum_heads(side_, rows_, s, i, count, heads.begin, heads.end, false, scores, policy, width_,
+              [&](int64_t at, double lse) {
+                if (gradient_) work_.lse[at] = lse;
+              });
     for (int64_t r = 0; r < count; ++r) {
       const Support support = rows_.of(s, i + r);
       const bool has_reference = load_reference(heads, s, row + r, support, reference + r * width_);
@@ -262,7 +263,8 @@ class Passes {
   // Pass 2.  Rows without weight get zeros without their scores being computed.
   void query_gradient(const HeadRange& heads, int64_t s, int64_t i, int64_t count, int worker) {
     const Packing& packing = rows_.packing;
-    float* p = work_.scratch + worker * AttentionDivergenceWorkspace::kScratchRows * width_;
+    Score<T>* scores = scores_of(worker);
+    float* p = policy_of(worker);
     const int64_t row = packing.offsets_q[s] + i, stride = padded(packing.keys(s)), dim = args_.head_dim;
     const int64_t most = packing.visible(s, i + count - 1);
     float* dscore_sq = pointer<float>(args_.dscore_sq);
@@ -271,8 +273,9 @@ class Passes {
     for (int64_t h = heads.begin; h < heads.end; ++h) {
       RowBlock queries, out;
       if (any) {
-        load_queries(side_, row, h, count, queries);
-        dot_columns(queries, dim, side_.keys.at(packing, s, h / side_.group()), stride, most, args_.scale, p, width_);
+        load_rows(side_.q, row, h, count, dim, queries);
+        dot_columns(queries, dim, side_.keys.at(packing, s, h / side_.group()), stride, most, args_.scale, scores,
+                    width_);
       }
       for (int r = 0; r < kRows; ++r) {
         float* pr = p + r * width_;
@@ -282,7 +285,7 @@ class Passes {
         double squares = 0.0;
         if (live) {
           const float* map = work_.map + (row + r) * width_;
-          to_probabilities(pr, n, work_.lse[h * args_.rows + row + r]);
+          exponentials(scores + r * width_, n, work_.lse[h * args_.rows + row + r], pr);
           if (heads.end - heads.begin > 1 && n > 0) {  // a single head's delta is 0: dP is orthogonal to its own policy
             centre.pivot = map[argmax(pr, 0, n)];
             centre.delta = static_cast<float>(sum_lanes(
@@ -305,10 +308,10 @@ class Passes {
       else
         std::memset(out, 0, sizeof out);
       with_gradient_type([&](auto element) {
-        using T = decltype(element);
-        const auto dq = heads_of<T>(args_.dq, args_.dq_row_stride, args_.dq_head_stride);
+        using G = decltype(element);
+        const auto dq = heads_of<G>(args_.dq, args_.dq_row_stride, args_.dq_head_stride);
         for (int64_t r = 0; r < count; ++r) {
-          T* to = dq.at(row + r, h);
+          G* to = dq.at(row + r, h);
           const bool live = active(row + r);
           for_lanes(dim, [&](int64_t d, int64_t lanes) {
             store(to + d, lanes, live ? load(out[r] + d, lanes, 0.0f) : splat(0.0f));
@@ -338,9 +341,10 @@ class Passes {
         for (int64_t r = 0; r < count; ++r) any |= active(row + r);
         if (!any) continue;
         RowBlock queries;
+        Score<T> scores[kRows][kColumnBlock];
         float ds[kRows][kColumnBlock];
-        load_queries(side_, row, h, count, queries);
-        dot_columns(queries, dim, columns, stride, kColumnBlock, args_.scale, ds[0], kColumnBlock);
+        load_rows(side_.q, row, h, count, dim, queries);
+        dot_columns(queries, dim, columns, stride, kColumnBlock, args_.scale, scores[0], kColumnBlock);
         for (int r = 0; r < kRows; ++r) {
           const bool live = r < count && active(row + r);
           int64_t n = live ? packing.visible(s, i + r) - first : 0;
@@ -352,7 +356,7 @@ class Passes {
           }
           const float* map = work_.map + (row + r) * width_ + first;
           const AttentionCentre centre = work_.centre[h * args_.rows + row + r];
-          to_probabilities(ds[r], n, work_.lse[h * args_.rows + row + r]);
+          exponentials(scores[r], n, work_.lse[h * args_.rows + row + r], ds[r]);
           for (int64_t j = 0; j < kColumnBlock; j += kLanes)
             store(ds[r] + j, load(ds[r] + j) * centred(load(map + j), centre));
         }
@@ -387,8 +391,8 @@ class Passes {
   const saccade_attention_divergence_args& args_;
   const AttentionDivergenceWorkspace& work_;
   const PolicyRows rows_;
-  const PolicySide side_;
-  const PolicySide ref_side_;
+  const PolicySide<T> side_;
+  const PolicySide<T> ref_side_;
   const float* weight_;
   const float* entropy_weight_;
   const int64_t width_;
@@ -400,7 +404,7 @@ class Passes {
 
 void attention_divergence(Pool& pool, const saccade_attention_divergence_args& args,
                           const AttentionDivergenceWorkspace& workspace) {
-  Passes(pool, args, workspace).run();
+  with_float_type(args.dtype, [&](auto element) { Passes<decltype(element)>(pool, args, workspace).run(); });
 }
 
 }  // namespace saccade::SACCADE_ISA

@@ -3,7 +3,7 @@
 //
 // CPU: keys are transposed once into the workspace.  A block of four rows goes through the heads one after another:
 // scores, log-normaliser, probabilities, added to the row's policy.  One pass over the scores; nothing of
-// [heads x Tq x Tk] exists.
+// [heads x Tq x Tk] exists.  Scores of f32 inputs are summed and normalised in f64, of 16-bit inputs in f32.
 #pragma once
 
 #include "core/call.h"
@@ -15,7 +15,7 @@ struct AttentionPolicyWorkspace {
   float* scratch;  // [threads, kScratchRows, padded(max_keys)]
   int64_t bytes;
 
-  static constexpr int64_t kScratchRows = 8;
+  static constexpr int64_t kScratchRows = 12;  // four of scores, which may be f64; four of the policy
 };
 
 }  // namespace saccade

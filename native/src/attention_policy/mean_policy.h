@@ -31,52 +31,63 @@ struct PolicyRows {
   int64_t first_key(int64_t s) const { return ranges[2 * s] < 0 ? 0 : ranges[2 * s]; }
 };
 
+// What scores are summed and kept in until their normaliser is known.  p = exp(score - lse) has the relative error that
+// the difference has absolutely, so that scores of several hundred need more than f32; 16-bit inputs do not carry as
+// much themselves.
+template <class T>
+struct ScoreOf {
+  using Type = float;
+};
+template <>
+struct ScoreOf<float> {
+  using Type = double;
+};
+template <class T>
+using Score = typename ScoreOf<T>::Type;
+
 // The side of a policy: its queries, keys and heads.
+template <class T>
 struct PolicySide {
-  saccade_address q;
-  int64_t q_row_stride, q_head_stride;
-  int32_t dtype;
+  Heads<const T> q;
   int64_t heads;
   float scale;
   Transposed keys;
   int64_t rows;      // Tq
-  const float* lse;  // [heads, rows], given by the caller; null: computed
-  float* lse_out;    // [heads, rows], or null
+  const float* lse;  // [heads, rows], given by the caller, or null
 
   int64_t group() const { return heads / keys.heads; }
 };
 
-SACCADE_INLINE void load_queries(const PolicySide& side, int64_t row, int64_t head, int64_t count, RowBlock& rows) {
-  with_float_type(side.dtype, [&](auto element) {
-    using T = decltype(element);
-    load_rows(heads_of<const T>(side.q, side.q_row_stride, side.q_head_stride), row, head, count, side.keys.dim, rows);
-  });
-}
-
 // Adds the probabilities of heads [head_begin, head_end) of a block of rows up in policy[r][j], over the visible keys
-// and 0 from there to padded(most).  Heads outside the range give only their lse_out.
-inline void sum_heads(const PolicySide& side, const PolicyRows& rows, int64_t s, int64_t i, int64_t count,
-                      int64_t head_begin, int64_t head_end, bool all_lse, float* scores, float* policy, int64_t width) {
+// and 0 from there to padded(most).  Calls normaliser(index in [heads, rows], lse) for these heads, or for all.
+//
+// A given lse only stands in for the largest score, which keeps exponentials in range: its f32 rounding is not in the
+// probabilities.
+template <class T, class Normaliser>
+void sum_heads(const PolicySide<T>& side, const PolicyRows& rows, int64_t s, int64_t i, int64_t count,
+               int64_t head_begin, int64_t head_end, bool all_heads, Score<T>* scores, float* policy, int64_t width,
+               const Normaliser& normaliser) {
   const Packing& packing = rows.packing;
-  const int64_t row = packing.offsets_q[s] + i, stride = padded(packing.keys(s));
+  const int64_t row = packing.offsets_q[s] + i, stride = padded(packing.keys(s)), dim = side.keys.dim;
   const int64_t most = packing.visible(s, i + count - 1), end = padded(most);
   for (int r = 0; r < kRows; ++r) std::memset(policy + r * width, 0, static_cast<size_t>(end) * sizeof(float));
   for (int64_t h = 0; h < side.heads; ++h) {
     const bool inside = h >= head_begin && h < head_end;
-    if (!inside && !all_lse) continue;
+    if (!inside && !all_heads) continue;
     RowBlock queries;
-    load_queries(side, row, h, count, queries);
-    dot_columns(queries, side.keys.dim, side.keys.at(packing, s, h / side.group()), stride, most, side.scale, scores,
-                width);
+    load_rows(side.q, row, h, count, dim, queries);
+    dot_columns(queries, dim, side.keys.at(packing, s, h / side.group()), stride, most, side.scale, scores, width);
     for (int64_t r = 0; r < count; ++r) {
-      float* score = scores + r * width;
+      Score<T>* score = scores + r * width;
+      float* e = reinterpret_cast<float*>(score);  // takes its place
       const int64_t n = packing.visible(s, i + r), at = h * side.rows + row + r;
-      const float lse = side.lse ? side.lse[at] : log_sum_exp(score, n);
-      if (side.lse_out) side.lse_out[at] = lse;
+      const double shift = static_cast<double>(side.lse ? side.lse[at] : largest(score, n));
+      const double sum = exponentials(score, n, shift, e);
+      normaliser(at, shift + std::log(sum));
       if (!inside) continue;
-      to_probabilities(score, n, lse);
-      for (int64_t j = 0; j < padded(n); j += kLanes)
-        store(policy + r * width + j, load(policy + r * width + j) + load(score + j));
+      const float inverse = static_cast<float>(1.0 / sum);
+      float* total = policy + r * width;
+      for (int64_t j = 0; j < padded(n); j += kLanes) store(total + j, load(total + j) + load(e + j) * inverse);
     }
   }
 }

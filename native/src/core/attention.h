@@ -114,22 +114,39 @@ SACCADE_INLINE void load_rows(const Heads<const T>& x, int64_t row, int64_t head
   }
 }
 
-// s[r][j] = scale * rows[r] . column j, for j below n rounded up to two vectors.
-SACCADE_INLINE void dot_columns(const RowBlock& rows, int64_t dim, const float* columns, int64_t stride, int64_t n,
-                                float scale, float* s, int64_t s_stride) {
-  for (int64_t j = 0; j < n; j += 2 * kLanes) {
-    vfloat a[kRows][2];
-    for (int r = 0; r < kRows; ++r) a[r][0] = a[r][1] = splat(0.0f);
+// A vector of what scores are summed in, from f32.
+SACCADE_INLINE vfloat load_as(const float* p, float) { return load(p); }
+SACCADE_INLINE vdouble load_as(const float* p, double) { return load_double(p); }
+
+// The rows as what scores are summed in; `converted` is room for them.
+SACCADE_INLINE const RowBlock& rows_as(const RowBlock& rows, int64_t, RowBlock&) { return rows; }
+using DoubleRowBlock = double[kRows][kMaxHeadDim];
+SACCADE_INLINE const DoubleRowBlock& rows_as(const RowBlock& rows, int64_t dim, DoubleRowBlock& converted) {
+  for (int r = 0; r < kRows; ++r)
+    for (int64_t d = 0; d < dim; ++d) converted[r][d] = static_cast<double>(rows[r][d]);
+  return converted;
+}
+
+// s[r][j] = scale * rows[r] . column j, summed in S = float or double, for j below n rounded up to two vectors.
+template <class S>
+SACCADE_INLINE void dot_columns(const RowBlock& row_block, int64_t dim, const float* columns, int64_t stride, int64_t n,
+                                float scale, S* s, int64_t s_stride) {
+  using Vector = decltype(load_as(columns, S{}));
+  constexpr int64_t kWidth = sizeof(Vector) / sizeof(S);
+  S converted[kRows][kMaxHeadDim];
+  const auto& rows = rows_as(row_block, dim, converted);
+  for (int64_t j = 0; j < n; j += 2 * kWidth) {
+    Vector a[kRows][2] = {};
     for (int64_t d = 0; d < dim; ++d) {
-      const vfloat c0 = load(columns + d * stride + j), c1 = load(columns + d * stride + j + kLanes);
+      const Vector c0 = load_as(columns + d * stride + j, S{}), c1 = load_as(columns + d * stride + j + kWidth, S{});
       for (int r = 0; r < kRows; ++r) {
         a[r][0] += rows[r][d] * c0;
         a[r][1] += rows[r][d] * c1;
       }
     }
     for (int r = 0; r < kRows; ++r) {
-      store(s + r * s_stride + j, a[r][0] * scale);
-      store(s + r * s_stride + j + kLanes, a[r][1] * scale);
+      store(s + r * s_stride + j, a[r][0] * static_cast<S>(scale));
+      store(s + r * s_stride + j + kWidth, a[r][1] * static_cast<S>(scale));
     }
   }
 }
@@ -186,31 +203,6 @@ SACCADE_INLINE void flush(ColumnBlock& block, int64_t dim, float* out, int64_t s
     }
 }
 
-// Log-normaliser of n scores; -inf where n is 0.
-SACCADE_INLINE float log_sum_exp(const float* s, int64_t n) {
-  if (n == 0) return -__builtin_inff();
-  vfloat top = splat(-__builtin_inff());
-  for_lanes(n, [&](int64_t j, int64_t lanes) { top = max(load(s + j, lanes, -__builtin_inff()), top); });
-  const float m = max_of(top);
-  double total = 0.0;
-  for (int64_t begin = 0; begin < n; begin += kMaxPartial * kLanes) {
-    const int64_t size = n - begin < kMaxPartial * kLanes ? n - begin : kMaxPartial * kLanes;
-    vfloat sum = splat(0.0f);
-    for_lanes(size, [&](int64_t j, int64_t lanes) { sum += exp(load(s + begin + j, lanes, -__builtin_inff()) - m); });
-    total += sum_of(sum);
-  }
-  return static_cast<float>(static_cast<double>(m) + std::log(total));
-}
-
-// s becomes exp(s - lse) below n and 0 from there to n rounded up to kColumnBlock.
-SACCADE_INLINE void to_probabilities(float* s, int64_t n, float lse) {
-  const int64_t end = padded(n);
-  for (int64_t j = 0; j < end; j += kLanes) {
-    const vint seen = lane_index() + static_cast<int32_t>(j) < static_cast<int32_t>(n);
-    store(s + j, select(seen, exp(load(s + j) - lse), splat(0.0f)));
-  }
-}
-
 // Sum of f(j, lanes) over [begin, end), f32 within kMaxPartial terms a lane, f64 beyond.  Lanes past `lanes` must be 0.
 template <class F>
 SACCADE_INLINE double sum_lanes(int64_t begin, int64_t end, const F& f) {
@@ -222,6 +214,33 @@ SACCADE_INLINE double sum_lanes(int64_t begin, int64_t end, const F& f) {
     total += sum_of(sum);
   }
   return total;
+}
+
+// kLanes scores minus c; of f64 scores the difference is rounded.
+SACCADE_INLINE vfloat minus(const float* s, double c) { return load(s) - static_cast<float>(c); }
+SACCADE_INLINE vfloat minus(const double* s, double c) { return narrow(load(s) - c, load(s + kDoubles) - c); }
+
+// The largest of n scores, rounded to f32; NaN is passed over; -inf where n is 0.
+template <class S>
+SACCADE_INLINE float largest(const S* s, int64_t n) {
+  vfloat top = splat(-__builtin_inff());
+  for (int64_t j = 0; j < n; j += kLanes) {
+    const vint seen = lane_index() + static_cast<int32_t>(j) < static_cast<int32_t>(n);
+    top = max(select(seen, minus(s + j, 0.0), splat(-__builtin_inff())), top);
+  }
+  return max_of(top);
+}
+
+// e = exp(s - shift) below n and 0 from there to n rounded up to kColumnBlock: probabilities where shift is the
+// log-normaliser.  Returns the sum.  e may begin where s does.
+template <class S>
+SACCADE_INLINE double exponentials(const S* s, int64_t n, double shift, float* e) {
+  return sum_lanes(0, padded(n), [&](int64_t j, int64_t) {
+    const vint seen = lane_index() + static_cast<int32_t>(j) < static_cast<int32_t>(n);
+    const vfloat x = select(seen, exp(minus(s + j, shift)), splat(0.0f));
+    store(e + j, x);
+    return x;
+  });
 }
 
 // Writes gradients gathered in the transposed layout, times `scale`, to [keys,heads,dim].

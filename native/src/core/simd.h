@@ -298,6 +298,25 @@ SACCADE_INLINE vdouble load(const double* p) {
   return v;
 }
 
+SACCADE_INLINE void store(double* p, vdouble v) { std::memcpy(p, &v, sizeof v); }
+
+// Rounded to f32: the lanes of low, then those of high.
+SACCADE_INLINE vfloat narrow(vdouble low, vdouble high) {
+#if defined(__AVX512F__)
+  return (vfloat)_mm512_insertf32x8(_mm512_castps256_ps512(_mm512_cvtpd_ps((__m512d)low)),
+                                    _mm512_cvtpd_ps((__m512d)high), 1);
+#elif defined(__AVX2__)
+  return (vfloat)_mm256_set_m128(_mm256_cvtpd_ps((__m256d)high), _mm256_cvtpd_ps((__m256d)low));
+#else
+  vfloat v;
+  for (int i = 0; i < kDoubles; ++i) {
+    v[i] = static_cast<float>(low[i]);
+    v[i + kDoubles] = static_cast<float>(high[i]);
+  }
+  return v;
+#endif
+}
+
 // Pairwise, in a fixed order.
 SACCADE_INLINE double sum_of(vdouble v) {
   for (int width = kDoubles / 2; width > 0; width /= 2)

@@ -35,7 +35,7 @@ public final class AttentionDivergence {
      * @param scale multiplies q·k; NaN for 1/√D'
      * @param headBegin first head in range
      * @param headEnd end of the range; -1 for all heads
-     * @param lse f32[H', Tq], or null: computed
+     * @param lse f32[H', Tq], as {@link Weights#lse}; or null
      */
     record QueriesKeys(Tensor q, Tensor k, float scale, int headBegin, int headEnd, Tensor lse)
         implements Reference {
@@ -82,7 +82,8 @@ public final class AttentionDivergence {
    *
    * @param weight f32[Tq], of the divergence
    * @param entropyWeight f32[Tq], of the entropy
-   * @param lse f32[Hq, Tq] of {@link AttentionPolicy}, to save work; or null
+   * @param lse f32[Hq, Tq] of {@link AttentionPolicy}, to save work: its rounding is not in the
+   *     results; or null
    * @param gradOutput f32[1] that multiplies the gradients; or null, for 1
    */
   public record Weights(Tensor weight, Tensor entropyWeight, Tensor lse, Tensor gradOutput) {

@@ -16,9 +16,12 @@ import dev.saccade.AttentionDivergence.Weights;
 import dev.saccade.AttentionPolicy.Reduction;
 import dev.saccade.AttentionPolicy.Support;
 import dev.saccade.AttentionPolicyTest.Sequences;
+import dev.saccade.binding.Saccade;
+import dev.saccade.binding.saccade_attention_divergence_args;
 import dev.saccade.reference.AttentionPolicyReference;
 import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.Comparator;
 import java.util.List;
 import java.util.Random;
 import org.junit.jupiter.api.Test;
@@ -338,7 +341,9 @@ class AttentionDivergenceTest {
     "4, 4, 16",
     "3, 1, 17",
     "4, 2, 80",
+    "4, 2, 96",
     "2, 2, 128",
+    "3, 1, 200",
     "2, 1, 256",
     "1, 1, 8"
   })
@@ -539,6 +544,115 @@ class AttentionDivergenceTest {
     }
   }
 
+  @ParameterizedTest
+  @CsvSource({
+    "JSD, 0.5, map, MEAN",
+    "JSD, 0.2, old policy, NONE",
+    "FORWARD_KL, 0, index, MEAN",
+    "FORWARD_KL, 0, old policy, NONE",
+    "REVERSE_KL, 0, teacher, MEAN"
+  })
+  void theFormulaOfTheGradientAgreesWithDifferences(
+      Divergence kind, float beta, String with, Reduction reduction) {
+    Sequences sequences = Sequences.RAGGED;
+    try (Context context = Context.cpu();
+        Scope scope = context.scope()) {
+      for (Support support : Support.values()) {
+        Random random = new Random(50);
+        Options options =
+            new Options(
+                AttentionPolicy.Options.DEFAULT
+                    .withSupport(support)
+                    .withReduction(reduction)
+                    .withHeads(1, 4),
+                kind,
+                beta);
+        AttentionPolicy.Input input = sequences.random(scope, random, DType.F32, 4, 2, 8, 1);
+        Case c =
+            compare(new Case(scope, sequences, input, options), with, random)
+                .weigh(random, true, true);
+        AttentionPolicyReference.Loss.Gradients formula = c.loss().formula(c.policy());
+        AttentionPolicyReference.Loss.Gradients differences = c.loss().gradients(c.policy());
+        double[][][] pairs = {
+          {formula.dq(), differences.dq()},
+          {formula.dk(), differences.dk()},
+          {formula.dscoreSq(), differences.dscoreSq()}
+        };
+        for (double[][] pair : pairs) {
+          double tolerance = 1e-8 * largest(pair[1]);
+          assertThat(pair[0]).usingElementComparator(near(tolerance)).containsExactly(pair[1]);
+        }
+      }
+    }
+  }
+
+  private static Comparator<Double> near(double tolerance) {
+    return (a, b) -> Math.abs(a - b) <= tolerance ? 0 : Double.compare(a, b);
+  }
+
+  /**
+   * Heads of f32 that leave hardly anything to most keys, of which the gradient of every key is to
+   * be right, relative to its own size: scores spread over a hundred, exponentials of their
+   * differences.
+   */
+  @ParameterizedTest
+  @CsvSource({
+    "map, JSD, false",
+    "map, JSD, true",
+    "old policy, JSD, false",
+    "old policy, JSD, true",
+    "old policy, REVERSE_KL, false",
+    "old policy, FORWARD_KL, true"
+  })
+  void verySharpPoliciesKeepTheGradientsOfFaintKeys(
+      String with, Divergence kind, boolean givenLse) {
+    Sequences sequences = new Sequences(new int[] {31}, new int[] {200}, new int[] {0, 1});
+    int dim = 64;
+    for (Context context : Contexts.everyInstructionSet()) {
+      try (context;
+          Scope scope = context.scope()) {
+        Random random = new Random(51);
+        AttentionPolicy.Options policy =
+            AttentionPolicy.Options.DEFAULT.withSupport(Support.ALL).withScale(0.125f);
+        AttentionPolicy.Input input =
+            sequences.input(
+                scope,
+                Tensor.of(scope, gaussian(random, 31 * 4 * dim, 20), 31, 4, dim),
+                Tensor.of(scope, gaussian(random, 200 * 2 * dim, 1), 200, 2, dim));
+        Case c =
+            compare(
+                new Case(scope, sequences, input, new Options(policy, kind, 0.5f)), with, random);
+        c.weight = gaussian(random, 31, 1);
+        if (givenLse) {
+          c.lse = AttentionPolicy.forward(scope, input, policy).lse();
+        }
+        Outputs got = c.run(DType.F32);
+        AttentionPolicyReference.Loss.Values values = c.loss().values(c.policy());
+        assertNear("divergence", got.divergence().toFloats(), values.divergence(), 2e-4, 1e-5);
+        assertNear("entropy", got.entropy().toFloats(), values.entropy(), 2e-4, 1e-5);
+        assertNear("mass", got.mass().toFloats(), values.mass(), 2e-4, 1e-5);
+        AttentionPolicyReference.Loss.Gradients want = c.loss().formula(c.policy());
+        assertHeads("dq", got.dq(), want.dq());
+        assertHeads("dk", got.dk(), want.dk());
+      }
+    }
+  }
+
+  /** Each row and head by itself, with the largest of its elements. */
+  private static void assertHeads(String what, Tensor got, double[] want) {
+    int dim = (int) got.shape(2);
+    float[] values = got.toFloats();
+    for (int at = 0; at < want.length; at += dim) {
+      double[] wanted = Arrays.copyOfRange(want, at, at + dim);
+      assertNear(
+          what + " of " + at / dim,
+          Arrays.copyOfRange(values, at, at + dim),
+          wanted,
+          2e-4,
+          1e-12 + 5e-5 * largest(wanted));
+    }
+  }
+
   /** More keys than one f32 sum may have. */
   @ParameterizedTest
   @EnumSource(Divergence.class)
@@ -599,7 +713,7 @@ class AttentionDivergenceTest {
   // -------------------------------------------------------------------------------------- the
   // policy
 
-  /** Entropy and mass are those of attention_policy; its map and its lse may stand for it. */
+  /** Entropy and mass are those of attention_policy, whose lse may be given. */
   @ParameterizedTest
   @EnumSource(Reduction.class)
   void policyAndNormaliserAreThoseOfAttentionPolicy(Reduction reduction) {
@@ -617,38 +731,37 @@ class AttentionDivergenceTest {
         assertNear("mass", plain.mass().toFloats(), policy.mass().toDoubles(), 3e-7, 0);
         assertNear("entropy", plain.entropy().toFloats(), policy.entropy().toDoubles(), 0, 1e-6);
 
-        // A given lse is that of the same operation: nothing changes.
+        // A given lse stands in for the largest score: neither its rounding nor an error matters.
         Tensor oldLse =
             AttentionPolicy.forward(
                     scope, sequences.input(scope, old.q(), old.k()), options.policy())
                 .lse();
-        c.lse = policy.lse();
-        c.reference = new Reference.QueriesKeys(old.q(), old.k(), Float.NaN, 0, -1, oldLse);
-        List<Tensor[]> pairs = new ArrayList<>();
-        Outputs given = c.run(DType.F32);
-        pairs.add(new Tensor[] {plain.divergence(), given.divergence()});
-        pairs.add(new Tensor[] {plain.entropy(), given.entropy()});
-        pairs.add(new Tensor[] {plain.mass(), given.mass()});
-        pairs.add(new Tensor[] {plain.dq(), given.dq()});
-        pairs.add(new Tensor[] {plain.dk(), given.dk()});
-        pairs.add(new Tensor[] {plain.dscoreSq(), given.dscoreSq()});
-        for (Tensor[] pair : pairs) {
-          assertThat(pair[1].toFloats()).isEqualTo(pair[0].toFloats());
+        for (float error : new float[] {0, 0.7f, -3}) {
+          c.lse = added(scope, policy.lse(), error);
+          c.reference =
+              new Reference.QueriesKeys(
+                  old.q(), old.k(), Float.NaN, 0, -1, added(scope, oldLse, 2 * error));
+          c.assertAgrees(2e-6);
         }
 
-        // It is used, though: an lse that is log 2 too large halves the mass.
-        float[] shifted = policy.lse().toFloats();
-        for (int i = 0; i < shifted.length; i++) {
-          shifted[i] += (float) Math.log(2);
+        // It is used, though.
+        float[] broken = policy.lse().toFloats();
+        broken[5] = Float.NaN; // head 0, row 5
+        c.lse = Tensor.of(scope, broken, policy.lse().shape());
+        float[] divergence = c.run(DType.F32).divergence().toFloats();
+        for (int row = 0; row < divergence.length; row++) {
+          assertThat(Float.isNaN(divergence[row])).as("row %d", row).isEqualTo(row == 5);
         }
-        c.lse = Tensor.of(scope, shifted, policy.lse().shape());
-        double[] half = policy.mass().toDoubles();
-        for (int i = 0; i < half.length; i++) {
-          half[i] /= 2;
-        }
-        assertNear("mass", c.run(DType.F32).mass().toFloats(), half, 2e-6, 0);
       }
     }
+  }
+
+  private static Tensor added(Scope scope, Tensor x, float y) {
+    float[] values = x.toFloats();
+    for (int i = 0; i < values.length; i++) {
+      values[i] += y;
+    }
+    return Tensor.of(scope, values, x.shape());
   }
 
   @Test
@@ -1047,6 +1160,96 @@ class AttentionDivergenceTest {
       for (Tensor matrix : matrices) {
         assertThat(matrix.columns(0, 3).toFloats()).containsOnly(padding);
         assertThat(matrix.columns(3 + 6 * d, 24 + 6 * d).toFloats()).containsOnly(padding);
+      }
+    }
+  }
+
+  /**
+   * Heads that are further apart than their dimension; Java's views cannot say that, the ABI can.
+   */
+  @ParameterizedTest
+  @EnumSource(
+      value = DType.class,
+      names = {"F32", "BF16"})
+  void headStridesAreHonouredAndPaddingUntouched(DType dtype) {
+    Sequences sequences = Sequences.RAGGED;
+    int dim = 5;
+    int step = 8;
+    try (Context context = Context.cpu();
+        Scope scope = context.scope()) {
+      Random random = new Random(42);
+      AttentionPolicy.Input input = sequences.random(scope, random, dtype, 4, 2, dim, 1);
+      Reference.QueriesKeys old = old(scope, input, random, 0.4);
+      Case dense =
+          new Case(scope, sequences, input, RAL).compareWith(old).weigh(random, true, true);
+      Outputs want = dense.run(dtype);
+      // As [rows * heads, dim] views a head stride is a row stride.
+      Tensor[] in = {input.q(), input.k(), old.q(), old.k()};
+      Tensor[] apart = new Tensor[6];
+      for (int t = 0; t < 6; t++) {
+        Tensor like = in[t % 4];
+        apart[t] = unwritten(scope, dtype, like.shape(0) * like.shape(1), step);
+        if (t < 4) {
+          apart[t].columns(0, dim).copyFrom(like.toFloats());
+        }
+      }
+      Weights weights = dense.weights();
+      Tensor workspace = Tensor.empty(scope, DType.U8, 1 << 20);
+      try (Call call = context.begin("attention_divergence")) {
+        var args =
+            call.args(
+                saccade_attention_divergence_args.class, saccade_attention_divergence_args::new);
+        args.rows(sequences.rows())
+            .keys(sequences.keyRows())
+            .sequences(sequences.keys().length)
+            .heads(4)
+            .kv_heads(2)
+            .head_dim(dim)
+            .q(apart[0].address())
+            .q_row_stride(4 * step)
+            .q_head_stride(step)
+            .k(apart[1].address())
+            .k_row_stride(2 * step)
+            .k_head_stride(step)
+            .dtype(dtype.code())
+            .offsets_q(input.offsetsQ().address())
+            .offsets_k(input.offsetsK().address())
+            .max_keys(input.maxKeys())
+            .scale((float) (1 / Math.sqrt(dim)))
+            .support(RAL.policy().support().code())
+            .head_end(4)
+            .weight(weights.weight().address())
+            .entropy_weight(weights.entropyWeight().address())
+            .ref_q(apart[2].address())
+            .ref_q_row_stride(4 * step)
+            .ref_q_head_stride(step)
+            .ref_k(apart[3].address())
+            .ref_k_row_stride(2 * step)
+            .ref_k_head_stride(step)
+            .ref_heads(4)
+            .ref_kv_heads(2)
+            .ref_head_dim(dim)
+            .ref_scale((float) (1 / Math.sqrt(dim)))
+            .ref_head_end(4)
+            .beta(RAL.beta())
+            .dq(apart[4].address())
+            .dq_row_stride(4 * step)
+            .dq_head_stride(step)
+            .dk(apart[5].address())
+            .dk_row_stride(2 * step)
+            .dk_head_stride(step)
+            .grad_dtype(dtype.code())
+            .workspace(workspace.address());
+        long[] bytes = new long[1];
+        call.invoke(Saccade.saccade_attention_divergence_workspace(context.handle(), args, bytes));
+        assertThat(bytes[0]).isLessThanOrEqualTo(workspace.size());
+        call.invoke(Saccade.saccade_attention_divergence(context.handle(), args));
+      }
+      assertThat(bits(apart[4].columns(0, dim))).isEqualTo(bits(want.dq()));
+      assertThat(bits(apart[5].columns(0, dim))).isEqualTo(bits(want.dk()));
+      float padding = Tensor.of(scope, dtype, new float[] {777}).item();
+      for (Tensor tensor : apart) {
+        assertThat(tensor.columns(dim, step).toFloats()).containsOnly(padding);
       }
     }
   }

@@ -190,7 +190,7 @@ class AttentionPolicyTest {
   @CsvSource({
     "F32, 4, 2, 1, 0, -1", "F32, 6, 2, 8, 1, 5", "F32, 4, 4, 16, 3, 4", "F32, 3, 1, 17, 0, 2",
     "F32, 4, 2, 80, 0, -1", "F32, 2, 1, 256, 1, 2", "BF16, 4, 2, 24, 0, -1", "F16, 4, 1, 17, 2, 4",
-    "F32, 1, 1, 5, 0, 1"
+    "F32, 1, 1, 5, 0, 1", "F32, 4, 2, 96, 0, 3", "F32, 3, 1, 200, 1, 3", "BF16, 2, 1, 256, 0, -1"
   })
   void agreesWithDoublePrecisionOnEveryInstructionSet(
       DType dtype, int heads, int kvHeads, int dim, int headBegin, int headEnd) {
@@ -289,6 +289,40 @@ class AttentionPolicyTest {
           AttentionPolicy.Options options = RAL.withSupport(support).withReduction(reduction);
           AttentionPolicy.Outputs got = AttentionPolicy.forward(scope, input, options);
           assertAgrees(sequences, input, options, got, 6e-6);
+        }
+      }
+      context.close();
+    }
+  }
+
+  /**
+   * f32 queries and keys have their policy to f32's precision whatever their scores are: spread
+   * over a hundred, or in the hundreds all of them.
+   */
+  @ParameterizedTest
+  @CsvSource({"20, 0", "1, 60"})
+  void largeScoresOfF32KeepTheAccuracyOfSmallOnes(double deviation, float common) {
+    Sequences sequences = new Sequences(new int[] {31}, new int[] {200}, new int[] {20, 150});
+    for (Context context : Contexts.everyInstructionSet()) {
+      for (Support support : Support.values()) {
+        for (Reduction reduction : Reduction.values()) {
+          try (Scope scope = context.scope()) {
+            Random random = new Random(13);
+            float[] q = gaussian(random, 31 * 4 * 64, deviation);
+            float[] k = gaussian(random, 200 * 2 * 64, 1);
+            for (float[] x : new float[][] {q, k}) {
+              for (int i = 0; i < x.length; i += 64) {
+                x[i] += common;
+              }
+            }
+            AttentionPolicy.Input input =
+                sequences.input(
+                    scope, Tensor.of(scope, q, 31, 4, 64), Tensor.of(scope, k, 200, 2, 64));
+            AttentionPolicy.Options options =
+                RAL.withSupport(support).withReduction(reduction).withScale(0.125f);
+            AttentionPolicy.Outputs got = AttentionPolicy.forward(scope, input, options);
+            assertAgrees(sequences, input, options, got, 1e-6);
+          }
         }
       }
       context.close();

@@ -7,8 +7,9 @@ import java.util.Arrays;
 
 /**
  * {@code attention_policy} and {@code attention_divergence} in double precision, from their
- * definition: one row after another. There is no formula of a gradient here: gradients are central
- * differences of the loss.
+ * definition: one row after another. Gradients are central differences of the loss; the formula of
+ * the gradient is here for policies so sharp that the gradient drowns in the rounding of
+ * differences.
  */
 public final class AttentionPolicyReference {
   /** Below this a policy is dead. */
@@ -269,29 +270,98 @@ public final class AttentionPolicyReference {
 
     /** Differences with respect to the scores, then the chain rule through the products. */
     public Gradients gradients(Side side) {
+      double step = 1e-5;
+      return throughProducts(
+          side,
+          (row, scores) -> {
+            double[][] ds = new double[scores.length][scores[0].length];
+            for (int h = side.headBegin; h < side.headEnd; h++) {
+              for (int j = 0; j < scores[h].length; j++) {
+                double score = scores[h][j];
+                scores[h][j] = score + step;
+                double up = rowLoss(side, row, scores);
+                scores[h][j] = score - step;
+                double down = rowLoss(side, row, scores);
+                scores[h][j] = score;
+                ds[h][j] = (up - down) / (2 * step);
+              }
+            }
+            return ds;
+          });
+    }
+
+    /** The formula of the gradient with respect to the scores, then the same chain rule. */
+    public Gradients formula(Side side) {
+      return throughProducts(side, (row, scores) -> scoreGradients(side, row, scores));
+    }
+
+    private double[][] scoreGradients(Side side, int row, double[][] scores) {
+      double[][] ds = new double[scores.length][scores[0].length];
+      Policy[] policies = side.policies(rows, row, scores);
+      int heads = (side.headEnd - side.headBegin) / policies.length;
+      for (int part = 0; part < policies.length; part++) {
+        double[] p = policies[part].p();
+        if (p == null) {
+          continue;
+        }
+        double[] r = reference.of(row, part);
+        double[] g = new double[scores[0].length];
+        double mean = 0;
+        for (int j = 0; j < g.length; j++) {
+          double log = Math.log(Math.max(p[j], FLOOR));
+          g[j] = entropyWeight[row] * log;
+          if (r != null) {
+            g[j] += weight[row] * derivative(r[j], p[j], log);
+          }
+          mean += p[j] * g[j];
+        }
+        for (int h = side.headBegin + part * heads; h < side.headBegin + (part + 1) * heads; h++) {
+          double lse = TokenLogProbsReference.lse(scores[h]);
+          double delta = 0;
+          for (int j = 0; j < g.length; j++) {
+            if (rows.supports(row, j)) {
+              ds[h][j] = (g[j] - mean) / (policies[part].mass() * heads * policies.length);
+            }
+            delta += Math.exp(scores[h][j] - lse) * ds[h][j];
+          }
+          for (int j = 0; j < g.length; j++) {
+            ds[h][j] = Math.exp(scores[h][j] - lse) * (ds[h][j] - delta);
+          }
+        }
+      }
+      return ds;
+    }
+
+    /** Derivative of the divergence with respect to p, but for a constant. */
+    private double derivative(double r, double p, double log) {
+      return switch (kind) {
+        case JSD -> (1 - beta) * (log - Math.log(Math.max(beta * r + (1 - beta) * p, FLOOR)));
+        case FORWARD_KL -> p < FLOOR ? 0 : -r / p;
+        case REVERSE_KL -> log - Math.log(Math.max(r, FLOOR));
+      };
+    }
+
+    private interface ScoreGradients {
+      /** Gradients with respect to the scaled scores of a row, by head. */
+      double[][] of(int row, double[][] scores);
+    }
+
+    private Gradients throughProducts(Side side, ScoreGradients scoreGradients) {
       double[] dq = new double[side.q.length];
       double[] dk = new double[side.k.length];
       double[] dscoreSq = new double[side.heads * rows.count()];
-      double step = 1e-5;
       int group = side.heads / side.kvHeads;
       for (int row = 0; row < rows.count(); row++) {
-        double[][] scores = side.scores(rows, row);
+        double[][] ds = scoreGradients.of(row, side.scores(rows, row));
         int first = rows.offsetsK[rows.sequence(row)];
         for (int h = side.headBegin; h < side.headEnd; h++) {
-          for (int j = 0; j < scores[h].length; j++) {
-            double score = scores[h][j];
-            scores[h][j] = score + step;
-            double up = rowLoss(side, row, scores);
-            scores[h][j] = score - step;
-            double down = rowLoss(side, row, scores);
-            scores[h][j] = score;
-            double ds = (up - down) / (2 * step);
-            dscoreSq[h * rows.count() + row] += ds * ds;
+          for (int j = 0; j < ds[h].length; j++) {
+            dscoreSq[h * rows.count() + row] += ds[h][j] * ds[h][j];
             int atQ = (row * side.heads + h) * side.dim;
             int atK = ((first + j) * side.kvHeads + h / group) * side.dim;
             for (int d = 0; d < side.dim; d++) {
-              dq[atQ + d] += side.scale * ds * side.k[atK + d];
-              dk[atK + d] += side.scale * ds * side.q[atQ + d];
+              dq[atQ + d] += side.scale * ds[h][j] * side.k[atK + d];
+              dk[atK + d] += side.scale * ds[h][j] * side.q[atQ + d];
             }
           }
         }
