@@ -1,6 +1,8 @@
 # -DSACCADE_SANITIZE=address,undefined or thread: instruments every native target.
 set(SACCADE_SANITIZE "" CACHE STRING "Sanitizers, comma-separated: address,undefined or thread")
 if(SACCADE_SANITIZE)
-  add_compile_options(-fsanitize=${SACCADE_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  # -O1: above it GCC takes four times as long over instrumented kernels, for a run that is little faster.
+  add_compile_options(-fsanitize=${SACCADE_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer -g1)
+  set(CMAKE_CXX_FLAGS_RELEASE "-O1 -DNDEBUG")
   add_link_options(-fsanitize=${SACCADE_SANITIZE})
 endif()

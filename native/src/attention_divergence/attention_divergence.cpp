@@ -117,9 +117,9 @@ int32_t saccade_attention_divergence(saccade_context* context, const saccade_att
                       size);
       operands.optional_output("dscore_sq", args.dscore_sq, args.heads * args.rows, 4);
     }
-    operands.require_disjoint();
     const AttentionDivergenceWorkspace workspace = layout(args, context->pool.threads());
-    require_workspace(args.workspace, workspace.bytes);
+    operands.workspace(args.workspace, workspace.bytes);
+    operands.require_disjoint();
     SACCADE_CALL_CPU(context, attention_divergence(context->pool, args, workspace));
   });
 }

@@ -44,9 +44,9 @@ int32_t saccade_attention_policy(saccade_context* context, const saccade_attenti
       args.map_stride = require_map("map_stride", "map_dtype", args, args.map_stride, args.map_dtype);
       operands.output("map", args.map, args.rows * args.map_stride, args.map_dtype == SACCADE_F32 ? 4 : 2);
     }
-    operands.require_disjoint();
     const AttentionPolicyWorkspace workspace = layout(args, context->pool.threads());
-    require_workspace(args.workspace, workspace.bytes);
+    operands.workspace(args.workspace, workspace.bytes);
+    operands.require_disjoint();
     SACCADE_CALL_CPU(context, attention_policy(context->pool, args, workspace));
   });
 }

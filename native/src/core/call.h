@@ -188,14 +188,6 @@ inline int64_t require_offsets(const char* argument, saccade_address address, in
   return longest;
 }
 
-inline void require_workspace(saccade_address workspace, int64_t bytes) {
-  if (bytes > 0 && !workspace)
-    invalid("workspace", "an address", "null with %lld bytes", static_cast<long long>(bytes));
-  if (workspace % 64)
-    invalid("workspace", "an address aligned to 64 bytes", "0x%llx", static_cast<unsigned long long>(workspace));
-  require_room("workspace", workspace, bytes);
-}
-
 // The elements of a tensor, from its first to its last; rows of `width` that begin every `stride`, where it has rows.
 struct Extent {
   Extent(int64_t elements_) : elements(elements_), stride(0), width(0) {}  // NOLINT: a dense tensor is its elements
@@ -229,7 +221,10 @@ class Operands {
     if (address) output(name, address, extent, element_size);
   }
   void workspace(saccade_address address, int64_t bytes) {
-    require_workspace(address, bytes);
+    if (bytes > 0 && !address)
+      invalid("workspace", "an address", "null with %lld bytes", static_cast<long long>(bytes));
+    if (address % 64)
+      invalid("workspace", "an address aligned to 64 bytes", "0x%llx", static_cast<unsigned long long>(address));
     if (bytes > 0) output("workspace", address, bytes, 1);
   }
 

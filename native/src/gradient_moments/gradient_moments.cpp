@@ -81,8 +81,8 @@ int32_t saccade_gradient_moments_report(saccade_context* context, const saccade_
     const auto args = copy_args(caller);
     Carver carver(args.workspace);
     MomentSums* sums = carve(args, carver);
-    require_workspace(args.workspace, carver.bytes());
     Operands operands;
+    operands.workspace(args.workspace, carver.bytes());
     operands.input("count", args.count, 1, 8);
     operands.input("mean", args.mean, args.size, 4);
     operands.input("m2", args.m2, args.size, 8);

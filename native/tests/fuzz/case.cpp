@@ -705,7 +705,6 @@ void Case::corrupt_workspace() {
     if (workspace_->bytes() <= Memory::kAlignment) return;
     address = 0 - Memory::kAlignment;
   } else {  // on a tensor
-    if (!operation_.workspace_checked) return;
     const Tensor& tensor = tensors_[static_cast<size_t>(choices_.below(static_cast<int64_t>(tensors_.size())))];
     if (!tensor.memory_ || tensor.group_ || !tensor.operand_) return;
     const saccade_address begin = *tensor.field_,

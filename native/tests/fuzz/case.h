@@ -29,7 +29,6 @@ struct Operation {
   void (*describe)(Case&, void* args) = nullptr;
   int32_t (*call)(saccade_context*, const void* args) = nullptr;
   int32_t (*workspace)(saccade_context*, const void* args, int64_t* bytes) = nullptr;  // null: needs none
-  bool workspace_checked = true;                                                       // that it overlaps no tensor
   // In place of all that: functions that no args struct describes.
   void (*exercise)(Choices&, struct Tally&) = nullptr;
 };

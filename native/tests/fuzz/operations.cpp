@@ -947,9 +947,6 @@ template <class Args, int32_t (*call)(saccade_context*, const Args*),
           int32_t (*workspace)(saccade_context*, const Args*, int64_t*)>
 Operation operation(const char* name) {
   Operation result = operation<Args, call>(name);
-  for (const char* unchecked : {"policy_loss", "policy_loss_from_logits", "linear_policy_loss", "attention_policy",
-                                "attention_divergence", "gradient_moments_report"})
-    if (!std::strcmp(name, unchecked)) result.workspace_checked = false;
   result.workspace = [](saccade_context* context, const void* args, int64_t* bytes) {
     return workspace(context, static_cast<const Args*>(args), bytes);
   };
