@@ -6,15 +6,10 @@
 namespace saccade {
 namespace {
 
-AttentionWorkspace take(Carver& carver, int64_t keys, int64_t sequences, int64_t kv_heads, int64_t head_dim,
-                        int64_t max_keys, int threads) {
-  const int64_t transposed = total_columns(keys, sequences) * kv_heads * head_dim;
-  AttentionWorkspace workspace;
-  workspace.keys = carver.take<float>(transposed);
-  workspace.values = carver.take<float>(transposed);
-  workspace.scratch = carver.take<float>(threads * AttentionWorkspace::kScratchRows * padded(max_keys));
-  workspace.bytes = carver.bytes();
-  return workspace;
+// Elements of one transposed matrix.
+template <class Args>
+int64_t transposed(const Args& args) {
+  return total_columns(args.keys, args.sequences) * args.kv_heads * args.head_dim;
 }
 
 // Sizes that the layout multiplies.
@@ -32,17 +27,22 @@ void check_sizes(const Args& args) {
 
 AttentionWorkspace attention_layout(const saccade_attention_args& args, int threads) {
   Carver carver(args.workspace);
-  return take(carver, args.keys, args.sequences, args.kv_heads, args.head_dim, args.max_keys, threads);
+  AttentionWorkspace workspace;
+  workspace.keys = carver.take<float>(transposed(args));
+  workspace.scratch = carver.take<float>(threads * kRows * padded(args.max_keys));
+  workspace.bytes = carver.bytes();
+  return workspace;
 }
 
 AttentionBackwardWorkspace attention_backward_layout(const saccade_attention_backward_args& args, int threads) {
   Carver carver(args.workspace);
   AttentionBackwardWorkspace workspace;
-  workspace.shared = take(carver, args.keys, args.sequences, args.kv_heads, args.head_dim, args.max_keys, threads);
-  const int64_t transposed = total_columns(args.keys, args.sequences) * args.kv_heads * args.head_dim;
-  workspace.d_keys = carver.take<float>(transposed);
-  workspace.d_values = carver.take<float>(transposed);
+  workspace.keys = carver.take<float>(transposed(args));
+  workspace.values = carver.take<float>(transposed(args));
+  workspace.d_keys = carver.take<float>(transposed(args));
+  workspace.d_values = carver.take<float>(transposed(args));
   workspace.delta = carver.take<float>(args.heads * args.rows);
+  workspace.scratch = carver.take<float>(threads * 2 * kRows * padded(args.max_keys));
   workspace.bytes = carver.bytes();
   return workspace;
 }

@@ -1,8 +1,8 @@
 // attention: causal grouped-query attention over packed sequences, forward and backward, f32.
 //
-// CPU: keys and values are transposed once into the workspace; then blocks of four rows hold the scores of one head at
-// a time.  Nothing of [heads x Tq x Tk] exists.  Backward recomputes the probabilities from lse: a pass over rows for
-// dq, a pass over key blocks for dk and dv, so that no two tasks write the same element.
+// CPU: keys are transposed once into the workspace; then blocks of eight rows hold the scores of one head at a time.
+// Nothing of [heads x Tq x Tk] exists.  Backward recomputes the probabilities from lse: a pass over rows for dq, a pass
+// over key blocks for dk and dv, so that no two tasks write the same element.
 #pragma once
 
 #include "core/call.h"
@@ -11,19 +11,18 @@ namespace saccade {
 
 // Pieces of the workspace, of the forward pass and of the backward pass.
 struct AttentionWorkspace {
-  float* keys;  // transposed [columns, kv_heads, head_dim]
-  float* values;
-  float* scratch;  // [threads, kScratchRows, padded(max_keys)]
+  float* keys;     // transposed [columns, kv_heads, head_dim]
+  float* scratch;  // scores: [threads, kRows, padded(max_keys)]
   int64_t bytes;
-
-  static constexpr int64_t kScratchRows = 8;
 };
 
 struct AttentionBackwardWorkspace {
-  AttentionWorkspace shared;
-  float* d_keys;  // transposed
+  float* keys;  // transposed
+  float* values;
+  float* d_keys;
   float* d_values;
-  float* delta;  // [heads, rows]: sum_d d_o * o
+  float* delta;    // [heads, rows]: sum_d d_o * o
+  float* scratch;  // probabilities and their gradient: [threads, 2 kRows, padded(max_keys)]
   int64_t bytes;
 };
 

@@ -11,10 +11,13 @@ bool has_ref_policy(const saccade_attention_divergence_args& args) { return args
 AttentionDivergenceWorkspace layout(const saccade_attention_divergence_args& args, int threads) {
   Carver carver(args.workspace);
   const int64_t columns = total_columns(args.keys, args.sequences), width = padded(args.max_keys);
+  const int64_t blocks = column_blocks(args.keys, args.sequences);
   const bool gradient = wants_gradient(args);
   AttentionDivergenceWorkspace workspace{};
   workspace.keys = carver.take<float>(columns * args.kv_heads * args.head_dim);
+  workspace.key_norms = carver.take<float>(blocks * args.kv_heads);
   workspace.ref_keys = carver.take<float>(args.ref_k ? columns * args.ref_kv_heads * args.ref_head_dim : 0);
+  workspace.ref_key_norms = carver.take<float>(args.ref_k ? blocks * args.ref_kv_heads : 0);
   workspace.scratch = carver.take<float>(threads * AttentionDivergenceWorkspace::kScratchRows * width);
   workspace.divergence = carver.take<float>(args.rows);
   workspace.entropy = carver.take<float>(args.rows);

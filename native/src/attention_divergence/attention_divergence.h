@@ -2,16 +2,15 @@
 // the gradient of both to q and k.
 //
 // CPU, three passes over the scores of one policy (MEAN: of all heads in range; NONE: head by head):
-//   1 rows        the policy of four rows at a time, the reference beside it; divergence, entropy, mass; what is kept
-//   is
-//                 dP, the gradient with respect to the (summed) probabilities: one f32 map
+//   1 rows        the policy of eight rows at a time, the reference beside it; divergence, entropy, mass; what is
+//                 kept is dP, the gradient with respect to the (summed) probabilities: one f32 map
 //   2 rows        delta = P . dP and dq = scale dS k, dS = P (dP - delta)
 //   3 key blocks  dk = scale dS^T q, rows and heads of a group in a fixed order
-// Probabilities are recomputed from the log-normaliser.  Nothing of [heads x Tq x Tk] exists.  Scores of f32 inputs are
-// summed and normalised in f64, of 16-bit inputs in f32.
+// Probabilities are recomputed from the log-normaliser.  Nothing of [heads x Tq x Tk] exists.  Large scores of f32
+// inputs are summed and normalised in f64.
 #pragma once
 
-#include "core/call.h"
+#include "core/attention_layout.h"
 
 namespace saccade {
 
@@ -22,12 +21,14 @@ struct AttentionCentre {
 };
 
 struct AttentionDivergenceWorkspace {
-  float* keys;        // transposed [columns, kv_heads, head_dim]
-  float* ref_keys;    // transposed [columns, ref_kv_heads, ref_head_dim], where ref_k is given
-  float* scratch;     // [threads, kScratchRows, padded(max_keys)]
-  float* divergence;  // [rows]
-  float* entropy;     // [rows]
-  float* mass;        // [rows]
+  float* keys;           // transposed [columns, kv_heads, head_dim]
+  float* key_norms;      // [column_blocks, kv_heads]
+  float* ref_keys;       // transposed [columns, ref_kv_heads, ref_head_dim], where ref_k is given
+  float* ref_key_norms;  // [column_blocks, ref_kv_heads]
+  float* scratch;        // [threads, kScratchRows, padded(max_keys)]
+  float* divergence;     // [rows]
+  float* entropy;        // [rows]
+  float* mass;           // [rows]
   // For the gradient:
   double* lse;              // [heads, rows]
   float* map;               // [rows, padded(max_keys)]: dP
@@ -35,7 +36,7 @@ struct AttentionDivergenceWorkspace {
   float* d_keys;            // transposed
   int64_t bytes;
 
-  static constexpr int64_t kScratchRows = 16;  // four of scores, which may be f64; four of policy and reference
+  static constexpr int64_t kScratchRows = 4 * kRows;  // scores, which may be f64; policy; reference
 };
 
 // dq without rows and dk without keys may have no address.

@@ -33,10 +33,20 @@ SACCADE_INLINE vfloat centred(vfloat dp, AttentionCentre centre) { return (dp - 
 
 // Where x is largest in [begin, end).
 SACCADE_INLINE int64_t argmax(const float* x, int64_t begin, int64_t end) {
-  int64_t best = begin;
-  for (int64_t j = begin + 1; j < end; ++j)
-    if (x[j] > x[best]) best = j;
-  return best;
+  const float lowest = -__builtin_inff();
+  vfloat top = splat(lowest);
+  vint at = lane_index() * 0;
+  for_lanes(end - begin, [&](int64_t j, int64_t lanes) {
+    const vfloat v = load(x + begin + j, lanes, lowest);
+    const vint larger = v > top;
+    top = select(larger, v, top);
+    at = larger ? lane_index() + static_cast<int32_t>(j) : at;
+  });
+  const float most = max_of(top);
+  int64_t first = 0;
+  for (int lane = kLanes - 1; lane >= 0; --lane)
+    if (top[lane] == most) first = at[lane];
+  return begin + first;
 }
 
 template <class T>
@@ -46,17 +56,20 @@ class Passes {
       : pool_(pool),
         args_(args),
         work_(workspace),
+        keys_(heads_of<const T>(args.k, args.k_row_stride, args.k_head_stride)),
         rows_{packing_of(args, 0), args.support, pointer<const int32_t>(args.support_ranges)},
         side_{heads_of<const T>(args.q, args.q_row_stride, args.q_head_stride),
               args.heads,
               args.scale,
               {workspace.keys, args.kv_heads, args.head_dim},
+              workspace.key_norms,
               args.rows,
               pointer<const float>(args.lse)},
         ref_side_{heads_of<const T>(args.ref_q, args.ref_q_row_stride, args.ref_q_head_stride),
                   args.ref_heads,
                   args.ref_scale,
                   {workspace.ref_keys, args.ref_kv_heads, args.ref_head_dim},
+                  workspace.ref_key_norms,
                   args.rows,
                   pointer<const float>(args.ref_lse)},
         weight_(pointer<const float>(args.weight)),
@@ -66,10 +79,10 @@ class Passes {
         grad_output_(scalar(args.grad_output, 1.0f)) {}
 
   void run() {
-    transpose(pool_, rows_.packing, heads_of<const T>(args_.k, args_.k_row_stride, args_.k_head_stride), side_.keys);
+    side_.prepare(pool_, rows_.packing, keys_);
     if (args_.ref_k)
-      transpose(pool_, rows_.packing, heads_of<const T>(args_.ref_k, args_.ref_k_row_stride, args_.ref_k_head_stride),
-                ref_side_.keys);
+      ref_side_.prepare(pool_, rows_.packing,
+                        heads_of<const T>(args_.ref_k, args_.ref_k_row_stride, args_.ref_k_head_stride));
     if (gradient_) clear_gradients();
     if (args_.reduction == SACCADE_REDUCTION_MEAN) {
       pass({args_.head_begin, args_.head_end, args_.ref_head_begin, args_.ref_head_end, 1.0f, true});
@@ -93,11 +106,10 @@ class Passes {
   Transposed d_keys() const { return {work_.d_keys, args_.kv_heads, args_.head_dim}; }
 
   // A worker's blocks of kRows rows.
-  Score<T>* scores_of(int worker) const { return reinterpret_cast<Score<T>*>(scratch_of(worker)); }
-  float* policy_of(int worker) const { return scratch_of(worker) + 2 * kRows * width_; }
-  float* scratch_of(int worker) const {
+  float* scores_of(int worker) const {
     return work_.scratch + worker * AttentionDivergenceWorkspace::kScratchRows * width_;
   }
+  float* policy_of(int worker) const { return scores_of(worker) + 2 * kRows * width_; }
 
   float weight(int64_t row) const { return weight_ ? weight_[row] : 0.0f; }
   float entropy_weight(int64_t row) const { return entropy_weight_ ? entropy_weight_[row] : 0.0f; }
@@ -130,7 +142,7 @@ class Passes {
     const Packing& packing = rows_.packing;
     pool_.run(packing.sequences, [&](int64_t s, int) {
       const int64_t n = args_.kv_heads * args_.head_dim * padded(packing.keys(s));
-      std::memset(d_keys().at(packing, s, 0), 0, static_cast<size_t>(n) * sizeof(float));
+      std::memset(d_keys().at(packing, s, 0, 0), 0, static_cast<size_t>(n) * sizeof(float));
       for (int64_t row = packing.offsets_q[s]; row < packing.offsets_q[s + 1]; ++row)
         for (int64_t h = 0; h < args_.heads; ++h) {
           if (h >= args_.head_begin && h < args_.head_end) continue;
@@ -147,14 +159,14 @@ class Passes {
   // Pass 1.
   void compare(const HeadRange& heads, int64_t s, int64_t i, int64_t count, int worker) {
     const Packing& packing = rows_.packing;
-    Score<T>* scores = scores_of(worker);
+    float* scratch = scores_of(worker);
     float* policy = policy_of(worker);
     float* reference = policy + kRows * width_;
     const int64_t row = packing.offsets_q[s] + i;
     if (args_.ref_q)
-      sum_heads(ref_side_, rows_, s, i, count, heads.ref_begin, heads.ref_end, false, scores, reference, width_,
+      sum_heads(ref_side_, rows_, s, i, count, heads.ref_begin, heads.ref_end, false, scratch, reference, width_,
                 [](int64_t, double) {});
-    sum_heads(side_, rows_, s, i, count, heads.begin, heads.end, false, scores, policy, width_,
+    sum_heads(side_, rows_, s, i, count, heads.begin, heads.end, false, scratch, policy, width_,
               [&](int64_t at, double lse) {
                 if (gradient_) work_.lse[at] = lse;
               });
@@ -263,9 +275,8 @@ class Passes {
   // Pass 2.  Rows without weight get zeros without their scores being computed.
   void query_gradient(const HeadRange& heads, int64_t s, int64_t i, int64_t count, int worker) {
     const Packing& packing = rows_.packing;
-    Score<T>* scores = scores_of(worker);
     float* p = policy_of(worker);
-    const int64_t row = packing.offsets_q[s] + i, stride = padded(packing.keys(s)), dim = args_.head_dim;
+    const int64_t row = packing.offsets_q[s] + i, dim = args_.head_dim;
     const int64_t most = packing.visible(s, i + count - 1);
     float* dscore_sq = pointer<float>(args_.dscore_sq);
     bool any = false;
@@ -274,18 +285,20 @@ class Passes {
       RowBlock queries, out;
       if (any) {
         load_rows(side_.q, row, h, count, dim, queries);
-        dot_columns(queries, dim, side_.keys.at(packing, s, h / side_.group()), stride, most, args_.scale, scores,
-                    width_);
+        side_.score(packing, s, h, queries, count, 0, most, scores_of(worker), width_, [&](const auto* scores) {
+          for (int64_t r = 0; r < count; ++r)
+            exponentials(scores + r * width_, active(row + r) ? packing.visible(s, i + r) : 0,
+                         work_.lse[h * args_.rows + row + r], p + r * width_);
+        });
       }
-      for (int r = 0; r < kRows; ++r) {
+      for (int64_t r = 0; r < count; ++r) {
         float* pr = p + r * width_;
-        const bool live = r < count && active(row + r);
+        const bool live = active(row + r);
         const int64_t n = live ? packing.visible(s, i + r) : 0;
         AttentionCentre centre{0.0f, 0.0f};
         double squares = 0.0;
         if (live) {
           const float* map = work_.map + (row + r) * width_;
-          exponentials(scores + r * width_, n, work_.lse[h * args_.rows + row + r], pr);
           if (heads.end - heads.begin > 1 && n > 0) {  // a single head's delta is 0: dP is orthogonal to its own policy
             centre.pivot = map[argmax(pr, 0, n)];
             centre.delta = static_cast<float>(sum_lanes(
@@ -298,13 +311,12 @@ class Passes {
           });
         }
         for (int64_t j = padded(n); j < padded(most); j += kLanes) store(pr + j, splat(0.0f));
-        if (r < count) {
-          work_.centre[h * args_.rows + row + r] = centre;
-          if (dscore_sq) dscore_sq[h * args_.rows + row + r] = static_cast<float>(squares);
-        }
+        work_.centre[h * args_.rows + row + r] = centre;
+        if (dscore_sq) dscore_sq[h * args_.rows + row + r] = static_cast<float>(squares);
       }
       if (any)
-        times_columns(p, width_, side_.keys.at(packing, s, h / side_.group()), stride, most, dim, args_.scale, out);
+        times_rows(p, width_, count, keys_.at(packing.offsets_k[s], h / side_.group()), keys_.row_stride, most, dim,
+                   args_.scale, out);
       else
         std::memset(out, 0, sizeof out);
       with_gradient_type([&](auto element) {
@@ -324,10 +336,9 @@ class Passes {
   // Pass 3: one block of keys of one key head.
   void key_gradient(const HeadRange& heads, int64_t s, int64_t kv, int64_t first) {
     const Packing& packing = rows_.packing;
-    const int64_t nk = packing.keys(s), nq = packing.queries(s), stride = padded(nk), dim = args_.head_dim;
+    const int64_t nk = packing.keys(s), nq = packing.queries(s), dim = args_.head_dim;
     if (first >= nk) return;
-    const float* columns = side_.keys.at(packing, s, kv) + first;
-    float* out = d_keys().at(packing, s, kv) + first;
+    float* out = d_keys().at(packing, s, kv, first);
     ColumnBlock block = {};
     const int64_t sees = first - (nk - nq) < 0 ? 0 : first - (nk - nq);  // first row that sees key `first`
     const int64_t group_begin = kv * side_.group(), group_end = group_begin + side_.group();
@@ -341,33 +352,34 @@ class Passes {
         for (int64_t r = 0; r < count; ++r) any |= active(row + r);
         if (!any) continue;
         RowBlock queries;
-        Score<T> scores[kRows][kColumnBlock];
-        float ds[kRows][kColumnBlock];
+        float scratch[2 * kRows][kColumnBlock], ds[kRows][kColumnBlock];
         load_rows(side_.q, row, h, count, dim, queries);
-        dot_columns(queries, dim, columns, stride, kColumnBlock, args_.scale, scores[0], kColumnBlock);
-        for (int r = 0; r < kRows; ++r) {
-          const bool live = r < count && active(row + r);
-          int64_t n = live ? packing.visible(s, i + r) - first : 0;
-          n = n < 0 ? 0 : n > kColumnBlock ? kColumnBlock : n;
-          if (n == 0) {
-            std::memset(ds[r], 0, sizeof ds[r]);
-            if (!live) std::memset(queries[r], 0, sizeof queries[r]);
-            continue;
-          }
-          const float* map = work_.map + (row + r) * width_ + first;
-          const AttentionCentre centre = work_.centre[h * args_.rows + row + r];
-          exponentials(scores[r], n, work_.lse[h * args_.rows + row + r], ds[r]);
-          for (int64_t j = 0; j < kColumnBlock; j += kLanes)
-            store(ds[r] + j, load(ds[r] + j) * centred(load(map + j), centre));
-        }
-        add_outer(queries, ds[0], kColumnBlock, dim, block);
+        side_.score(packing, s, h, queries, count, first, kColumnBlock, scratch[0], kColumnBlock,
+                    [&](const auto* scores) {
+                      for (int r = 0; r < kRows; ++r) {
+                        const bool live = r < count && active(row + r);
+                        int64_t n = live ? packing.visible(s, i + r) - first : 0;
+                        n = n < 0 ? 0 : n > kColumnBlock ? kColumnBlock : n;
+                        if (n == 0) {
+                          std::memset(ds[r], 0, sizeof ds[r]);
+                          if (!live) std::memset(queries[r], 0, sizeof queries[r]);
+                          continue;
+                        }
+                        const float* map = work_.map + (row + r) * width_ + first;
+                        const AttentionCentre centre = work_.centre[h * args_.rows + row + r];
+                        exponentials(scores + r * kColumnBlock, n, work_.lse[h * args_.rows + row + r], ds[r]);
+                        for (int64_t j = 0; j < kColumnBlock; j += kLanes)
+                          store(ds[r] + j, load(ds[r] + j) * centred(load(map + j), centre));
+                      }
+                    });
+        add_outer(queries, count, ds[0], kColumnBlock, dim, block);
         terms += kRows;
         if (terms >= kMaxPartial) {
-          flush(block, dim, out, stride);
+          flush(block, dim, out);
           terms = 0;
         }
       }
-    flush(block, dim, out, stride);
+    flush(block, dim, out);
   }
 
   void write_rows() {
@@ -390,6 +402,7 @@ class Passes {
   Pool& pool_;
   const saccade_attention_divergence_args& args_;
   const AttentionDivergenceWorkspace& work_;
+  const Heads<const T> keys_;
   const PolicyRows rows_;
   const PolicySide<T> side_;
   const PolicySide<T> ref_side_;

@@ -9,6 +9,7 @@ AttentionPolicyWorkspace layout(const saccade_attention_policy_args& args, int t
   Carver carver(args.workspace);
   AttentionPolicyWorkspace workspace;
   workspace.keys = carver.take<float>(total_columns(args.keys, args.sequences) * args.kv_heads * args.head_dim);
+  workspace.key_norms = carver.take<float>(column_blocks(args.keys, args.sequences) * args.kv_heads);
   workspace.scratch = carver.take<float>(threads * AttentionPolicyWorkspace::kScratchRows * padded(args.max_keys));
   workspace.bytes = carver.bytes();
   return workspace;

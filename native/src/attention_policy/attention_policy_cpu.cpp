@@ -17,14 +17,14 @@ void write_map(T* out, int64_t columns, int64_t first_key, const float* policy, 
 template <class T>
 void policy_of_rows(Pool& pool, const saccade_attention_policy_args& args, const AttentionPolicyWorkspace& workspace) {
   const PolicyRows rows{packing_of(args, 0), args.support, pointer<const int32_t>(args.support_ranges)};
-  const Transposed keys{workspace.keys, args.kv_heads, args.head_dim};
-  transpose(pool, rows.packing, heads_of<const T>(args.k, args.k_row_stride, args.k_head_stride), keys);
   const PolicySide<T> side{heads_of<const T>(args.q, args.q_row_stride, args.q_head_stride),
                            args.heads,
                            args.scale,
-                           keys,
+                           {workspace.keys, args.kv_heads, args.head_dim},
+                           workspace.key_norms,
                            args.rows,
                            nullptr};
+  side.prepare(pool, rows.packing, heads_of<const T>(args.k, args.k_row_stride, args.k_head_stride));
   float* lse = pointer<float>(args.lse);
   float* entropy = pointer<float>(args.entropy);
   float* mass = pointer<float>(args.mass);
@@ -32,14 +32,13 @@ void policy_of_rows(Pool& pool, const saccade_attention_policy_args& args, const
   const int64_t width = padded(args.max_keys), in_range = args.head_end - args.head_begin;
   for_row_blocks(pool, rows.packing, [&](int64_t s, int64_t i, int64_t count, int worker) {
     float* scratch = workspace.scratch + worker * AttentionPolicyWorkspace::kScratchRows * width;
-    auto* scores = reinterpret_cast<Score<T>*>(scratch);
     float* policy = scratch + 2 * kRows * width;
     const int64_t row = rows.packing.offsets_q[s] + i;
     double entropies[kRows] = {}, masses[kRows] = {};
     const int64_t parts = mean ? 1 : in_range, heads = mean ? in_range : 1;
     for (int64_t part = 0; part < parts; ++part) {
       const int64_t first = args.head_begin + part * heads;
-      sum_heads(side, rows, s, i, count, first, first + heads, lse && part == 0, scores, policy, width,
+      sum_heads(side, rows, s, i, count, first, first + heads, lse && part == 0, scratch, policy, width,
                 [&](int64_t at, double value) {
                   if (lse) lse[at] = static_cast<float>(value);
                 });

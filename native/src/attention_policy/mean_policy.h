@@ -31,19 +31,22 @@ struct PolicyRows {
   int64_t first_key(int64_t s) const { return ranges[2 * s] < 0 ? 0 : ranges[2 * s]; }
 };
 
-// What scores are summed and kept in until their normaliser is known.  p = exp(score - lse) has the relative error that
-// the difference has absolutely, so that scores of several hundred need more than f32; 16-bit inputs do not carry as
-// much themselves.
+// p = exp(score - lse) has the relative error that the difference has absolutely.  Scores of f32 inputs that may be
+// larger than this are summed and kept in f64 until their normaliser is known: below, f32 costs a few 1e-6 of p.
+// 16-bit inputs do not carry more themselves.
+constexpr float kF32Scores = 32.0f;
+
+// Norm of x, 0 where it is not finite: whatever such a row or key is scored in, the result is NaN.
 template <class T>
-struct ScoreOf {
-  using Type = float;
-};
-template <>
-struct ScoreOf<float> {
-  using Type = double;
-};
-template <class T>
-using Score = typename ScoreOf<T>::Type;
+SACCADE_INLINE float norm(const T* x, int64_t n) {
+  vfloat sum = splat(0.0f);
+  for_lanes(n, [&](int64_t d, int64_t lanes) {
+    const vfloat v = load(x + d, lanes, 0.0f);
+    sum += v * v;
+  });
+  const float square = reduce_add(sum);
+  return square <= __FLT_MAX__ ? std::sqrt(square) : 0.0f;
+}
 
 // The side of a policy: its queries, keys and heads.
 template <class T>
@@ -52,10 +55,42 @@ struct PolicySide {
   int64_t heads;
   float scale;
   Transposed keys;
+  float* key_norms;  // f32: the largest of every block of columns
   int64_t rows;      // Tq
   const float* lse;  // [heads, rows], given by the caller, or null
 
   int64_t group() const { return heads / keys.heads; }
+
+  // Makes keys and key_norms.
+  void prepare(Pool& pool, const Packing& packing, const Heads<const T>& k) const {
+    transpose(pool, packing, k, keys);
+    if constexpr (!std::is_same_v<T, float>) return;
+    for_column_blocks(pool, packing, keys.heads, [&](int64_t s, int64_t h, int64_t first, int64_t count) {
+      float longest = 0.0f;
+      for (int64_t j = first; j < first + count; ++j)
+        longest = std::fmax(longest, norm(k.at(packing.offsets_k[s] + j, h), keys.dim));
+      key_norms[keys.block(packing, s, h, first)] = longest;
+    });
+  }
+
+  // Calls body(scores) with the scores of a block of queries of head h with n keys from `first` on, scores[r][j] at
+  // r * width + j, in f32 or f64.  scratch holds 2 kRows * width floats.
+  template <class Body>
+  SACCADE_INLINE void score(const Packing& packing, int64_t s, int64_t h, const RowBlock& queries, int64_t count,
+                            int64_t first, int64_t n, float* scratch, int64_t width, const Body& body) const {
+    const auto run = [&](auto* scores) {
+      dot_columns(queries, count, keys.dim, keys.at(packing, s, h / group(), first), n, scale, scores, width);
+      body(scores);
+    };
+    if constexpr (std::is_same_v<T, float>) {
+      float longest = 0.0f, longest_key = 0.0f;
+      for (int64_t r = 0; r < count; ++r) longest = std::fmax(longest, norm(queries[r], keys.dim));
+      for (int64_t j = 0; j < n; j += kColumnBlock)
+        longest_key = std::fmax(longest_key, key_norms[keys.block(packing, s, h / group(), first + j)]);
+      if (!(std::fabs(scale) * longest * longest_key <= kF32Scores)) return run(reinterpret_cast<double*>(scratch));
+    }
+    run(scratch);
+  }
 };
 
 // Adds the probabilities of heads [head_begin, head_end) of a block of rows up in policy[r][j], over the visible keys
@@ -65,30 +100,31 @@ struct PolicySide {
 // probabilities.
 template <class T, class Normaliser>
 void sum_heads(const PolicySide<T>& side, const PolicyRows& rows, int64_t s, int64_t i, int64_t count,
-               int64_t head_begin, int64_t head_end, bool all_heads, Score<T>* scores, float* policy, int64_t width,
+               int64_t head_begin, int64_t head_end, bool all_heads, float* scratch, float* policy, int64_t width,
                const Normaliser& normaliser) {
   const Packing& packing = rows.packing;
-  const int64_t row = packing.offsets_q[s] + i, stride = padded(packing.keys(s)), dim = side.keys.dim;
+  const int64_t row = packing.offsets_q[s] + i;
   const int64_t most = packing.visible(s, i + count - 1), end = padded(most);
-  for (int r = 0; r < kRows; ++r) std::memset(policy + r * width, 0, static_cast<size_t>(end) * sizeof(float));
+  for (int64_t r = 0; r < count; ++r) std::memset(policy + r * width, 0, static_cast<size_t>(end) * sizeof(float));
   for (int64_t h = 0; h < side.heads; ++h) {
     const bool inside = h >= head_begin && h < head_end;
     if (!inside && !all_heads) continue;
     RowBlock queries;
-    load_rows(side.q, row, h, count, dim, queries);
-    dot_columns(queries, dim, side.keys.at(packing, s, h / side.group()), stride, most, side.scale, scores, width);
-    for (int64_t r = 0; r < count; ++r) {
-      Score<T>* score = scores + r * width;
-      float* e = reinterpret_cast<float*>(score);  // takes its place
-      const int64_t n = packing.visible(s, i + r), at = h * side.rows + row + r;
-      const double shift = static_cast<double>(side.lse ? side.lse[at] : largest(score, n));
-      const double sum = exponentials(score, n, shift, e);
-      normaliser(at, shift + std::log(sum));
-      if (!inside) continue;
-      const float inverse = static_cast<float>(1.0 / sum);
-      float* total = policy + r * width;
-      for (int64_t j = 0; j < padded(n); j += kLanes) store(total + j, load(total + j) + load(e + j) * inverse);
-    }
+    load_rows(side.q, row, h, count, side.keys.dim, queries);
+    side.score(packing, s, h, queries, count, 0, most, scratch, width, [&](auto* scores) {
+      for (int64_t r = 0; r < count; ++r) {
+        auto* score = scores + r * width;
+        float* e = reinterpret_cast<float*>(score);  // takes its place
+        const int64_t n = packing.visible(s, i + r), at = h * side.rows + row + r;
+        const double shift = static_cast<double>(side.lse ? side.lse[at] : largest(score, n));
+        const double sum = exponentials(score, n, shift, e);
+        normaliser(at, shift + std::log(sum));
+        if (!inside) continue;
+        const float inverse = static_cast<float>(1.0 / sum);
+        float* total = policy + r * width;
+        for (int64_t j = 0; j < padded(n); j += kLanes) store(total + j, load(total + j) + load(e + j) * inverse);
+      }
+    });
   }
 }
 
