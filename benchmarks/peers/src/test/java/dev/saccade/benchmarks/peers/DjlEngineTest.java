@@ -1,0 +1,13 @@
+package dev.saccade.benchmarks.peers;
+
+import static org.assertj.core.api.Assertions.assertThat;
+
+import dev.saccade.benchmarks.Smoke;
+import org.junit.jupiter.api.Test;
+
+class DjlEngineTest {
+  @Test
+  void computesWhatSaccadeComputes() throws Exception {
+    assertThat(Smoke.run("djl")).isNotEmpty();
+  }
+}

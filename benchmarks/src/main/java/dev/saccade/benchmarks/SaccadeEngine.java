@@ -1,0 +1,469 @@
+package dev.saccade.benchmarks;
+
+import dev.saccade.AdamW;
+import dev.saccade.Attention;
+import dev.saccade.AttentionDivergence;
+import dev.saccade.AttentionPolicy;
+import dev.saccade.Axpby;
+import dev.saccade.Context;
+import dev.saccade.DType;
+import dev.saccade.GatherRows;
+import dev.saccade.Gemm;
+import dev.saccade.GradNorm;
+import dev.saccade.GradientMoments;
+import dev.saccade.GroupAdvantage;
+import dev.saccade.LinearPolicyLoss;
+import dev.saccade.LogitDivergence;
+import dev.saccade.PolicyLoss;
+import dev.saccade.PolicyLossFromLogits;
+import dev.saccade.RmsNorm;
+import dev.saccade.SampleTokens;
+import dev.saccade.SampledKl;
+import dev.saccade.ScatterAddRows;
+import dev.saccade.Scope;
+import dev.saccade.SwiGlu;
+import dev.saccade.Tensor;
+import dev.saccade.TokenLogProbs;
+import dev.saccade.train.OpenBlas;
+import java.util.ArrayList;
+import java.util.List;
+
+/** This library, with every output allocated beforehand. */
+final class SaccadeEngine implements Engine {
+  private static final PolicyLoss.Options POLICY =
+      PolicyLoss.Options.DEFAULT
+          .withClipLow(PolicyBatch.CLIP)
+          .withClipHigh(PolicyBatch.CLIP)
+          .withKlCoef(PolicyBatch.KL_COEF);
+
+  private final Context context;
+  private final Scope scope;
+  private final DType dtype;
+
+  /**
+   * @param dtype of logits, queries and keys
+   */
+  SaccadeEngine(int threads, DType dtype) {
+    this.dtype = dtype;
+    context = Context.builder().threads(threads).build();
+    scope = context.scope();
+  }
+
+  @Override
+  public int threads() {
+    return context.threads();
+  }
+
+  @Override
+  public void close() {
+    scope.close();
+    context.close();
+  }
+
+  private record Run(Runnable call, List<Tensor> tensors) implements Work {
+    @Override
+    public Object run() {
+      call.run();
+      return tensors;
+    }
+
+    @Override
+    public List<float[]> results() {
+      call.run();
+      return tensors.stream().map(Run::floats).toList();
+    }
+
+    private static float[] floats(Tensor tensor) {
+      if (tensor.dtype() != DType.I32) {
+        return tensor.toFloats();
+      }
+      int[] values = tensor.toInts();
+      float[] floats = new float[values.length];
+      for (int i = 0; i < floats.length; i++) {
+        floats[i] = values[i];
+      }
+      return floats;
+    }
+  }
+
+  private static Work work(Runnable call, Tensor... results) {
+    return new Run(call, List.of(results));
+  }
+
+  private Tensor empty(long... shape) {
+    return Tensor.empty(scope, DType.F32, shape);
+  }
+
+  private Tensor tensor(float[] values, long... shape) {
+    return Tensor.of(scope, values, shape);
+  }
+
+  /** Offsets of {@code sequences} of one length. */
+  private Tensor offsets(int sequences, int length) {
+    int[] offsets = new int[sequences + 1];
+    for (int s = 0; s <= sequences; s++) {
+      offsets[s] = s * length;
+    }
+    return Tensor.of(scope, offsets);
+  }
+
+  @Override
+  public Work groupAdvantage(GroupAdvantageBenchmark.Inputs in) {
+    Tensor rewards = tensor(in.rewards());
+    Tensor offsets = offsets(in.groups(), in.members());
+    var out =
+        new GroupAdvantage.Outputs(
+            empty(rewards.size()), empty(in.groups()), empty(in.groups()), null);
+    var options = GroupAdvantage.Options.DEFAULT.withEps(GroupAdvantageBenchmark.EPS);
+    return work(
+        () -> GroupAdvantage.forward(context, rewards, offsets, null, options, out),
+        out.advantage(),
+        out.mean(),
+        out.std());
+  }
+
+  @Override
+  public Work tokenLogProbs(LogitsBenchmark.Inputs in) {
+    Tensor logits = logits(in);
+    Tensor targets = Tensor.of(scope, in.targets());
+    var out = new TokenLogProbs.Outputs(empty(in.rows()), empty(in.rows()), empty(in.rows()));
+    var options = TokenLogProbs.Options.DEFAULT;
+    return work(
+        () -> TokenLogProbs.forward(context, logits, targets, options, out),
+        out.logProb(),
+        out.entropy(),
+        out.lse());
+  }
+
+  @Override
+  public Work tokenLogProbsGradient(LogitsBenchmark.Inputs in) {
+    Tensor logits = logits(in);
+    Tensor targets = Tensor.of(scope, in.targets());
+    Tensor dLogProb = tensor(in.weights());
+    var out = new TokenLogProbs.Outputs(empty(in.rows()), null, null);
+    Tensor dLogits = Tensor.empty(scope, dtype, in.rows(), in.vocabulary());
+    var options = TokenLogProbs.Options.DEFAULT;
+    return work(
+        () -> {
+          TokenLogProbs.forward(context, logits, targets, options, out);
+          TokenLogProbs.backward(context, logits, targets, options, dLogProb, null, dLogits);
+        },
+        out.logProb(),
+        dLogits);
+  }
+
+  private Tensor logits(LogitsBenchmark.Inputs in) {
+    return Tensor.of(scope, dtype, in.logits(), in.rows(), in.vocabulary());
+  }
+
+  @Override
+  public Work sampledKl(SampledKlBenchmark.Inputs in) {
+    Tensor logProb = tensor(in.logProb());
+    Tensor refLogProb = tensor(in.refLogProb());
+    var out = new SampledKl.Outputs(empty(logProb.size()), empty(logProb.size()));
+    var options = SampledKl.Options.DEFAULT;
+    return work(
+        () -> SampledKl.forward(context, logProb, refLogProb, null, options, out),
+        out.kl(),
+        out.dLogProb());
+  }
+
+  @Override
+  public Work logitDivergence(LogitsBenchmark.Inputs in) {
+    var inputs =
+        LogitDivergence.Inputs.of(
+                logits(in), Tensor.of(scope, dtype, in.refLogits(), in.rows(), in.vocabulary()))
+            .withWeight(tensor(in.weights()));
+    Tensor dLogits = Tensor.empty(scope, dtype, in.rows(), in.vocabulary());
+    var out = new LogitDivergence.Outputs(empty(in.rows()), dLogits);
+    var options = LogitDivergence.Options.DEFAULT;
+    return work(
+        () -> LogitDivergence.forward(context, inputs, options, out), out.divergence(), dLogits);
+  }
+
+  @Override
+  public Work policyLoss(PolicyBatch batch, float[] logProb) {
+    var inputs = policyInputs(batch, tensor(logProb));
+    var out = new PolicyLoss.Outputs(empty(1), null, empty(batch.rows()), null);
+    return work(() -> PolicyLoss.forward(context, inputs, POLICY, out), out.loss(), out.dLogProb());
+  }
+
+  private PolicyLoss.Inputs policyInputs(PolicyBatch batch, Tensor logProb) {
+    return PolicyLoss.Inputs.of(
+            logProb,
+            tensor(batch.oldLogProb()),
+            tensor(batch.advantage()),
+            offsets(batch.sequences(), batch.length()))
+        .withRefLogProb(tensor(batch.refLogProb()))
+        .withMask(Tensor.of(scope, batch.mask()));
+  }
+
+  @Override
+  public Work policyLossFromLogits(LogitsBenchmark.Inputs in, PolicyBatch batch) {
+    var inputs =
+        new PolicyLossFromLogits.Inputs(
+            logits(in), Tensor.of(scope, in.targets()), policyInputs(batch, null));
+    var values = lossAndLogProb(in.rows());
+    Tensor dLogits = Tensor.empty(scope, dtype, in.rows(), in.vocabulary());
+    var out = new PolicyLossFromLogits.Outputs(values, dLogits);
+    var options = PolicyLossFromLogits.Options.DEFAULT.withPolicy(POLICY);
+    return work(
+        () -> PolicyLossFromLogits.forward(context, inputs, options, out),
+        values.loss(),
+        values.logProb(),
+        dLogits);
+  }
+
+  private PolicyLossFromLogits.Values lossAndLogProb(int rows) {
+    return new PolicyLossFromLogits.Values(empty(1), null, null, empty(rows), null, null, null);
+  }
+
+  @Override
+  public Work linearPolicyLoss(LinearPolicyLossBenchmark.Inputs in) {
+    OpenBlas.provideTo(context);
+    var inputs =
+        new LinearPolicyLoss.Inputs(
+            tensor(in.hidden(), in.rows(), in.hiddenSize()),
+            tensor(in.weight(), in.vocabulary(), in.hiddenSize()),
+            Tensor.of(scope, in.targets()),
+            policyInputs(in.batch(), null));
+    Tensor dHidden = empty(in.rows(), in.hiddenSize());
+    Tensor dWeight = empty(in.vocabulary(), in.hiddenSize());
+    var values = lossAndLogProb(in.rows());
+    var out = new LinearPolicyLoss.Outputs(values, dHidden, dWeight);
+    var options =
+        LinearPolicyLoss.Options.DEFAULT.withPolicy(
+            PolicyLossFromLogits.Options.DEFAULT.withPolicy(POLICY));
+    return work(
+        () -> LinearPolicyLoss.forward(context, inputs, options, out),
+        values.loss(),
+        values.logProb(),
+        dHidden,
+        dWeight);
+  }
+
+  @Override
+  public Work attentionPolicy(AttentionInputs in) {
+    var input = queriesAndKeys(in);
+    AttentionInputs.Shape s = in.shape();
+    var out =
+        new AttentionPolicy.Outputs(
+            empty(s.rows()),
+            empty(s.rows()),
+            empty(s.heads(), s.rows()),
+            empty(s.rows(), s.keys()));
+    var options = AttentionPolicy.Options.DEFAULT;
+    return work(
+        () -> AttentionPolicy.forward(context, input, options, out),
+        out.entropy(),
+        out.mass(),
+        out.lse(),
+        out.map());
+  }
+
+  @Override
+  public Work attentionDivergence(AttentionInputs in) {
+    var input = queriesAndKeys(in);
+    AttentionInputs.Shape s = in.shape();
+    var reference = new AttentionDivergence.Reference.Map(tensor(in.ref(), s.rows(), s.keys()));
+    var weights = AttentionDivergence.Weights.of(tensor(in.weights()));
+    Tensor dq = Tensor.empty(scope, DType.F32, input.q().shape());
+    Tensor dk = Tensor.empty(scope, DType.F32, input.k().shape());
+    var out = new AttentionDivergence.Outputs(empty(1), null, null, null, dq, dk, null);
+    var options = AttentionDivergence.Options.DEFAULT;
+    return work(
+        () -> AttentionDivergence.forwardBackward(context, input, reference, weights, options, out),
+        out.loss(),
+        dq,
+        dk);
+  }
+
+  private AttentionPolicy.Input queriesAndKeys(AttentionInputs in) {
+    AttentionInputs.Shape s = in.shape();
+    return new AttentionPolicy.Input(
+        tensor(in.q(), s.rows(), s.heads(), s.dim()),
+        tensor(in.k(), s.keys(), s.kvHeads(), s.dim()),
+        offsets(1, s.rows()),
+        offsets(1, s.keys()),
+        s.keys(),
+        null);
+  }
+
+  @Override
+  public Work attention(AttentionInputs in) {
+    var input = queriesKeysAndValues(in);
+    Tensor o = Tensor.empty(scope, DType.F32, input.q().shape());
+    return work(() -> Attention.forward(context, input, o, null), o);
+  }
+
+  @Override
+  public Work attentionGradient(AttentionInputs in) {
+    var input = queriesKeysAndValues(in);
+    AttentionInputs.Shape s = in.shape();
+    Tensor dO = tensor(in.dO(), input.q().shape());
+    Tensor o = Tensor.empty(scope, DType.F32, input.q().shape());
+    Tensor lse = empty(s.heads(), s.rows());
+    Tensor dq = Tensor.empty(scope, DType.F32, input.q().shape());
+    Tensor dk = Tensor.empty(scope, DType.F32, input.k().shape());
+    Tensor dv = Tensor.empty(scope, DType.F32, input.v().shape());
+    return work(
+        () -> {
+          Attention.forward(context, input, o, lse);
+          Attention.backward(context, input, o, lse, dO, dq, dk, dv);
+        },
+        o,
+        dq,
+        dk,
+        dv);
+  }
+
+  private Attention.Input queriesKeysAndValues(AttentionInputs in) {
+    AttentionInputs.Shape s = in.shape();
+    return new Attention.Input(
+        tensor(in.q(), s.rows(), s.heads(), s.dim()),
+        tensor(in.k(), s.keys(), s.kvHeads(), s.dim()),
+        tensor(in.v(), s.keys(), s.kvHeads(), s.dim()),
+        offsets(1, s.rows()),
+        offsets(1, s.keys()),
+        null,
+        s.keys(),
+        (float) (1 / Math.sqrt(s.dim())));
+  }
+
+  @Override
+  public Work adamW(AdamWBenchmark.Inputs in) {
+    List<AdamW.Parameter> parameters = new ArrayList<>();
+    for (int i = 0; i < in.params().length; i++) {
+      parameters.add(
+          AdamW.Parameter.of(
+              scope, tensor(in.params()[i]), tensor(in.grads()[i]), AdamWBenchmark.WEIGHT_DECAY));
+    }
+    var options =
+        AdamW.Options.of(AdamWBenchmark.LR)
+            .withBeta1(AdamWBenchmark.BETA1)
+            .withBeta2(AdamWBenchmark.BETA2)
+            .withEps(AdamWBenchmark.EPS);
+    long[] step = {0};
+    return work(
+        () -> AdamW.step(context, parameters, options, ++step[0]),
+        parameters.stream().map(AdamW.Parameter::param).toArray(Tensor[]::new));
+  }
+
+  @Override
+  public Work gradNorm(float[][] gradients) {
+    List<Tensor> tensors = new ArrayList<>();
+    for (float[] gradient : gradients) {
+      tensors.add(tensor(gradient));
+    }
+    var out = new GradNorm.Outputs(empty(1), empty(1));
+    var options = GradNorm.Options.DEFAULT;
+    return work(() -> GradNorm.forward(context, tensors, options, out), out.norm(), out.scale());
+  }
+
+  @Override
+  public Work gradientMoments(GradientMomentsBenchmark.Inputs in) {
+    Tensor sample = tensor(in.sample());
+    var state =
+        new GradientMoments.State(
+            Tensor.of(scope, new long[] {in.count()}, new long[0]),
+            tensor(in.mean()),
+            Tensor.of(scope, in.m2()));
+    return work(() -> GradientMoments.update(context, state, sample), state.mean(), state.m2());
+  }
+
+  @Override
+  public Work gemm(GemmBenchmark.Inputs in) {
+    OpenBlas.provideTo(context);
+    Tensor a = tensor(in.a(), in.size(), in.size());
+    Tensor b = tensor(in.b(), in.size(), in.size());
+    Tensor c = empty(in.size(), in.size());
+    return work(() -> Gemm.multiply(context, a, b, Gemm.Options.DEFAULT, c), c);
+  }
+
+  @Override
+  public Work rmsNorm(RmsNormBenchmark.Inputs in) {
+    Tensor x = tensor(in.x(), in.rows(), in.columns());
+    Tensor weight = tensor(in.weight());
+    var out = new RmsNorm.Outputs(empty(in.rows(), in.columns()), empty(in.rows()));
+    return work(() -> RmsNorm.forward(context, x, weight, RmsNormBenchmark.EPS, out), out.y());
+  }
+
+  @Override
+  public Work rmsNormGradient(RmsNormBenchmark.Inputs in) {
+    Tensor x = tensor(in.x(), in.rows(), in.columns());
+    Tensor weight = tensor(in.weight());
+    Tensor dy = tensor(in.dy(), in.rows(), in.columns());
+    var out = new RmsNorm.Outputs(empty(in.rows(), in.columns()), empty(in.rows()));
+    Tensor dx = empty(in.rows(), in.columns());
+    Tensor dWeight = empty(in.columns());
+    return work(
+        () -> {
+          RmsNorm.forward(context, x, weight, RmsNormBenchmark.EPS, out);
+          dWeight.zero();
+          RmsNorm.backward(context, x, weight, out.rstd(), dy, false, dx, dWeight);
+        },
+        out.y(),
+        dx,
+        dWeight);
+  }
+
+  @Override
+  public Work swiGlu(SwiGluBenchmark.Inputs in) {
+    Tensor x = tensor(in.x(), in.rows(), 2L * in.columns());
+    Tensor y = empty(in.rows(), in.columns());
+    return work(() -> SwiGlu.forward(context, x, y), y);
+  }
+
+  @Override
+  public Work swiGluGradient(SwiGluBenchmark.Inputs in) {
+    Tensor x = tensor(in.x(), in.rows(), 2L * in.columns());
+    Tensor dy = tensor(in.dy(), in.rows(), in.columns());
+    Tensor y = empty(in.rows(), in.columns());
+    Tensor dx = empty(in.rows(), 2L * in.columns());
+    return work(
+        () -> {
+          SwiGlu.forward(context, x, y);
+          SwiGlu.backward(context, x, dy, dx);
+        },
+        y,
+        dx);
+  }
+
+  @Override
+  public Work sampleTokens(SampleTokensBenchmark.Inputs in) {
+    Tensor logits = logits(in.logits());
+    Tensor tokens = Tensor.empty(scope, DType.I32, in.logits().rows());
+    var options = new SampleTokens.Options(1, SampleTokensBenchmark.SEED, 0);
+    return work(() -> SampleTokens.sample(context, logits, null, options, tokens), tokens);
+  }
+
+  @Override
+  public Work gatherRows(RowsInputs in) {
+    Tensor table = tensor(in.table(), in.tableRows(), in.columns());
+    Tensor index = Tensor.of(scope, in.index());
+    Tensor y = empty(in.index().length, in.columns());
+    return work(() -> GatherRows.gather(context, table, index, null, false, y), y);
+  }
+
+  @Override
+  public Work scatterAddRows(RowsInputs in) {
+    Tensor table = tensor(in.table(), in.tableRows(), in.columns());
+    Tensor rows = tensor(in.rows(), in.index().length, in.columns());
+    Tensor index = Tensor.of(scope, in.index());
+    return work(() -> ScatterAddRows.add(context, rows, index, table), table);
+  }
+
+  @Override
+  public Work axpby(AxpbyBenchmark.Inputs in) {
+    Tensor x = tensor(in.x(), in.rows(), in.columns());
+    Tensor y = tensor(in.y(), in.rows(), in.columns());
+    return work(() -> Axpby.apply(context, AxpbyBenchmark.A, x, AxpbyBenchmark.B, y), y);
+  }
+
+  @Override
+  public Work copy(AxpbyBenchmark.Inputs in) {
+    Tensor x = tensor(in.x(), in.rows(), in.columns());
+    Tensor y = tensor(in.y(), in.rows(), in.columns());
+    return work(() -> Axpby.apply(context, 1, x, 0, y), y);
+  }
+}

@@ -1,0 +1,35 @@
+package dev.saccade.benchmarks;
+
+import dev.saccade.DType;
+import org.openjdk.jmh.annotations.Benchmark;
+import org.openjdk.jmh.annotations.Param;
+
+/** Accumulation of the gradients of embeddings. */
+public class ScatterAddRowsBenchmark extends OperationBenchmark {
+  @Param("32768")
+  private int tableRows;
+
+  @Param("65536")
+  private int count;
+
+  @Param("1024")
+  private int columns;
+
+  @Override
+  protected Workload workload(String method) {
+    long table = (long) tableRows * columns;
+    return Workload.of(
+            "scatter_add_rows",
+            "%d rows into %d × %d".formatted(count, tableRows, columns),
+            engine -> engine.scatterAddRows(RowsInputs.of(tableRows, count, columns)))
+        .reads((long) count * columns + table)
+        .reads(count, DType.I32)
+        .writes(table);
+  }
+
+  /** The rows are added. */
+  @Benchmark
+  public Object add() {
+    return run();
+  }
+}

@@ -1,0 +1,63 @@
+package dev.saccade.benchmarks;
+
+import dev.saccade.DType;
+import java.util.function.Function;
+
+/**
+ * What a benchmark method asks of every engine.
+ *
+ * <p>Bytes and operations are those that the result needs, whoever computes it: every input read
+ * once, every output written once, the products of matrices that the definition holds. So they say
+ * how far an engine is from the machine's ceiling, passes that it does not save included.
+ *
+ * @param name of the operation, and its section of docs/spec.md where it has one
+ * @param shape what it runs on, for people
+ * @param bytesRead bytes of the inputs
+ * @param bytesWritten bytes of the outputs
+ * @param flops floating-point operations in products of matrices
+ * @param tolerance of the comparison with Saccade's f32 results, relative
+ * @param work prepares it on an engine
+ */
+public record Workload(
+    String name,
+    String shape,
+    long bytesRead,
+    long bytesWritten,
+    double flops,
+    double tolerance,
+    Function<Engine, Work> work) {
+  /** A workload of no bytes and no products, tolerance 1e-4. */
+  public static Workload of(String name, String shape, Function<Engine, Work> work) {
+    return new Workload(name, shape, 0, 0, 0, 1e-4, work);
+  }
+
+  /** Adds {@code elements} of {@code dtype} to what is read. */
+  public Workload reads(long elements, DType dtype) {
+    return new Workload(
+        name, shape, bytesRead + elements * dtype.bytes(), bytesWritten, flops, tolerance, work);
+  }
+
+  /** Adds f32 {@code elements} to what is read. */
+  public Workload reads(long elements) {
+    return reads(elements, DType.F32);
+  }
+
+  /** Adds {@code elements} of {@code dtype} to what is written. */
+  public Workload writes(long elements, DType dtype) {
+    return new Workload(
+        name, shape, bytesRead, bytesWritten + elements * dtype.bytes(), flops, tolerance, work);
+  }
+
+  /** Adds f32 {@code elements} to what is written. */
+  public Workload writes(long elements) {
+    return writes(elements, DType.F32);
+  }
+
+  public Workload withFlops(double flops) {
+    return new Workload(name, shape, bytesRead, bytesWritten, flops, tolerance, work);
+  }
+
+  public Workload withTolerance(double tolerance) {
+    return new Workload(name, shape, bytesRead, bytesWritten, flops, tolerance, work);
+  }
+}
