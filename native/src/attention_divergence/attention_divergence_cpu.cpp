@@ -114,6 +114,12 @@ class Passes {
   float weight(int64_t row) const { return weight_ ? weight_[row] : 0.0f; }
   float entropy_weight(int64_t row) const { return entropy_weight_ ? entropy_weight_[row] : 0.0f; }
   bool active(int64_t row) const { return weight(row) != 0.0f || entropy_weight(row) != 0.0f; }
+  // What a row's dP is kept in multiples of: at weights of at most 1 and without the given gradient, r / p is within
+  // f32 wherever p is.
+  float unit(int64_t row) const {
+    const float w = __builtin_fabsf(weight(row)), ew = __builtin_fabsf(entropy_weight(row)), most = w > ew ? w : ew;
+    return most > 1.0f ? most : 1.0f;
+  }
 
   template <class Body>
   void with_gradient_type(const Body& body) {
@@ -230,7 +236,8 @@ class Passes {
     const int64_t end = padded(rows_.packing.visible(s, i));
     if (map) std::memset(map, 0, static_cast<size_t>(end) * sizeof(float));
     if (!m.dead) {
-      const float w = reference ? weight(row) * heads.share : 0.0f, ew = entropy_weight(row) * heads.share;
+      const float part = heads.share / unit(row);
+      const float w = reference ? weight(row) * part : 0.0f, ew = entropy_weight(row) * part;
       const bool gradient = map && active(row);
       constexpr int64_t kBlock = kMaxPartial * kLanes;
       for (int64_t begin = support.begin; begin < support.end; begin += kBlock) {
@@ -259,10 +266,9 @@ class Passes {
         const float mean = static_cast<float>(sum_lanes(support.begin, support.end, [&](int64_t j, int64_t lanes) {
           return load(policy + j, lanes, 0.0f) * m.inverse * (load(map + j, lanes, pivot) - pivot);
         }));
-        const float factor = m.inverse * grad_output_;
         for_lanes(support.end - support.begin, [&](int64_t j, int64_t lanes) {
           float* at = map + support.begin + j;
-          store(at, lanes, ((load(at, lanes, 0.0f) - pivot) - mean) * factor);
+          store(at, lanes, ((load(at, lanes, 0.0f) - pivot) - mean) * m.inverse);
         });
       }
     }
@@ -299,13 +305,14 @@ class Passes {
         double squares = 0.0;
         if (live) {
           const float* map = work_.map + (row + r) * width_;
+          const float factor = unit(row + r) * grad_output_;
           if (heads.end - heads.begin > 1 && n > 0) {  // a single head's delta is 0: dP is orthogonal to its own policy
             centre.pivot = map[argmax(pr, 0, n)];
             centre.delta = static_cast<float>(sum_lanes(
                 0, padded(n), [&](int64_t j, int64_t) { return load(pr + j) * (load(map + j) - centre.pivot); }));
           }
           squares = sum_lanes(0, padded(n), [&](int64_t j, int64_t) {
-            const vfloat ds = load(pr + j) * centred(load(map + j), centre);
+            const vfloat ds = load(pr + j) * centred(load(map + j), centre) * factor;
             store(pr + j, ds);
             return ds * ds;
           });
@@ -367,9 +374,10 @@ class Passes {
                         }
                         const float* map = work_.map + (row + r) * width_ + first;
                         const AttentionCentre centre = work_.centre[h * args_.rows + row + r];
+                        const float factor = unit(row + r) * grad_output_;
                         exponentials(scores + r * kColumnBlock, n, work_.lse[h * args_.rows + row + r], ds[r]);
                         for (int64_t j = 0; j < kColumnBlock; j += kLanes)
-                          store(ds[r] + j, load(ds[r] + j) * centred(load(map + j), centre));
+                          store(ds[r] + j, load(ds[r] + j) * centred(load(map + j), centre) * factor);
                       }
                     });
         add_outer(queries, count, ds[0], kColumnBlock, dim, block);

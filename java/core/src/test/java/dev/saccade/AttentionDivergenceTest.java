@@ -638,6 +638,64 @@ class AttentionDivergenceTest {
     }
   }
 
+  /**
+   * A key hardly above 2^-126: r / p times a weight and a loss scale is beyond f32, r P / p is not.
+   */
+  @ParameterizedTest
+  @EnumSource(Reduction.class)
+  void forwardKlOfTheFaintestKeysHasItsGradient(Reduction reduction) {
+    int rows = 19;
+    int[] queries = new int[rows];
+    int[] keys = new int[rows];
+    Arrays.fill(queries, 1);
+    Arrays.fill(keys, 2);
+    Sequences sequences = new Sequences(queries, keys, new int[2 * rows]);
+    float[] k = new float[2 * rows];
+    int[] index = new int[rows];
+    for (int row = 0; row < rows; row++) {
+      k[2 * row] = 1;
+      k[2 * row + 1] = -85 - 0.07f * row;
+      index[row] = 1;
+    }
+    Options options =
+        new Options(
+            AttentionPolicy.Options.DEFAULT
+                .withSupport(Support.ALL)
+                .withReduction(reduction)
+                .withScale(1),
+            Divergence.FORWARD_KL,
+            0);
+    for (Context context : Contexts.everyInstructionSet()) {
+      try (context;
+          Scope scope = context.scope()) {
+        float[] q = new float[2 * rows];
+        Arrays.fill(q, 1);
+        Case c =
+            new Case(
+                    scope,
+                    sequences,
+                    sequences.input(
+                        scope,
+                        Tensor.of(scope, q, rows, 2, 1),
+                        Tensor.of(scope, k, 2 * rows, 1, 1)),
+                    options)
+                .compareWith(new Reference.Index(Tensor.of(scope, index)));
+        for (int row = 0; row < rows; row++) {
+          c.weight[row] = row % 2 == 0 ? 64 : -0.5f;
+        }
+        c.gradOutput = Tensor.of(scope, new float[] {1024});
+        Outputs got = c.run(DType.F32);
+        AttentionPolicyReference.Loss.Gradients want = c.loss().formula(c.policy());
+        for (int i = 0; i < want.dq().length; i++) {
+          want.dq()[i] *= 1024;
+          want.dk()[i] *= 1024;
+        }
+        assertNear("dq", got.dq().toFloats(), want.dq(), 1e-5, 0);
+        assertNear("dk", got.dk().toFloats(), want.dk(), 1e-5, 0);
+      }
+    }
+  }
+
   /** Each row and head by itself, with the largest of its elements. */
   private static void assertHeads(String what, Tensor got, double[] want) {
     int dim = (int) got.shape(2);
