@@ -475,7 +475,7 @@ std::vector<int64_t> Case::offsets(const char* name, saccade_address& field, int
     tensor.holds(std::vector<int32_t>(given.begin(), given.end()));
   else
     tensor.holds(given);
-  return valid ? given : good;
+  return valid && rows == real(rows) ? given : good;
 }
 
 std::vector<int32_t> Case::indices(int64_t count, int64_t range, int32_t special_index) {
@@ -537,6 +537,7 @@ void Case::fill(Tensor& tensor) {
   const double equal = kind == 3 ? special(random_) : 0.0;
   for_elements(tensor.shape_, element, 0, [&](int64_t offset, int64_t) {
     double x = scale * random_.normal();
+    if (tensor.fraction_) x = std::min(std::fabs(x), 1.0);
     if (kind == 2 || (kind == 1 && random_.below(16) == 0)) x = special(random_);
     if (kind == 3) x = equal;
     store(&data[static_cast<size_t>(offset)], tensor.dtype_, tensor.positive_ ? std::fabs(x) : x);
@@ -586,6 +587,18 @@ void Case::allocate() {
   }
 }
 
+// Whether the rows of a tensor `shift` bytes past another lie between those of the other.
+bool Case::columns_of_one(const Tensor& tensor, const Tensor& other, uint64_t shift) {
+  const auto bytes = [](const Tensor& t, int64_t elements) {
+    return static_cast<uint64_t>(elements * size_of(t.dtype_));
+  };
+  const auto width = [&](const Tensor& t) {
+    return bytes(t, (t.shape_.count[1] - 1) * t.shape_.stride[1] + t.shape_.count[2]);
+  };
+  const uint64_t stride = bytes(other, other.shape_.stride[0]), column = shift % stride;
+  return bytes(tensor, tensor.shape_.stride[0]) == stride && width(other) <= column && column + width(tensor) <= stride;
+}
+
 // Lays an output on another tensor.
 void Case::corrupt_addresses() {
   std::vector<Tensor*> all, outputs;
@@ -603,7 +616,7 @@ void Case::corrupt_addresses() {
   if (maybe()) address = begin;
   address = (address + element - 1) / element * element;
   if (output.in_place_of_ && output.in_place_of_ == other.name_ && address == begin) address += element;
-  if (address >= begin + other.initial_.size()) return;
+  if (address >= begin + other.initial_.size() || columns_of_one(output, other, address - begin)) return;
   *output.field_ = address;
   refused(other.role_ == Role::kInput ? output.name_ : "");
 }

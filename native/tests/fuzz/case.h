@@ -130,6 +130,11 @@ class Tensor {
     positive_ = true;
     return *this;
   }
+  // Numbers from 0 to 1, unless values are extreme.
+  Tensor& fraction() {
+    fraction_ = true;
+    return positive();
+  }
 
  private:
   friend class Case;
@@ -146,7 +151,7 @@ class Tensor {
   Owners owners_;
   int owner_axis_ = 0;
   Flags ignored_, nan_where_, touched_;
-  bool all_touched_ = true, sealed_ = false, may_be_nan_ = false, positive_ = false;
+  bool all_touched_ = true, sealed_ = false, may_be_nan_ = false, positive_ = false, fraction_ = false;
   int64_t low_ = INT64_MIN, high_ = INT64_MAX;
   const char* in_place_of_ = nullptr;
   int group_ = 0;
@@ -248,6 +253,7 @@ class Case {
   Tensor& add(const std::string& name, saccade_address& field, int32_t dtype, const Shape& shape, Role role);
   void fill(Tensor& tensor);
   void allocate();
+  static bool columns_of_one(const Tensor& tensor, const Tensor& other, uint64_t shift);
   void corrupt_addresses();
   void corrupt_struct();
   void corrupt_workspace();

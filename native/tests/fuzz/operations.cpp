@@ -329,14 +329,15 @@ struct AttentionRows {
   int64_t longest;
 };
 
+constexpr int64_t kMostHeads = 1 << 16;
+
 void head_counts(Case& c, const char* name, int64_t& heads, const char* kv_name, int64_t& kv_heads,
                  const char* dim_name, int64_t& dim) {
-  constexpr int64_t kMost = 1 << 16;
-  const int64_t kv = std::clamp<int64_t>(c.size(kv_name, kv_heads, 1, kMost, 4), 1, kMost);
-  heads = std::min(kv * c.choices().between(1, 3), kMost / kv * kv);
+  const int64_t kv = std::clamp<int64_t>(c.size(kv_name, kv_heads, 1, kMostHeads, 4), 1, kMostHeads);
+  heads = std::min(kv * c.choices().between(1, 3), kMostHeads / kv * kv);
   if (c.fault()) {
     heads = c.choices().of<int64_t>({0, -kv, kv + 1, INT64_MAX, 2 * kv + 1});
-    if (heads < 1 || heads > kMost || heads % kv) c.refused(name);
+    if (heads < 1 || heads > kMostHeads || heads % kv) c.refused(name);
   }
   c.size(dim_name, dim, 1, 256, 256);
 }
@@ -485,7 +486,7 @@ void describe_reference(Case& c, saccade_attention_divergence_args& a, const Att
   const auto row = [&](Tensor& tensor) { tensor.alternative().per(rows.of_query).ignored(inactive); };
   const auto map = [&] {
     c.dtype("ref_dtype", a.ref_dtype, {SACCADE_F32, SACCADE_BF16});
-    row(c.input("ref", a.ref, a.ref_dtype, map_shape(c, a.rows, columns, "ref_stride", a.ref_stride)).positive());
+    row(c.input("ref", a.ref, a.ref_dtype, map_shape(c, a.rows, columns, "ref_stride", a.ref_stride)).fraction());
   };
   const auto index = [&] {
     std::vector<int32_t> keys = c.indices(a.rows, rows.longest, -1);
@@ -506,11 +507,12 @@ void describe_reference(Case& c, saccade_attention_divergence_args& a, const Att
       head_range(c, "ref_head_begin, ref_head_end", a.ref_head_begin, a.ref_head_end, a.ref_heads);
       if (a.reduction == SACCADE_REDUCTION_NONE && c.sound()) {
         // As many heads as the policy has.
-        const int32_t wanted = a.head_end - a.head_begin;
         const bool fault = c.fault();
-        a.ref_heads = a.ref_kv_heads * (wanted + fault);
+        const int32_t count = a.head_end - a.head_begin + fault;
+        a.ref_kv_heads = std::min(a.ref_kv_heads, kMostHeads / count);
+        a.ref_heads = a.ref_kv_heads * count;
         a.ref_head_begin = 0;
-        a.ref_head_end = wanted + fault;
+        a.ref_head_end = count;
         if (fault) c.refused("ref_head_begin, ref_head_end");
       }
       if (!one || first)
