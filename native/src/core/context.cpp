@@ -8,6 +8,9 @@
 #include <new>
 #include <string>
 #include <system_error>
+#if defined(SACCADE_X86)
+#include <cpuid.h>
+#endif
 
 #include "core/call.h"
 
@@ -21,12 +24,19 @@ struct IsaName {
 
 constexpr IsaName kIsaNames[] = {{Isa::kBaseline, "baseline"}, {Isa::kAvx2, "avx2"}, {Isa::kAvx512, "avx512"}};
 
+#if defined(SACCADE_X86)
+// Clang's __builtin_cpu_supports does not know it by name.
+bool has_f16c() {
+  unsigned eax, ebx, ecx, edx;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C);
+}
+#endif
+
 // Whether this build and this processor have the instruction set.
 bool supported(Isa isa) {
   if (isa == Isa::kBaseline) return true;
-#if defined(SACCADE_WITH_AVX2) || defined(SACCADE_WITH_AVX512)
-  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("f16c"))
-    return false;
+#if defined(SACCADE_X86)
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !has_f16c()) return false;
 #endif
 #if defined(SACCADE_WITH_AVX2)
   if (isa == Isa::kAvx2) return true;

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdarg>
 #include <cstdio>
+#include <limits>
 
 namespace fuzz {
 namespace {
@@ -11,6 +12,7 @@ namespace {
 constexpr int64_t kMostBytes = int64_t{64} << 20;  // of one tensor; a larger one has no address
 constexpr int kMostThreads = 4;
 constexpr int64_t kMostElements = int64_t{1} << 60;  // that the library counts
+constexpr double kNan = std::numeric_limits<double>::quiet_NaN(), kInfinity = std::numeric_limits<double>::infinity();
 
 int64_t size_of(int32_t dtype) {
   switch (dtype) {
@@ -106,7 +108,8 @@ void store(uint8_t* element, int32_t dtype, double x) {
 }
 
 double special(Random& random) {
-  return random.of<double>({NAN, INFINITY, -INFINITY, 3.4e38, -3.4e38, 1e30, -1e30, 1e-40, -1e-40, 1e-30, 0.0, -0.0});
+  return random.of<double>(
+      {kNan, kInfinity, -kInfinity, 3.4e38, -3.4e38, 1e30, -1e30, 1e-40, -1e-40, 1e-30, 0.0, -0.0});
 }
 
 // Of numbers that are not negative; INT64_MAX where the result does not fit.
@@ -885,7 +888,7 @@ void Case::try_other_instruction_set(const Results& expected) {
 void Case::try_isolation(const Results& expected) {
   if (units_ < 2 || units_ > kMost) return;
   const int32_t unit = static_cast<int32_t>(choices_.below(units_));
-  const double bad = choices_.of<double>({NAN, INFINITY, -INFINITY, 3.4e38});
+  const double bad = choices_.of<double>({kNan, kInfinity, -kInfinity, 3.4e38});
   std::vector<std::vector<uint8_t>> originals;
   for (Tensor& tensor : tensors_) {
     originals.push_back(tensor.initial_);

@@ -22,11 +22,6 @@
 #include "case.h"
 #include "fuzz.h"
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-extern "C" void __sanitizer_set_death_callback(void (*callback)());
-#define SACCADE_FUZZ_SANITIZED
-#endif
-
 namespace {
 
 constexpr size_t kBytes = 1024;      // more choices than a case has
@@ -38,7 +33,7 @@ int64_t iteration = 0;
 const char* failure_file = "fuzz-failure";
 bool replaying = false;
 
-// Runs in a signal handler or in a dying sanitizer.
+// Runs in a signal handler.
 void report_failure() {
   if (replaying) return;
   char text[512];
@@ -61,14 +56,12 @@ void on_signal(int signal) {
   raise(signal);
 }
 
+// A sanitizer's own handler stays: it reports, and aborts.
 void watch() {
-  int signals[] = {SIGALRM, SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGILL};
-  int first = 0, last = 6;
-#if defined(SACCADE_FUZZ_SANITIZED)
-  __sanitizer_set_death_callback(report_failure);
-  last = 2;  // the sanitizer reports the others
-#endif
-  for (int i = first; i < last; ++i) std::signal(signals[i], on_signal);
+  for (int signal : {SIGALRM, SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGILL}) {
+    struct sigaction before;
+    if (!sigaction(signal, nullptr, &before) && before.sa_handler == SIG_DFL) std::signal(signal, on_signal);
+  }
 }
 
 [[noreturn]] void usage(const char* problem) {

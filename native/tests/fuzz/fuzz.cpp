@@ -14,10 +14,17 @@ fuzz::Tally* tallies() {
 
 }  // namespace
 
-// Allocations that are too large are refused by the library, not by the sanitizer; a race ends the process.
-extern "C" const char* __asan_default_options() { return "allocator_may_return_null=1:quarantine_size_mb=64"; }
-extern "C" const char* __tsan_default_options() { return "allocator_may_return_null=1:halt_on_error=1"; }
-extern "C" const char* __ubsan_default_options() { return "print_stacktrace=1"; }
+// Read by the sanitizers.  Sizes that no machine has are to be refused by the library; what is found aborts the
+// process.
+#pragma GCC visibility push(default)
+extern "C" const char* __asan_default_options() {
+  return "abort_on_error=1:allocator_may_return_null=1:quarantine_size_mb=64";
+}
+extern "C" const char* __tsan_default_options() {
+  return "abort_on_error=1:allocator_may_return_null=1:halt_on_error=1";
+}
+extern "C" const char* __ubsan_default_options() { return "abort_on_error=1:print_stacktrace=1"; }
+#pragma GCC visibility pop
 
 // The first byte names the operation, the rest is choices.
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {

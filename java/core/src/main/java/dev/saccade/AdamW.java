@@ -156,9 +156,9 @@ public final class AdamW {
   private static void fill(
       Call call, saccade_adamw_tensor entry, String prefix, Parameter parameter) {
     Tensor param = parameter.param();
-    long[] shape = param == null ? new long[0] : param.shape();
+    entry.param(call.ofAnyShape(prefix + "param", param, Types.F32).address());
+    long[] shape = param.shape();
     entry
-        .param(call.f32(prefix + "param", param, shape))
         .grad(call.f32(prefix + "grad", parameter.grad(), shape))
         .m(call.f32(prefix + "m", parameter.m(), shape))
         .v(call.f32(prefix + "v", parameter.v(), shape))

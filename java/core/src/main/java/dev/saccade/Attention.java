@@ -67,7 +67,7 @@ public final class Attention {
           .v(v.address())
           .v_row_stride(v.stride(0))
           .v_head_stride(v.stride(1))
-          .offsets_q(call.i32("offsets_q", input.offsetsQ(), shape.sequences + 1))
+          .offsets_q(input.offsetsQ().address())
           .offsets_k(call.i32("offsets_k", input.offsetsK(), shape.sequences + 1))
           .lengths_k(call.optionalI32("lengths_k", input.lengthsK(), shape.sequences))
           .max_keys(input.maxKeys())
@@ -134,7 +134,7 @@ public final class Attention {
           .v(v.address())
           .v_row_stride(v.stride(0))
           .v_head_stride(v.stride(1))
-          .offsets_q(call.i32("offsets_q", input.offsetsQ(), shape.sequences + 1))
+          .offsets_q(input.offsetsQ().address())
           .offsets_k(call.i32("offsets_k", input.offsetsK(), shape.sequences + 1))
           .max_keys(input.maxKeys())
           .scale(input.scale())
@@ -166,7 +166,7 @@ public final class Attention {
       Tensor q = call.check("q", input.q(), Types.F32, -1, -1, -1);
       Tensor k = call.check("k", input.k(), Types.F32, -1, -1, q.shape(2));
       call.check("v", input.v(), Types.F32, k.shape(0), k.shape(1), k.shape(2));
-      long sequences = call.check("offsets_q", input.offsetsQ(), Types.I32, -1).size() - 1;
+      long sequences = call.sequences("offsets_q", input.offsetsQ(), Types.I32);
       return new Shape(q.shape(0), k.shape(0), sequences, q.shape(1), k.shape(1), q.shape(2));
     }
   }

@@ -135,7 +135,7 @@ public final class AttentionDivergence {
       AttentionPolicy.Options policy = options.policy();
       long rows = q.shape(0);
       long heads = q.shape(1);
-      long sequences = AttentionPolicy.sequences(call, input);
+      long sequences = call.sequences("offsets_q", input.offsetsQ(), Types.I32);
       args.rows(rows)
           .keys(k.shape(0))
           .sequences(sequences)
@@ -150,10 +150,10 @@ public final class AttentionDivergence {
           .k_head_stride(k.stride(1))
           .dtype(q.dtype().code())
           .compact(policy.compact() ? 1 : 0)
-          .offsets_q(call.i32("offsets_q", input.offsetsQ(), sequences + 1))
+          .offsets_q(input.offsetsQ().address())
           .offsets_k(call.i32("offsets_k", input.offsetsK(), sequences + 1))
           .support_ranges(call.optionalI32("support_ranges", input.supportRanges(), sequences, 2))
-          .max_keys(input.maxKeys())
+          .max_keys(AttentionPolicy.maxKeys("attention_divergence", input))
           .scale(policy.scaleFor(q.shape(2)))
           .support(policy.support().code())
           .reduction(policy.reduction().code())
@@ -246,16 +246,19 @@ public final class AttentionDivergence {
       Reference reference,
       Weights weights,
       Options options) {
+    String operation = "attention_divergence";
     Tensor q = input.q();
     Tensor k = input.k();
+    long[] shape = Call.shapeOf(scope, operation, "q", q, DType.FLOAT, -1, -1, -1);
+    long[] shapeOfK = Call.shapeOf(scope, operation, "k", k, Set.of(q.dtype()), -1, -1, shape[2]);
     Outputs outputs =
         new Outputs(
             Tensor.empty(scope, DType.F32, 1),
-            Tensor.empty(scope, DType.F32, q.shape(0)),
-            Tensor.empty(scope, DType.F32, q.shape(0)),
-            Tensor.empty(scope, DType.F32, q.shape(0)),
-            Tensor.empty(scope, q.dtype(), q.shape()),
-            Tensor.empty(scope, k.dtype(), k.shape()),
+            Tensor.empty(scope, DType.F32, shape[0]),
+            Tensor.empty(scope, DType.F32, shape[0]),
+            Tensor.empty(scope, DType.F32, shape[0]),
+            Tensor.empty(scope, q.dtype(), shape),
+            Tensor.empty(scope, k.dtype(), shapeOfK),
             null);
     forwardBackward(scope.context(), input, reference, weights, options, outputs);
     return outputs;

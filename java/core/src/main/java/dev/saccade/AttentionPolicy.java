@@ -104,7 +104,7 @@ public final class AttentionPolicy {
     }
 
     int headEndFor(long heads) {
-      return headEnd == -1 ? Math.toIntExact(heads) : headEnd;
+      return headEnd == -1 ? (int) Math.min(heads, Integer.MAX_VALUE) : headEnd;
     }
   }
 
@@ -147,7 +147,7 @@ public final class AttentionPolicy {
       Tensor k = call.check("k", input.k(), Set.of(q.dtype()), -1, -1, q.shape(2));
       long rows = q.shape(0);
       long heads = q.shape(1);
-      long sequences = sequences(call, input);
+      long sequences = call.sequences("offsets_q", input.offsetsQ(), Types.I32);
       args.rows(rows)
           .keys(k.shape(0))
           .sequences(sequences)
@@ -162,10 +162,10 @@ public final class AttentionPolicy {
           .k_head_stride(k.stride(1))
           .dtype(q.dtype().code())
           .compact(options.compact() ? 1 : 0)
-          .offsets_q(call.i32("offsets_q", input.offsetsQ(), sequences + 1))
+          .offsets_q(input.offsetsQ().address())
           .offsets_k(call.i32("offsets_k", input.offsetsK(), sequences + 1))
           .support_ranges(call.optionalI32("support_ranges", input.supportRanges(), sequences, 2))
-          .max_keys(input.maxKeys())
+          .max_keys(maxKeys("attention_policy", input))
           .scale(options.scaleFor(q.shape(2)))
           .support(options.support().code())
           .reduction(options.reduction().code())
@@ -185,6 +185,15 @@ public final class AttentionPolicy {
     }
   }
 
+  /** Checks what maps are sized by. */
+  static long maxKeys(String operation, Input input) {
+    if (input.maxKeys() < 0 || input.maxKeys() > Integer.MAX_VALUE) {
+      throw new InvalidArgumentException(
+          operation, "max_keys", "0 to 2147483647", Long.toString(input.maxKeys()));
+    }
+    return input.maxKeys();
+  }
+
   /** Checks a map: its rows follow each other, since all their columns are read or written. */
   static Tensor map(Call call, String name, Tensor map, long rows, long maxKeys) {
     call.dense(name, map, Types.MAP, rows, -1);
@@ -194,23 +203,21 @@ public final class AttentionPolicy {
     return map;
   }
 
-  static long sequences(Call call, Input input) {
-    return call.check("offsets_q", input.offsetsQ(), Types.I32, -1).size() - 1;
-  }
-
   /**
    * Computes entropy, mass, lse and, for MEAN, an f32 map of {@code maxKeys} columns, into new
    * tensors of the scope.
    */
   public static Outputs forward(Scope scope, Input input, Options options) {
-    long rows = input.q().shape(0);
+    String operation = "attention_policy";
+    long[] shape = Call.shapeOf(scope, operation, "q", input.q(), DType.FLOAT, -1, -1, -1);
+    long rows = shape[0];
     boolean mean = options.reduction() == Reduction.MEAN;
     Outputs outputs =
         new Outputs(
             Tensor.empty(scope, DType.F32, rows),
             Tensor.empty(scope, DType.F32, rows),
-            Tensor.empty(scope, DType.F32, input.q().shape(1), rows),
-            mean ? Tensor.empty(scope, DType.F32, rows, input.maxKeys()) : null);
+            Tensor.empty(scope, DType.F32, shape[1], rows),
+            mean ? Tensor.empty(scope, DType.F32, rows, maxKeys(operation, input)) : null);
     forward(scope.context(), input, options, outputs);
     return outputs;
   }

@@ -31,14 +31,10 @@ public final class Axpby {
             .x_stride(x.stride(0))
             .y_stride(y.stride(0));
       } else {
-        args.x(call.f32("x", x, anyOf(x)));
+        args.x(call.ofAnyShape("x", x, Types.F32).address());
         args.y(call.f32("y", y, x.shape())).rows(1).columns(x.size());
       }
       call.invoke(Saccade.saccade_axpby(context.handle(), args));
     }
-  }
-
-  private static long[] anyOf(Tensor x) {
-    return x == null ? new long[] {-1, -1} : x.shape();
   }
 }

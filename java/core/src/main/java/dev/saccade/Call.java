@@ -1,5 +1,7 @@
 package dev.saccade;
 
+import static dev.saccade.InvalidArgumentException.requirePresent;
+
 import dev.saccade.binding.Saccade;
 import java.lang.ref.Reference;
 import java.util.ArrayList;
@@ -98,6 +100,23 @@ final class Call implements AutoCloseable {
     return tensor;
   }
 
+  /** Checks as {@link #dense}, whatever the shape. */
+  Tensor ofAnyShape(String name, Tensor tensor, Set<DType> types) {
+    if (tensor == null) {
+      throw invalid(name, names(types) + " of any shape", "null");
+    }
+    return dense(name, tensor, types, tensor.shape());
+  }
+
+  /** Checks offsets [S + 1] as {@link #dense}. Returns S. */
+  long sequences(String name, Tensor offsets, Set<DType> types) {
+    long size = dense(name, offsets, types, -1).size();
+    if (size == 0) {
+      throw invalid(name, names(types) + "[1] or more", offsets.describe());
+    }
+    return size - 1;
+  }
+
   /** Address of a dense f32 tensor. */
   long f32(String name, Tensor tensor, long... shape) {
     return dense(name, tensor, F32, shape).address();
@@ -135,13 +154,28 @@ final class Call implements AutoCloseable {
     return check(name, tensor, types, shape).address();
   }
 
+  /**
+   * The shape of an argument of an operation that is still to begin, by which it sizes its outputs:
+   * checked as the operation will.
+   */
+  static long[] shapeOf(
+      Scope scope, String operation, String name, Tensor tensor, Set<DType> types, long... shape) {
+    requirePresent(operation, "scope", scope);
+    try (Call call = scope.context().begin(operation)) {
+      return call.check(name, tensor, types, shape).shape();
+    }
+  }
+
   InvalidArgumentException invalid(String name, String expected, String actual) {
     return new InvalidArgumentException(operation, name, expected, actual);
   }
 
   private static String expectation(Set<DType> types, long[] shape) {
-    String dims = Arrays.toString(shape).replace("-1", "*");
-    return String.join(" or ", types.stream().sorted().map(DType::toString).toList()) + dims;
+    return names(types) + Arrays.toString(shape).replace("-1", "*");
+  }
+
+  private static String names(Set<DType> types) {
+    return String.join(" or ", types.stream().sorted().map(DType::toString).toList());
   }
 
   // -------------------------------------------------------------------------------------------

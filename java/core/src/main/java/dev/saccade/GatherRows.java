@@ -51,7 +51,9 @@ public final class GatherRows {
    * The rows of x that {@code index}, i32[N], names, in a new tensor f32[N, C] of {@code scope}.
    */
   public static Tensor gather(Scope scope, Tensor x, Tensor index) {
-    Tensor y = Tensor.empty(scope, DType.F32, index.size(), x.shape(1));
+    long columns = Call.shapeOf(scope, "gather_rows", "x", x, Types.F32, -1, -1)[1];
+    long count = Call.shapeOf(scope, "gather_rows", "index", index, Types.I32, -1)[0];
+    Tensor y = Tensor.empty(scope, DType.F32, count, columns);
     gather(scope.context(), x, index, null, false, y);
     return y;
   }

@@ -86,9 +86,9 @@ public final class Gemm {
       throw new InvalidArgumentException(
           "gemm", "beta", "0 where C is new", Float.toString(options.beta()));
     }
-    Tensor c =
-        Tensor.empty(
-            scope, DType.F32, a.shape(options.transA() ? 1 : 0), b.shape(options.transB() ? 0 : 1));
+    long m = Call.shapeOf(scope, "gemm", "a", a, Types.F32, -1, -1)[options.transA() ? 1 : 0];
+    long n = Call.shapeOf(scope, "gemm", "b", b, Types.F32, -1, -1)[options.transB() ? 0 : 1];
+    Tensor c = Tensor.empty(scope, DType.F32, m, n);
     multiply(scope.context(), a, b, options, c);
     return c;
   }

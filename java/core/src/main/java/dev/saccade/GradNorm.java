@@ -47,9 +47,7 @@ public final class GradNorm {
       for (Tensor gradient : gradients) {
         entries.position(i);
         String name = "entries[" + i++ + "].grad";
-        entries
-            .grad(call.f32(name, gradient, gradient == null ? new long[0] : gradient.shape()))
-            .count(gradient.size());
+        entries.grad(call.ofAnyShape(name, gradient, Types.F32).address()).count(gradient.size());
       }
       entries.position(0);
       var args = call.args(saccade_grad_norm_args.class, saccade_grad_norm_args::new);

@@ -53,8 +53,7 @@ public final class GradientMoments {
    */
   public static void update(Context context, State state, Tensor sample) {
     try (Call call = context.begin("gradient_moments_update")) {
-      long[] shape = shape(state);
-      check(call, "", state, shape);
+      long[] shape = check(call, state);
       var args =
           call.args(
               saccade_gradient_moments_update_args.class,
@@ -78,9 +77,10 @@ public final class GradientMoments {
    */
   public static void merge(Context context, State state, State other) {
     try (Call call = context.begin("gradient_moments_merge")) {
-      long[] shape = shape(state);
-      check(call, "", state, shape);
-      check(call, "other_", other, shape);
+      long[] shape = check(call, state);
+      call.dense("other_count", other.count(), Types.I64, 1);
+      call.dense("other_mean", other.mean(), Types.F32, shape);
+      call.dense("other_m2", other.m2(), Types.F64, shape);
       var args =
           call.args(
               saccade_gradient_moments_merge_args.class, saccade_gradient_moments_merge_args::new);
@@ -106,8 +106,8 @@ public final class GradientMoments {
    */
   public static void report(Context context, State state, Tensor offsets, Outputs outputs) {
     try (Call call = context.begin("gradient_moments_report")) {
-      check(call, "", state, shape(state));
-      long segments = call.dense("offsets", offsets, Types.I64, -1).size() - 1;
+      check(call, state);
+      long segments = call.sequences("offsets", offsets, Types.I64);
       var args =
           call.args(
               saccade_gradient_moments_report_args.class,
@@ -132,7 +132,9 @@ public final class GradientMoments {
 
   /** Reports on segments, into new tensors of {@code scope}. */
   public static Outputs report(Scope scope, State state, Tensor offsets) {
-    long segments = offsets.size() - 1;
+    String operation = "gradient_moments_report";
+    long offset = Call.shapeOf(scope, operation, "offsets", offsets, Types.I64, -1)[0];
+    long segments = Math.max(0, offset - 1);
     Outputs outputs =
         new Outputs(
             Tensor.empty(scope, DType.F32, segments),
@@ -143,13 +145,11 @@ public final class GradientMoments {
     return outputs;
   }
 
-  private static long[] shape(State state) {
-    return state.mean() == null ? new long[0] : state.mean().shape();
-  }
-
-  private static void check(Call call, String prefix, State state, long[] shape) {
-    call.dense(prefix + "count", state.count(), Types.I64, 1);
-    call.dense(prefix + "mean", state.mean(), Types.F32, shape);
-    call.dense(prefix + "m2", state.m2(), Types.F64, shape);
+  /** Returns the shape of the samples. */
+  private static long[] check(Call call, State state) {
+    long[] shape = call.ofAnyShape("mean", state.mean(), Types.F32).shape();
+    call.dense("count", state.count(), Types.I64, 1);
+    call.dense("m2", state.m2(), Types.F64, shape);
+    return shape;
   }
 }

@@ -86,14 +86,12 @@ public final class GroupAdvantage {
       Outputs outputs) {
     try (Call call = context.begin("group_advantage")) {
       var args = call.args(saccade_group_advantage_args.class, saccade_group_advantage_args::new);
-      args.rewards(call.f32("rewards", rewards, -1)).offsets(call.i32("offsets", offsets, -1));
+      args.rewards(call.f32("rewards", rewards, -1));
       long size = rewards.shape(0);
-      long groups = offsets.shape(0) - 1;
-      if (groups < 0) {
-        throw call.invalid("offsets", "i32[1] or more", offsets.describe());
-      }
+      long groups = call.sequences("offsets", offsets, Types.I32);
       args.size(size)
           .groups(groups)
+          .offsets(offsets.address())
           .valid(call.optionalU8("valid", valid, size))
           .advantage(call.f32("advantage", outputs.advantage(), size))
           .mean(call.optionalF32("mean", outputs.mean(), groups))
@@ -109,10 +107,12 @@ public final class GroupAdvantage {
   /** Computes into new tensors of {@code scope}: all four results. */
   public static Outputs forward(
       Scope scope, Tensor rewards, Tensor offsets, Tensor valid, Options options) {
-    long groups = Math.max(0, offsets.size() - 1);
+    long size = Call.shapeOf(scope, "group_advantage", "rewards", rewards, Types.F32, -1)[0];
+    long offset = Call.shapeOf(scope, "group_advantage", "offsets", offsets, Types.I32, -1)[0];
+    long groups = Math.max(0, offset - 1);
     Outputs outputs =
         new Outputs(
-            Tensor.empty(scope, DType.F32, rewards.size()),
+            Tensor.empty(scope, DType.F32, size),
             Tensor.empty(scope, DType.F32, groups),
             Tensor.empty(scope, DType.F32, groups),
             Tensor.empty(scope, DType.U8, groups));

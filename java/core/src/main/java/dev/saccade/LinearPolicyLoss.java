@@ -108,11 +108,17 @@ public final class LinearPolicyLoss {
    * tensors; kl only where there is a reference.
    */
   public static Outputs forward(Scope scope, Inputs inputs, Options options) {
+    String operation = "linear_policy_loss";
+    Tensor hidden = inputs.hidden();
+    Tensor weight = inputs.weight();
+    long[] shape = Call.shapeOf(scope, operation, "hidden", hidden, DType.FLOAT, -1, -1);
+    long[] weightShape =
+        Call.shapeOf(scope, operation, "weight", weight, Set.of(hidden.dtype()), -1, shape[1]);
     Outputs outputs =
         new Outputs(
-            PolicyLossFromLogits.Values.all(scope, inputs.targets().size(), inputs.policy()),
-            Tensor.empty(scope, inputs.hidden().dtype(), inputs.hidden().shape()),
-            Tensor.empty(scope, inputs.weight().dtype(), inputs.weight().shape()));
+            PolicyLossFromLogits.Values.all(scope, shape[0], inputs.policy()),
+            Tensor.empty(scope, hidden.dtype(), shape),
+            Tensor.empty(scope, weight.dtype(), weightShape));
     forward(scope.context(), inputs, options, outputs);
     return outputs;
   }

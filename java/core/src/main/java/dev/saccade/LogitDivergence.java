@@ -118,10 +118,10 @@ public final class LogitDivergence {
    */
   public static Outputs forward(Scope scope, Inputs inputs, Options options) {
     Tensor logits = inputs.logits();
+    long[] shape = Call.shapeOf(scope, "logit_divergence", "logits", logits, DType.FLOAT, -1, -1);
     Outputs outputs =
         new Outputs(
-            Tensor.empty(scope, DType.F32, logits.shape(0)),
-            Tensor.empty(scope, logits.dtype(), logits.shape()));
+            Tensor.empty(scope, DType.F32, shape[0]), Tensor.empty(scope, logits.dtype(), shape));
     forward(scope.context(), inputs, options, outputs);
     return outputs;
   }

@@ -374,12 +374,9 @@ public final class PolicyLoss {
   static saccade_policy_loss_args args(
       Call call, long rows, Inputs inputs, Options options, Outputs outputs) {
     var args = call.args(saccade_policy_loss_args.class, saccade_policy_loss_args::new);
-    args.offsets(call.i32("offsets", inputs.offsets(), -1));
-    long sequences = inputs.offsets().shape(0) - 1;
-    if (sequences < 0) {
-      throw call.invalid("offsets", "i32[1] or more", inputs.offsets().describe());
-    }
-    args.rows(rows)
+    long sequences = call.sequences("offsets", inputs.offsets(), Types.I32);
+    args.offsets(inputs.offsets().address())
+        .rows(rows)
         .sequences(sequences)
         .log_prob(call.optionalF32("log_prob", inputs.logProb(), rows))
         .old_log_prob(call.f32("old_log_prob", inputs.oldLogProb(), rows))
@@ -414,7 +411,7 @@ public final class PolicyLoss {
 
   /** Computes into new tensors of {@code scope}: loss, token losses, gradient and metrics. */
   public static Outputs forward(Scope scope, Inputs inputs, Options options) {
-    long rows = inputs.logProb().size();
+    long rows = Call.shapeOf(scope, "policy_loss", "log_prob", inputs.logProb(), Types.F32, -1)[0];
     Outputs outputs =
         new Outputs(
             Tensor.empty(scope, DType.F32, 1),

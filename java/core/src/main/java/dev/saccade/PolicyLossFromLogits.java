@@ -152,10 +152,12 @@ public final class PolicyLossFromLogits {
    */
   public static Outputs forward(Scope scope, Inputs inputs, Options options) {
     Tensor logits = inputs.logits();
+    long[] shape =
+        Call.shapeOf(scope, "policy_loss_from_logits", "logits", logits, DType.FLOAT, -1, -1);
     Outputs outputs =
         new Outputs(
-            Values.all(scope, inputs.targets().size(), inputs.policy()),
-            Tensor.empty(scope, logits.dtype(), logits.shape()));
+            Values.all(scope, shape[0], inputs.policy()),
+            Tensor.empty(scope, logits.dtype(), shape));
     forward(scope.context(), inputs, options, outputs);
     return outputs;
   }

@@ -47,9 +47,10 @@ public final class RmsNorm {
 
   /** Computes into new tensors of {@code scope}. */
   public static Outputs forward(Scope scope, Tensor x, Tensor weight, float eps) {
+    long[] shape = Call.shapeOf(scope, "rms_norm", "x", x, Types.F32, -1, -1);
     Outputs outputs =
         new Outputs(
-            Tensor.empty(scope, DType.F32, x.shape()), Tensor.empty(scope, DType.F32, x.shape(0)));
+            Tensor.empty(scope, DType.F32, shape), Tensor.empty(scope, DType.F32, shape[0]));
     forward(scope.context(), x, weight, eps, outputs);
     return outputs;
   }

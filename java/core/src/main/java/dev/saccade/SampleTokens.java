@@ -87,7 +87,8 @@ public final class SampleTokens {
 
   /** Draws into a new tensor i32[R] of {@code scope}, row r from stream r. */
   public static Tensor sample(Scope scope, Tensor logits, Options options) {
-    Tensor tokens = Tensor.empty(scope, DType.I32, logits.shape(0));
+    long rows = Call.shapeOf(scope, "sample_tokens", "logits", logits, DType.FLOAT, -1, -1)[0];
+    Tensor tokens = Tensor.empty(scope, DType.I32, rows);
     sample(scope.context(), logits, null, options, tokens);
     return tokens;
   }

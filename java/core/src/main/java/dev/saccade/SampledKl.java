@@ -73,7 +73,7 @@ public final class SampledKl {
   /** Computes into new tensors of {@code scope}: value and gradient. */
   public static Outputs forward(
       Scope scope, Tensor logProb, Tensor refLogProb, Tensor oldLogProb, Options options) {
-    long rows = logProb.size();
+    long rows = Call.shapeOf(scope, "sampled_kl", "log_prob", logProb, Types.F32, -1)[0];
     Outputs outputs =
         new Outputs(Tensor.empty(scope, DType.F32, rows), Tensor.empty(scope, DType.F32, rows));
     forward(scope.context(), logProb, refLogProb, oldLogProb, options, outputs);

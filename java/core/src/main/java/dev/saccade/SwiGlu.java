@@ -31,7 +31,8 @@ public final class SwiGlu {
 
   /** Computes into a new tensor f32[R, C] of {@code scope}. */
   public static Tensor forward(Scope scope, Tensor x) {
-    Tensor y = Tensor.empty(scope, DType.F32, x.shape(0), x.shape(1) / 2);
+    long[] shape = Call.shapeOf(scope, "swiglu", "x", x, Types.F32, -1, -1);
+    Tensor y = Tensor.empty(scope, DType.F32, shape[0], shape[1] / 2);
     forward(scope.context(), x, y);
     return y;
   }

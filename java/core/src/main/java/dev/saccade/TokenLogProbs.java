@@ -71,7 +71,7 @@ public final class TokenLogProbs {
 
   /** Computes into new tensors of {@code scope}: all three results. */
   public static Outputs forward(Scope scope, Tensor logits, Tensor targets, Options options) {
-    long rows = targets.size();
+    long rows = Call.shapeOf(scope, "token_log_probs", "targets", targets, Types.I32, -1)[0];
     Outputs outputs =
         new Outputs(
             Tensor.empty(scope, DType.F32, rows),

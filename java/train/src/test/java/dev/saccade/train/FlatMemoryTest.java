@@ -175,7 +175,7 @@ class FlatMemoryTest {
   }
 
   /** Names of the functions of the binding that take an args struct and are no queries. */
-  private static Set<String> functions() {
+  static Set<String> functions() {
     Set<String> names = new TreeSet<>();
     for (Method method : Saccade.class.getDeclaredMethods()) {
       String name = method.getName();
