@@ -114,7 +114,9 @@ class BadInputPropertyTest {
               in.context(),
               in.f32("log_prob", rows),
               in.f32("ref_log_prob", rows),
-              corrected && rows > 0 ? in.f32("old_log_prob", rows) : in.optionalF32("old_log_prob", rows),
+              corrected && rows > 0
+                  ? in.f32("old_log_prob", rows)
+                  : in.optionalF32("old_log_prob", rows),
               new SampledKl.Options(in.of(KlEstimator.values()), corrected),
               new SampledKl.Outputs(in.output("kl", rows), in.optionalOutput("d_log_prob", rows)));
         });
@@ -141,7 +143,9 @@ class BadInputPropertyTest {
               logitDivergenceOptions(in),
               new LogitDivergence.Outputs(
                   in.optionalOutput("divergence", rows),
-                  in.optional().inPlace().stridedOutput("d_logits", in.of(dtype, DType.F32), rows, vocabulary)));
+                  in.optional()
+                      .inPlace()
+                      .stridedOutput("d_logits", in.of(dtype, DType.F32), rows, vocabulary)));
         });
     CALLS.put(
         "logit_divergence in a scope",
