@@ -85,6 +85,7 @@ typedef struct saccade_context_args {
   const char* instruction_set;
   /* CUDA: the stream that launches go to; 0 is the legacy default stream. */
   saccade_address stream;
+  int32_t own_stream; /* CUDA: 1: a new stream, which the context owns; `stream` is 0 then */
 } saccade_context_args;
 
 /* Creates a context in *context.  On failure *context is null and the message is written to error, at most
@@ -103,6 +104,15 @@ SACCADE_API const char* saccade_error_actual(const saccade_context* context);
 
 SACCADE_API int32_t saccade_context_threads(const saccade_context* context);
 SACCADE_API const char* saccade_context_instruction_set(const saccade_context* context);
+
+/* CUDA: the context's stream. */
+SACCADE_API int32_t saccade_context_stream(saccade_context* context, saccade_address* stream);
+/* CUDA: what the context does from now on happens after what another stream was given before. */
+SACCADE_API int32_t saccade_context_wait_for(saccade_context* context, saccade_address stream);
+/* CUDA: what another stream is given from now on happens after what the context did before. */
+SACCADE_API int32_t saccade_context_signal(saccade_context* context, saccade_address stream);
+/* Waits until all that the context was given is done, and reports what failed there. */
+SACCADE_API int32_t saccade_context_synchronize(saccade_context* context);
 
 /* CBLAS sgemm: order, transA, transB, m, n, k, alpha, A, lda, B, ldb, beta, C, ldc.  order is 101 (row-major),
    trans 111 (no) or 112 (yes).  It must be callable from several threads at once and must not start threads of its
@@ -147,8 +157,11 @@ typedef struct saccade_group_advantage_args {
   int32_t estimator;          /* saccade_advantage_estimator */
   int32_t ddof;               /* 0 or more; the usual value is 1 */
   float eps;                  /* >= 0; the usual value is 1e-4 */
+  saccade_address workspace;
 } saccade_group_advantage_args;
 
+SACCADE_API int32_t saccade_group_advantage_workspace(saccade_context* context,
+                                                      const saccade_group_advantage_args* args, int64_t* bytes);
 SACCADE_API int32_t saccade_group_advantage(saccade_context* context, const saccade_group_advantage_args* args);
 
 /* ------------------------------------------------------------------------------------------ §2 token_log_probs */

@@ -7,8 +7,9 @@ namespace {
 constexpr int64_t kEntryWords = sizeof(saccade_adamw_tensor) / 8;
 
 // One tensor beside what the call has once; no tensor first.
-void require_disjoint(const saccade_adamw_tensor* entry, const saccade_adamw_args& args) {
-  Operands operands;
+void require_disjoint(const saccade_context* context, const saccade_adamw_tensor* entry,
+                      const saccade_adamw_args& args) {
+  Operands operands(context);
   operands.input("entries", args.entries, args.tensors * kEntryWords, 8);
   operands.optional_input("lr_scalar", args.lr_scalar, 1, 4);
   operands.optional_input("grad_scale_scalar", args.grad_scale_scalar, 1, 4);
@@ -27,12 +28,12 @@ void require_disjoint(const saccade_adamw_tensor* entry, const saccade_adamw_arg
   operands.require_disjoint();
 }
 
-void check_entry(const saccade_adamw_tensor& entry, const saccade_adamw_args& args) {
+void check_entry(const saccade_context* context, const saccade_adamw_tensor& entry, const saccade_adamw_args& args) {
   require_size("count", entry.count);
   require(entry.weight_decay >= 0.0f && entry.weight_decay < INFINITY, "weight_decay", "a finite number of at least 0",
           static_cast<double>(entry.weight_decay));
   require(entry.reserved == 0.0f, "reserved", "0", static_cast<double>(entry.reserved));
-  require_disjoint(&entry, args);
+  require_disjoint(context, &entry, args);
 }
 
 }  // namespace
@@ -52,12 +53,12 @@ int32_t saccade_adamw(saccade_context* context, const saccade_adamw_args* caller
     require_positive("eps", args.eps);
     if (!args.grad_scale_scalar) require_finite("grad_scale", args.grad_scale, true, "a finite number");
     if (!args.step_scalar) require_size("step", args.step, 1);
-    require_disjoint(nullptr, args);
+    require_disjoint(context, nullptr, args);
     const auto* entries = pointer<const saccade_adamw_tensor>(args.entries);
     int64_t elements = 0;
     for (int64_t t = 0; t < args.tensors; ++t) {
       try {
-        check_entry(entries[t], args);
+        check_entry(context, entries[t], args);
         elements += entries[t].count;
         checked_product("count", elements, 4);
       } catch (Failure& failure) {
@@ -66,6 +67,6 @@ int32_t saccade_adamw(saccade_context* context, const saccade_adamw_args* caller
         throw;
       }
     }
-    SACCADE_CALL_CPU(context, adamw(context->pool, args, elements));
+    SACCADE_CALL(context, adamw, args, elements);
   });
 }

@@ -15,4 +15,4 @@ constexpr int64_t kAdamwBlock = 1 << 14;  // elements of a task
 
 }  // namespace saccade
 
-SACCADE_DECLARE_CPU(void adamw(Pool& pool, const saccade_adamw_args& args, int64_t elements))
+SACCADE_DECLARE(adamw, const saccade_adamw_args& args, int64_t elements)

@@ -69,7 +69,7 @@ int32_t saccade_attention(saccade_context* context, const saccade_attention_args
                              int64_t heads) {
       return checked_head_strides(row, row_stride, head, head_stride, rows, heads, args.head_dim);
     };
-    Operands operands;
+    Operands operands(context);
     operands.input(
         "q", args.q,
         strides("q_row_stride", args.q_row_stride, "q_head_stride", args.q_head_stride, args.rows, args.heads), 4);
@@ -79,14 +79,11 @@ int32_t saccade_attention(saccade_context* context, const saccade_attention_args
     operands.input(
         "v", args.v,
         strides("v_row_stride", args.v_row_stride, "v_head_stride", args.v_head_stride, args.keys, args.kv_heads), 4);
-    operands.input("offsets_q", args.offsets_q, args.sequences + 1, 4);
-    operands.input("offsets_k", args.offsets_k, args.sequences + 1, 4);
-    operands.optional_input("lengths_k", args.lengths_k, args.sequences, 4);
     operands.output(
         "o", args.o,
         strides("o_row_stride", args.o_row_stride, "o_head_stride", args.o_head_stride, args.rows, args.heads), 4);
     operands.optional_output("lse", args.lse, args.heads * args.rows, 4);
-    require_packing(args.offsets_q, args.offsets_k, args.lengths_k, args.sequences, args.rows, args.keys,
+    require_packing(operands, args.offsets_q, args.offsets_k, args.lengths_k, args.sequences, args.rows, args.keys,
                     args.max_keys);
     const AttentionWorkspace workspace = attention_layout(args, context->pool.threads());
     operands.workspace(args.workspace, workspace.bytes);
@@ -115,7 +112,7 @@ int32_t saccade_attention_backward(saccade_context* context, const saccade_atten
       return checked_head_strides(row, row_stride, head, head_stride, rows, heads, args.head_dim);
     };
     const int64_t rows = args.rows, keys = args.keys, heads = args.heads, kv = args.kv_heads;
-    Operands operands;
+    Operands operands(context);
     operands.input("q", args.q,
                    strides("q_row_stride", args.q_row_stride, "q_head_stride", args.q_head_stride, rows, heads), 4);
     operands.input("k", args.k,
@@ -128,8 +125,6 @@ int32_t saccade_attention_backward(saccade_context* context, const saccade_atten
                    strides("d_o_row_stride", args.d_o_row_stride, "d_o_head_stride", args.d_o_head_stride, rows, heads),
                    4);
     operands.input("lse", args.lse, heads * rows, 4);
-    operands.input("offsets_q", args.offsets_q, args.sequences + 1, 4);
-    operands.input("offsets_k", args.offsets_k, args.sequences + 1, 4);
     operands.output("dq", args.dq,
                     strides("dq_row_stride", args.dq_row_stride, "dq_head_stride", args.dq_head_stride, rows, heads),
                     4);
@@ -137,7 +132,7 @@ int32_t saccade_attention_backward(saccade_context* context, const saccade_atten
                     strides("dk_row_stride", args.dk_row_stride, "dk_head_stride", args.dk_head_stride, keys, kv), 4);
     operands.output("dv", args.dv,
                     strides("dv_row_stride", args.dv_row_stride, "dv_head_stride", args.dv_head_stride, keys, kv), 4);
-    require_packing(args.offsets_q, args.offsets_k, 0, args.sequences, rows, keys, args.max_keys);
+    require_packing(operands, args.offsets_q, args.offsets_k, 0, args.sequences, rows, keys, args.max_keys);
     const AttentionBackwardWorkspace workspace = attention_backward_layout(args, context->pool.threads());
     operands.workspace(args.workspace, workspace.bytes);
     operands.require_disjoint();

@@ -45,7 +45,7 @@ void require_reference(saccade_attention_divergence_args& args, Operands& operan
   if (args.ref) {
     if (args.reduction != SACCADE_REDUCTION_MEAN)
       invalid("ref", "ref_q and ref_k, or ref_index: a stored map is for reduction MEAN", "a map");
-    args.ref_stride = require_map("ref_stride", "ref_dtype", args, args.ref_stride, args.ref_dtype);
+    args.ref_stride = require_map(operands, "ref_stride", "ref_dtype", args, args.ref_stride, args.ref_dtype);
     operands.input("ref", args.ref, args.rows * args.ref_stride, args.ref_dtype == SACCADE_F32 ? 4 : 2);
   }
   if (has_ref_policy(args)) {
@@ -92,7 +92,7 @@ int32_t saccade_attention_divergence(saccade_context* context, const saccade_att
     require_choice("kind", args.kind, 3, "JSD (0), FORWARD_KL (1) or REVERSE_KL (2)");
     if (args.kind == SACCADE_DIVERGENCE_JSD)
       require(args.beta > 0.0f && args.beta < 1.0f, "beta", "a number inside (0, 1)", static_cast<double>(args.beta));
-    Operands operands;
+    Operands operands(context);
     require_attention_policy(args, operands);
     require_reference(args, operands);
     operands.optional_input("lse", args.lse, args.heads * args.rows, 4);

@@ -34,7 +34,7 @@ int32_t saccade_attention_policy_workspace(saccade_context* context, const sacca
 int32_t saccade_attention_policy(saccade_context* context, const saccade_attention_policy_args* caller) {
   return run(context, "attention_policy", [&] {
     auto args = copy_args(caller);
-    Operands operands;
+    Operands operands(context);
     require_attention_policy(args, operands);
     operands.optional_output("entropy", args.entropy, args.rows, 4);
     operands.optional_output("mass", args.mass, args.rows, 4);
@@ -42,7 +42,7 @@ int32_t saccade_attention_policy(saccade_context* context, const saccade_attenti
     if (args.map) {
       if (args.reduction != SACCADE_REDUCTION_MEAN)
         invalid("map", "no map: reduction NONE has a policy for every head", "a map");
-      args.map_stride = require_map("map_stride", "map_dtype", args, args.map_stride, args.map_dtype);
+      args.map_stride = require_map(operands, "map_stride", "map_dtype", args, args.map_stride, args.map_dtype);
       operands.output("map", args.map, args.rows * args.map_stride, args.map_dtype == SACCADE_F32 ? 4 : 2);
     }
     const AttentionPolicyWorkspace workspace = layout(args, context->pool.threads());

@@ -9,7 +9,7 @@ int32_t saccade_axpby(saccade_context* context, const saccade_axpby_args* caller
     require_size("columns", args.columns);
     args.x_stride = checked_stride("x_stride", args.x_stride, args.rows, args.columns);
     args.y_stride = checked_stride("y_stride", args.y_stride, args.rows, args.columns);
-    Operands operands;
+    Operands operands(context);
     operands.input("x", args.x, span(args.rows, args.x_stride, args.columns), 4);
     operands.output("y", args.y, span(args.rows, args.y_stride, args.columns), 4);
     operands.require_disjoint();
@@ -17,6 +17,6 @@ int32_t saccade_axpby(saccade_context* context, const saccade_axpby_args* caller
       args.columns *= args.rows;
       args.rows = args.columns > 0 ? 1 : 0;
     }
-    SACCADE_CALL_CPU(context, axpby(context->pool, args));
+    SACCADE_CALL(context, axpby, args);
   });
 }

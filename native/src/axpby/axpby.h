@@ -5,4 +5,4 @@
 
 #include "core/call.h"
 
-SACCADE_DECLARE_CPU(void axpby(Pool& pool, const saccade_axpby_args& args))
+SACCADE_DECLARE(axpby, const saccade_axpby_args& args)

@@ -36,12 +36,13 @@ inline void require_head_range(const char* name, int32_t begin, int32_t end, int
 }
 
 // Both offsets, the longest key sequence, and lengths where given.
-inline void require_packing(saccade_address offsets_q, saccade_address offsets_k, saccade_address lengths_k,
-                            int64_t sequences, int64_t rows, int64_t keys, int64_t max_keys) {
-  require_offsets("offsets_q", offsets_q, sequences, rows);
-  int64_t longest = require_offsets("offsets_k", offsets_k, sequences, keys);
-  if (lengths_k) {
-    require_address("lengths_k", lengths_k, sequences, 4);
+inline void require_packing(Operands& operands, saccade_address offsets_q, saccade_address offsets_k,
+                            saccade_address lengths_k, int64_t sequences, int64_t rows, int64_t keys,
+                            int64_t max_keys) {
+  operands.offsets("offsets_q", offsets_q, sequences, rows);
+  int64_t longest = operands.offsets("offsets_k", offsets_k, sequences, keys);
+  operands.optional_input("lengths_k", lengths_k, sequences, 4);
+  if (lengths_k && operands.on_host) {
     const int32_t* lengths = pointer<const int32_t>(lengths_k);
     const int32_t* offsets = pointer<const int32_t>(offsets_k);
     longest = 0;
@@ -90,17 +91,17 @@ void require_attention_policy(Args& args, Operands& operands) {
                  checked_head_strides("k_row_stride", args.k_row_stride, "k_head_stride", args.k_head_stride, args.keys,
                                       args.kv_heads, args.head_dim),
                  size);
-  operands.input("offsets_q", args.offsets_q, args.sequences + 1, 4);
-  operands.input("offsets_k", args.offsets_k, args.sequences + 1, 4);
-  require_packing(args.offsets_q, args.offsets_k, 0, args.sequences, args.rows, args.keys, args.max_keys);
+  require_packing(operands, args.offsets_q, args.offsets_k, 0, args.sequences, args.rows, args.keys, args.max_keys);
   if (args.support == SACCADE_SUPPORT_RANGES)
     operands.input("support_ranges", args.support_ranges, 2 * args.sequences, 4);
 }
 
 // The row stride of a stored map: at least the longest key sequence, or the widest range when compact.
 template <class Args>
-int64_t require_map(const char* stride_name, const char* dtype_name, const Args& args, int64_t stride, int32_t dtype) {
+int64_t require_map(const Operands& operands, const char* stride_name, const char* dtype_name, const Args& args,
+                    int64_t stride, int32_t dtype) {
   if (dtype != SACCADE_F32 && dtype != SACCADE_BF16) invalid(dtype_name, "f32 (0) or bf16 (1)", "%d", dtype);
+  if (!operands.on_host) return checked_stride(stride_name, stride, args.rows, args.compact ? 0 : args.max_keys);
   int64_t width = 0;
   const int32_t* offsets = pointer<const int32_t>(args.offsets_k);
   const int32_t* ranges = pointer<const int32_t>(args.support_ranges);

@@ -11,6 +11,20 @@
 
 #include "core/context.h"
 
+// Usable in kernels too.
+#if defined(__CUDACC__)
+#define SACCADE_BOTH __host__ __device__
+#else
+#define SACCADE_BOTH
+#endif
+
+// What only a build with the CUDA backend has.
+#if defined(SACCADE_WITH_CUDA)
+#define SACCADE_IF_CUDA(...) __VA_ARGS__
+#else
+#define SACCADE_IF_CUDA(...)
+#endif
+
 namespace saccade {
 
 // Thrown by checks, caught in guarded(); never leaves the library.
@@ -63,7 +77,10 @@ int32_t guarded(ErrorState& error, const char* operation, const Body& body) {
 template <class Body>
 int32_t run(saccade_context* context, const char* operation, const Body& body) {
   if (!context) return SACCADE_INVALID_ARGUMENT;
-  return guarded(context->error, operation, body);
+  return guarded(context->error, operation, [&] {
+    SACCADE_IF_CUDA(const cuda::Current current(context->gpu);)
+    body();
+  });
 }
 
 // The caller's struct in this library's size: fields that an older caller does not know are 0; fields that this
@@ -168,26 +185,6 @@ inline void require_choice(const char* argument, int32_t value, int32_t choices,
   if (value < 0 || value >= choices) invalid(argument, expected, "%d", value);
 }
 
-// offsets[count + 1] on the host: from 0, non-decreasing, ending at `rows`.  Returns the longest sequence.
-inline int64_t require_offsets(const char* argument, saccade_address address, int64_t count, int64_t rows) {
-  require_address(argument, address, count + 1, 4);
-  const int32_t* offsets = reinterpret_cast<const int32_t*>(address);
-  int64_t longest = 0;
-  if (offsets[0] != 0) invalid(argument, "offsets that begin at 0", "%d", offsets[0]);
-  for (int64_t s = 0; s < count; ++s) {
-    if (offsets[s + 1] < offsets[s])
-      invalid(argument, "non-decreasing offsets", "%d after %d at %lld", offsets[s + 1], offsets[s],
-              static_cast<long long>(s + 1));
-    if (offsets[s + 1] - offsets[s] > longest) longest = offsets[s + 1] - offsets[s];
-  }
-  if (offsets[count] != rows) {
-    char expected[64];
-    std::snprintf(expected, sizeof expected, "offsets that end at %lld", static_cast<long long>(rows));
-    invalid(argument, expected, "%d", offsets[count]);
-  }
-  return longest;
-}
-
 // The elements of a tensor, from its first to its last; rows of `width` that begin every `stride`, where it has rows.
 struct Extent {
   Extent(int64_t elements_) : elements(elements_), stride(0), width(0) {}  // NOLINT: a dense tensor is its elements
@@ -206,6 +203,11 @@ inline Extent span(int64_t rows, int64_t stride, int64_t width) {
 // columns of one matrix; otherwise strided tensors count as the range that they span.
 class Operands {
  public:
+  explicit Operands(const saccade_context* context) : on_host(!context->gpu) {}
+
+  // Whether the data may be looked at; that of a GPU is the kernels' to defuse.
+  const bool on_host;
+
   void input(const char* name, saccade_address address, Extent extent, int64_t element_size) {
     add(name, address, extent, element_size, inputs_, input_count_);
   }
@@ -219,6 +221,27 @@ class Operands {
   }
   void optional_output(const char* name, saccade_address address, Extent extent, int64_t element_size) {
     if (address) output(name, address, extent, element_size);
+  }
+  // offsets[count + 1]: from 0, non-decreasing, ending at `rows`.  Returns the longest sequence, 0 where the data is
+  // not looked at.
+  int64_t offsets(const char* argument, saccade_address address, int64_t count, int64_t rows) {
+    input(argument, address, count + 1, 4);
+    if (!on_host) return 0;
+    const int32_t* offsets = reinterpret_cast<const int32_t*>(address);
+    int64_t longest = 0;
+    if (offsets[0] != 0) invalid(argument, "offsets that begin at 0", "%d", offsets[0]);
+    for (int64_t s = 0; s < count; ++s) {
+      if (offsets[s + 1] < offsets[s])
+        invalid(argument, "non-decreasing offsets", "%d after %d at %lld", offsets[s + 1], offsets[s],
+                static_cast<long long>(s + 1));
+      if (offsets[s + 1] - offsets[s] > longest) longest = offsets[s + 1] - offsets[s];
+    }
+    if (offsets[count] != rows) {
+      char expected[64];
+      std::snprintf(expected, sizeof expected, "offsets that end at %lld", static_cast<long long>(rows));
+      invalid(argument, expected, "%d", offsets[count]);
+    }
+    return longest;
   }
   void workspace(saccade_address address, int64_t bytes) {
     if (bytes > 0 && !address)
@@ -304,7 +327,7 @@ class Carver {
 };
 
 template <class T>
-T* pointer(saccade_address address) {
+SACCADE_BOTH T* pointer(saccade_address address) {
   return reinterpret_cast<T*>(address);
 }
 
@@ -328,6 +351,13 @@ T scalar(saccade_address address, T otherwise) {
 #define SACCADE_IF_AVX512(...)
 #endif
 
+// Declares function(Pool&, ...) in every instruction set's namespace and function(const Device&, ...) in cuda's.
+#define SACCADE_DECLARE(function, ...)                        \
+  SACCADE_DECLARE_CPU(void function(Pool& pool, __VA_ARGS__)) \
+  namespace saccade::cuda {                                   \
+  void function(const Device& device, __VA_ARGS__);           \
+  }
+
 #define SACCADE_DECLARE_CPU(signature)               \
   namespace saccade {                                \
   namespace baseline {                               \
@@ -337,8 +367,25 @@ T scalar(saccade_address address, T otherwise) {
   SACCADE_IF_AVX512(namespace avx512 { signature; }) \
   }
 
+// Of operations without a CUDA kernel.
+inline void require_cpu(const saccade_context* context) {
+  if (context->gpu)
+    fail(SACCADE_UNSUPPORTED, "context", "a CPU context: this operation has no CUDA kernel", "a CUDA context");
+}
+
+// Calls function(pool or device, ...) of the context's backend.
+#define SACCADE_CALL(context, function, ...)                           \
+  do {                                                                 \
+    SACCADE_IF_CUDA(if ((context)->gpu) {                              \
+      ::saccade::cuda::function(*(context)->gpu, __VA_ARGS__);         \
+      break;                                                           \
+    })                                                                 \
+    SACCADE_CALL_CPU(context, function((context)->pool, __VA_ARGS__)); \
+  } while (0)
+
 #define SACCADE_CALL_CPU(context, call)                                                 \
   do {                                                                                  \
+    ::saccade::require_cpu(context);                                                    \
     switch ((context)->isa) {                                                           \
       SACCADE_IF_AVX512(case ::saccade::Isa::kAvx512 : ::saccade::avx512::call; break;) \
       SACCADE_IF_AVX2(case ::saccade::Isa::kAvx2 : ::saccade::avx2::call; break;)       \

@@ -64,12 +64,10 @@ int available_threads() {
 
 constexpr int kMaxThreads = 1024;
 
-saccade_context* create(const saccade_context_args& args) {
-  if (args.device == SACCADE_CUDA)
-    fail(SACCADE_UNSUPPORTED, "device", "a backend of this build (CPU)", "CUDA; this build has no CUDA backend");
-  if (args.device != SACCADE_CPU) invalid("device", "SACCADE_CPU (0) or SACCADE_CUDA (1)", "%d", args.device);
+saccade_context* create_cpu(const saccade_context_args& args) {
   if (args.device_index != 0) invalid("device_index", "0 for the CPU", "%d", args.device_index);
   if (args.threads < 0 || args.threads > kMaxThreads) invalid("threads", "0 (all) to 1024", "%d", args.threads);
+  if (args.own_stream != 0) invalid("own_stream", "0 for the CPU", "%d", args.own_stream);
   Isa isa = best_isa();
   if (args.instruction_set && args.instruction_set[0]) {
     const IsaName* found = nullptr;
@@ -83,10 +81,47 @@ saccade_context* create(const saccade_context_args& args) {
   int threads = args.threads ? args.threads : available_threads();
   if (threads < 1) threads = 1;
   try {
-    return new saccade_context(args.device, threads, isa);
+    return new saccade_context(threads, isa);
   } catch (const std::system_error&) {
     fail(SACCADE_OUT_OF_MEMORY, "threads", "as many as the system gives", std::to_string(threads).c_str());
   }
+}
+
+saccade_context* create_cuda(const saccade_context_args& args) {
+#if defined(SACCADE_WITH_CUDA)
+  if (args.threads != 0) invalid("threads", "0 for a GPU", "%d", args.threads);
+  if (args.instruction_set && args.instruction_set[0])
+    invalid("instruction_set", "none for a GPU", "%.40s", args.instruction_set);
+  require_choice("own_stream", args.own_stream, 2, "0 or 1");
+  if (args.own_stream && args.stream) invalid("stream", "0 beside own_stream", "another stream");
+  std::unique_ptr<saccade_context> context(new saccade_context(1, best_isa()));
+  context->gpu = cuda::open(args.device_index, args.stream, args.own_stream != 0);
+  return context.release();
+#else
+  (void)args;
+  fail(SACCADE_UNSUPPORTED, "device", "a backend of this build (CPU)", "CUDA; this build has no CUDA backend");
+#endif
+}
+
+saccade_context* create(const saccade_context_args& args) {
+  require_choice("device", args.device, 2, "SACCADE_CPU (0) or SACCADE_CUDA (1)");
+  return args.device == SACCADE_CUDA ? create_cuda(args) : create_cpu(args);
+}
+
+saccade_address allocate(const saccade_context& context, int64_t bytes) {
+  SACCADE_IF_CUDA(if (context.gpu) return cuda::allocate(*context.gpu, bytes);)
+  (void)context;
+  constexpr int64_t kAlignment = 64;
+  void* memory = nullptr;
+  if (bytes > INT64_MAX - kAlignment ||
+      posix_memalign(&memory, kAlignment, static_cast<size_t>((bytes + kAlignment - 1) / kAlignment * kAlignment)))
+    fail(SACCADE_OUT_OF_MEMORY, "bytes", "an amount that the machine has", std::to_string(bytes).c_str());
+  return reinterpret_cast<saccade_address>(memory);
+}
+
+// Streams and waits are those of a GPU.
+void require_gpu(const saccade_context* context) {
+  if (!context->gpu) fail(SACCADE_UNSUPPORTED, "context", "a CUDA context", "a CPU context");
 }
 
 }  // namespace
@@ -100,7 +135,7 @@ extern "C" {
 int32_t saccade_abi_version(void) { return SACCADE_ABI_VERSION; }
 
 const char* saccade_build_info(void) {
-  return "saccade " SACCADE_VERSION ", " SACCADE_COMPILER ", " SACCADE_BUILD_TYPE ", backends: cpu";
+  return "saccade " SACCADE_VERSION ", " SACCADE_COMPILER ", " SACCADE_BUILD_TYPE ", backends: cpu" SACCADE_IF_CUDA(", cuda");
 }
 
 int32_t saccade_context_create(const saccade_context_args* args, saccade_context** context, char* error,
@@ -114,17 +149,22 @@ int32_t saccade_context_create(const saccade_context_args* args, saccade_context
   return status;
 }
 
-void saccade_context_destroy(saccade_context* context) { delete context; }
+void saccade_context_destroy(saccade_context* context) {
+  SACCADE_IF_CUDA(if (context) saccade::cuda::close(context->gpu);)
+  delete context;
+}
 
 const char* saccade_error_message(const saccade_context* context) { return context ? context->error.message : ""; }
 const char* saccade_error_argument(const saccade_context* context) { return context ? context->error.argument : ""; }
 const char* saccade_error_expected(const saccade_context* context) { return context ? context->error.expected : ""; }
 const char* saccade_error_actual(const saccade_context* context) { return context ? context->error.actual : ""; }
 
-int32_t saccade_context_threads(const saccade_context* context) { return context ? context->pool.threads() : 0; }
+int32_t saccade_context_threads(const saccade_context* context) {
+  return context && !context->gpu ? context->pool.threads() : 0;
+}
 
 const char* saccade_context_instruction_set(const saccade_context* context) {
-  if (context)
+  if (context && !context->gpu)
     for (const auto& entry : saccade::kIsaNames)
       if (entry.isa == context->isa) return entry.name;
   return "";
@@ -137,23 +177,50 @@ int32_t saccade_context_set_gemm(saccade_context* context, saccade_address cblas
   return SACCADE_OK;
 }
 
+int32_t saccade_context_wait_for(saccade_context* context, saccade_address stream) {
+  return saccade::run(context, "context_wait_for", [&] {
+    saccade::require_gpu(context);
+    SACCADE_IF_CUDA(saccade::cuda::wait_for(*context->gpu, stream);)
+    (void)stream;
+  });
+}
+
+int32_t saccade_context_signal(saccade_context* context, saccade_address stream) {
+  return saccade::run(context, "context_signal", [&] {
+    saccade::require_gpu(context);
+    SACCADE_IF_CUDA(saccade::cuda::signal(*context->gpu, stream);)
+    (void)stream;
+  });
+}
+
+int32_t saccade_context_synchronize(saccade_context* context) {
+  return saccade::run(context, "context_synchronize",
+                      [&] { SACCADE_IF_CUDA(if (context->gpu) saccade::cuda::synchronize(*context->gpu);) });
+}
+
+int32_t saccade_context_stream(saccade_context* context, saccade_address* stream) {
+  return saccade::run(context, "context_stream", [&] {
+    if (!stream) saccade::invalid("stream", "a place for the result", "null");
+    saccade::require_gpu(context);
+    SACCADE_IF_CUDA(*stream = saccade::cuda::stream_of(*context->gpu);)
+  });
+}
+
 int32_t saccade_memory_allocate(saccade_context* context, int64_t bytes, saccade_address* address) {
   return saccade::run(context, "memory_allocate", [&] {
     if (!address) saccade::invalid("address", "a place for the result", "null");
     *address = 0;
     if (bytes < 0) saccade::invalid("bytes", "0 or more", "%lld", static_cast<long long>(bytes));
     if (bytes == 0) return;
-    constexpr int64_t kAlignment = 64;
-    void* memory = nullptr;
-    if (bytes > INT64_MAX - kAlignment ||
-        posix_memalign(&memory, kAlignment, static_cast<size_t>((bytes + kAlignment - 1) / kAlignment * kAlignment)))
-      saccade::fail(SACCADE_OUT_OF_MEMORY, "bytes", "an amount that the machine has", std::to_string(bytes).c_str());
-    *address = reinterpret_cast<saccade_address>(memory);
+    *address = saccade::allocate(*context, bytes);
   });
 }
 
 int32_t saccade_memory_free(saccade_context* context, saccade_address address) {
-  return saccade::run(context, "memory_free", [&] { std::free(reinterpret_cast<void*>(address)); });
+  return saccade::run(context, "memory_free", [&] {
+    SACCADE_IF_CUDA(if (context->gpu) return saccade::cuda::free(*context->gpu, address);)
+    std::free(reinterpret_cast<void*>(address));
+  });
 }
 
 int32_t saccade_memory_copy(saccade_context* context, saccade_address destination, saccade_address source,
@@ -163,6 +230,7 @@ int32_t saccade_memory_copy(saccade_context* context, saccade_address destinatio
     if (bytes == 0) return;
     if (!destination) saccade::invalid("destination", "an address", "null");
     if (!source) saccade::invalid("source", "an address", "null");
+    SACCADE_IF_CUDA(if (context->gpu) return saccade::cuda::copy(*context->gpu, destination, source, bytes);)
     std::memmove(reinterpret_cast<void*>(destination), reinterpret_cast<const void*>(source),
                  static_cast<size_t>(bytes));
   });
@@ -173,6 +241,7 @@ int32_t saccade_memory_zero(saccade_context* context, saccade_address destinatio
     if (bytes < 0) saccade::invalid("bytes", "0 or more", "%lld", static_cast<long long>(bytes));
     if (bytes == 0) return;
     if (!destination) saccade::invalid("destination", "an address", "null");
+    SACCADE_IF_CUDA(if (context->gpu) return saccade::cuda::zero(*context->gpu, destination, bytes);)
     std::memset(reinterpret_cast<void*>(destination), 0, static_cast<size_t>(bytes));
   });
 }

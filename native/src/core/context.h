@@ -1,9 +1,10 @@
-// The context: error message, instruction set, pool, provider of matrix products.
+// The context: error message; instruction set and pool of the CPU, or a GPU; provider of matrix products.
 #pragma once
 
 #include <memory>
 #include <string>
 
+#include "core/device.h"
 #include "core/pool.h"
 #include "saccade.h"
 
@@ -25,9 +26,9 @@ struct ErrorState {
 }  // namespace saccade
 
 struct saccade_context {
-  saccade_context(int device_, int threads, saccade::Isa isa_) : device(device_), isa(isa_), pool(threads) {}
+  saccade_context(int threads, saccade::Isa isa_) : isa(isa_), pool(threads) {}
 
-  const int device;  // saccade_device
+  saccade::cuda::Device* gpu = nullptr;  // null: a CPU context
   const saccade::Isa isa;
   saccade::Pool pool;
   saccade_cblas_sgemm gemm = nullptr;

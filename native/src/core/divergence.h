@@ -1,7 +1,7 @@
 // Stable elements of the divergences of docs/spec.md §4 and §8, for probabilities in linear space.
 #pragma once
 
-#include "core/simd.h"
+#include "core/lanes.h"
 
 namespace saccade::SACCADE_ISA {
 

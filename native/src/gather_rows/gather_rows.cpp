@@ -15,12 +15,12 @@ int32_t saccade_gather_rows(saccade_context* context, const saccade_gather_rows_
     require_choice("accumulate", args.accumulate, 2, "0 or 1");
     args.x_stride = checked_stride("x_stride", args.x_stride, args.x_rows, args.columns);
     args.y_stride = checked_stride("y_stride", args.y_stride, args.y_rows, args.columns);
-    Operands operands;
+    Operands operands(context);
     operands.input("x", args.x, span(args.x_rows, args.x_stride, args.columns), 4);
     operands.optional_input("index", args.index, args.count, 4);
     operands.optional_input("out_index", args.out_index, args.count, 4);
     operands.output("y", args.y, span(args.y_rows, args.y_stride, args.columns), 4);
     operands.require_disjoint();
-    SACCADE_CALL_CPU(context, gather_rows(context->pool, args));
+    SACCADE_CALL(context, gather_rows, args);
   });
 }

@@ -6,4 +6,4 @@
 
 #include "core/call.h"
 
-SACCADE_DECLARE_CPU(void gather_rows(Pool& pool, const saccade_gather_rows_args& args))
+SACCADE_DECLARE(gather_rows, const saccade_gather_rows_args& args)

@@ -106,7 +106,7 @@ int32_t saccade_gemm(saccade_context* context, const saccade_gemm_args* caller) 
     args.a_stride = checked_leading("a_stride", args.a_stride, a_rows, a_width);
     args.b_stride = checked_leading("b_stride", args.b_stride, b_rows, b_width);
     args.c_stride = checked_leading("c_stride", args.c_stride, args.m, args.n);
-    Operands operands;
+    Operands operands(context);
     operands.input("a", args.a, span(a_rows, args.a_stride, a_width), 4);
     operands.input("b", args.b, span(b_rows, args.b_stride, b_width), 4);
     operands.output("c", args.c, span(args.m, args.c_stride, args.n), 4);

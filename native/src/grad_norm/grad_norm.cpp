@@ -12,22 +12,21 @@ const saccade_grad_norm_tensor* checked_entries(const saccade_grad_norm_args& ar
   return pointer<const saccade_grad_norm_tensor>(args.entries);
 }
 
-int64_t total(const saccade_grad_norm_args& args) {
+// A CPU cuts the tensors as one long vector, a GPU every tensor by itself.
+int64_t count_blocks(const saccade_context* context, const saccade_grad_norm_args& args) {
   const saccade_grad_norm_tensor* entries = checked_entries(args);
-  int64_t elements = 0;
+  int64_t elements = 0, blocks = 0;
   for (int64_t t = 0; t < args.tensors; ++t) {
     require_size("count", entries[t].count);
     checked_product("count", entries[t].count, 4);
     elements += entries[t].count;
     checked_product("count", elements, 4);
+    blocks += (entries[t].count + kGradNormBlock - 1) / kGradNormBlock;
   }
-  return elements;
+  return context->gpu ? blocks : (elements + kGradNormBlock - 1) / kGradNormBlock;
 }
 
-GradNormWorkspace carve(int64_t elements, Carver& carver) {
-  const int64_t blocks = (elements + kGradNormBlock - 1) / kGradNormBlock;
-  return {blocks, carver.take<double>(blocks)};
-}
+GradNormWorkspace carve(int64_t blocks, Carver& carver) { return {blocks, carver.take<double>(blocks)}; }
 
 }  // namespace
 
@@ -35,7 +34,7 @@ int32_t saccade_grad_norm_workspace(saccade_context* context, const saccade_grad
   return run(context, "grad_norm", [&] {
     require_result(bytes);
     Carver carver(0);
-    carve(total(copy_args(caller)), carver);
+    carve(count_blocks(context, copy_args(caller)), carver);
     *bytes = carver.bytes();
   });
 }
@@ -45,11 +44,11 @@ int32_t saccade_grad_norm(saccade_context* context, const saccade_grad_norm_args
   return run(context, "grad_norm", [&] {
     const auto args = copy_args(caller);
     Carver carver(args.workspace);
-    const GradNormWorkspace workspace = carve(total(args), carver);
+    const GradNormWorkspace workspace = carve(count_blocks(context, args), carver);
     if (args.scale) require_positive("max_norm", args.max_norm);
     // One tensor at a time beside what the call has once; none first.
     const auto require_disjoint = [&](const saccade_grad_norm_tensor* entry) {
-      Operands operands;
+      Operands operands(context);
       if (entry) operands.input("grad", entry->grad, entry->count, 4);
       operands.input("entries", args.entries, args.tensors * kEntryWords, 8);
       operands.output("norm", args.norm, 1, 4);
@@ -68,6 +67,6 @@ int32_t saccade_grad_norm(saccade_context* context, const saccade_grad_norm_args
         throw;
       }
     }
-    SACCADE_CALL_CPU(context, grad_norm(context->pool, args, workspace));
+    SACCADE_CALL(context, grad_norm, args, workspace);
   });
 }

@@ -18,4 +18,4 @@ struct GradNormWorkspace {
 
 }  // namespace saccade
 
-SACCADE_DECLARE_CPU(void grad_norm(Pool& pool, const saccade_grad_norm_args& args, const GradNormWorkspace& workspace))
+SACCADE_DECLARE(grad_norm, const saccade_grad_norm_args& args, const GradNormWorkspace& workspace)

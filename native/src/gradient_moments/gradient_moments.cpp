@@ -45,24 +45,24 @@ void require_segments(const saccade_gradient_moments_report_args& args) {
 int32_t saccade_gradient_moments_update(saccade_context* context, const saccade_gradient_moments_update_args* caller) {
   return run(context, "gradient_moments_update", [&] {
     const auto args = copy_args(caller);
-    Operands operands;
+    Operands operands(context);
     add_state(args, operands);
     operands.input("sample", args.sample, args.size, float_size("sample_dtype", args.sample_dtype));
     operands.require_disjoint();
-    SACCADE_CALL_CPU(context, gradient_moments_update(context->pool, args));
+    SACCADE_CALL(context, gradient_moments_update, args);
   });
 }
 
 int32_t saccade_gradient_moments_merge(saccade_context* context, const saccade_gradient_moments_merge_args* caller) {
   return run(context, "gradient_moments_merge", [&] {
     const auto args = copy_args(caller);
-    Operands operands;
+    Operands operands(context);
     add_state(args, operands);
     operands.input("other_count", args.other_count, 1, 8);
     operands.input("other_mean", args.other_mean, args.size, 4);
     operands.input("other_m2", args.other_m2, args.size, 8);
     operands.require_disjoint();
-    SACCADE_CALL_CPU(context, gradient_moments_merge(context->pool, args));
+    SACCADE_CALL(context, gradient_moments_merge, args);
   });
 }
 
@@ -81,7 +81,7 @@ int32_t saccade_gradient_moments_report(saccade_context* context, const saccade_
     const auto args = copy_args(caller);
     Carver carver(args.workspace);
     MomentSums* sums = carve(args, carver);
-    Operands operands;
+    Operands operands(context);
     operands.workspace(args.workspace, carver.bytes());
     operands.input("count", args.count, 1, 8);
     operands.input("mean", args.mean, args.size, 4);
@@ -92,7 +92,7 @@ int32_t saccade_gradient_moments_report(saccade_context* context, const saccade_
     operands.optional_output("signal", args.signal, args.segments, 4);
     operands.optional_output("snr", args.snr, args.segments, 4);
     operands.require_disjoint();
-    require_segments(args);
-    SACCADE_CALL_CPU(context, gradient_moments_report(context->pool, args, sums));
+    if (operands.on_host) require_segments(args);
+    SACCADE_CALL(context, gradient_moments_report, args, sums);
   });
 }

@@ -21,7 +21,6 @@ struct MomentSums {
 
 }  // namespace saccade
 
-SACCADE_DECLARE_CPU(void gradient_moments_update(Pool& pool, const saccade_gradient_moments_update_args& args))
-SACCADE_DECLARE_CPU(void gradient_moments_merge(Pool& pool, const saccade_gradient_moments_merge_args& args))
-SACCADE_DECLARE_CPU(void gradient_moments_report(Pool& pool, const saccade_gradient_moments_report_args& args,
-                                                 MomentSums* sums))
+SACCADE_DECLARE(gradient_moments_update, const saccade_gradient_moments_update_args& args)
+SACCADE_DECLARE(gradient_moments_merge, const saccade_gradient_moments_merge_args& args)
+SACCADE_DECLARE(gradient_moments_report, const saccade_gradient_moments_report_args& args, MomentSums* sums)

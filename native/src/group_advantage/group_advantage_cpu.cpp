@@ -74,12 +74,11 @@ void group_advantage(Pool& pool, const saccade_group_advantage_args& args) {
   constexpr int64_t kMembers = 1 << 12;  // of a slice, roughly
   const int64_t wanted = (args.size + args.groups) / kMembers + 1;
   const int64_t slices = wanted < kMaxSlices ? wanted : kMaxSlices;
-  const bool batch_std = args.estimator == SACCADE_ADVANTAGE_BATCH_STD;
   const bool baseline = args.estimator == SACCADE_ADVANTAGE_REINFORCE_PP_BASELINE;
   const double eps = static_cast<double>(args.eps);
 
   double batch_deviation = 0.0;
-  if (batch_std || baseline) {
+  if (divides_by_batch(args)) {
     Moments partial[kMaxSlices];
     for_slices(pool, args, slices, [&](int64_t slice, int64_t begin, int64_t end) {
       Moments moments;

@@ -24,8 +24,8 @@ int64_t checked_leading(const char* argument, int64_t stride, int64_t rows, int6
   return stride;
 }
 
-LinearPolicyWorkspace carve(const saccade_linear_policy_loss_args& args, saccade_policy_loss_args& policy,
-                            Carver& carver) {
+LinearPolicyWorkspace carve(const saccade_context* context, const saccade_linear_policy_loss_args& args,
+                            saccade_policy_loss_args& policy, Carver& carver) {
   const int64_t chunk = args.chunk_rows < policy.rows ? args.chunk_rows : policy.rows;
   const int64_t chunks = chunk > 0 ? (policy.rows + chunk - 1) / chunk : 0;
   const int64_t v = args.vocabulary, d = args.hidden_size;
@@ -35,7 +35,7 @@ LinearPolicyWorkspace carve(const saccade_linear_policy_loss_args& args, saccade
     const int64_t rows = kWeightBlock / d > 512 ? kWeightBlock / d : 512;
     workspace.weight_rows = rows < v ? rows : v;
   }
-  workspace.rows = carve_logit_policy(policy, chunks > 0 ? chunks * logit_tasks(chunk, v) : 1,
+  workspace.rows = carve_logit_policy(context, policy, chunks > 0 ? chunks * logit_tasks(chunk, v) : 1,
                                       args.d_hidden || args.d_weight, carver);
   workspace.index = carver.take<int32_t>(policy.rows);
   workspace.hidden = carver.take<float>(checked_product("hidden_size", chunk, d));
@@ -64,7 +64,7 @@ int32_t saccade_linear_policy_loss_workspace(saccade_context* context, const sac
     const auto args = checked(caller);
     auto policy = copy_policy(args.policy);
     Carver carver(0);
-    carve(args, policy, carver);
+    carve(context, args, policy, carver);
     *bytes = carver.bytes();
   });
 }
@@ -76,7 +76,7 @@ int32_t saccade_linear_policy_loss(saccade_context* context, const saccade_linea
     const int64_t size = float_size("dtype", args.dtype);
     args.hidden_stride = checked_stride("hidden_stride", args.hidden_stride, policy.rows, args.hidden_size);
     args.weight_stride = checked_leading("weight_stride", args.weight_stride, args.vocabulary, args.hidden_size);
-    Operands operands;
+    Operands operands(context);
     require_row_operands(args, policy, operands);
     operands.input("hidden", args.hidden, span(policy.rows, args.hidden_stride, args.hidden_size), size);
     operands.input("weight", args.weight, span(args.vocabulary, args.weight_stride, args.hidden_size), size);
@@ -92,7 +92,7 @@ int32_t saccade_linear_policy_loss(saccade_context* context, const saccade_linea
                       float_size("d_weight_dtype", args.d_weight_dtype));
     }
     Carver carver(args.workspace);
-    const LinearPolicyWorkspace workspace = carve(args, policy, carver);
+    const LinearPolicyWorkspace workspace = carve(context, args, policy, carver);
     operands.workspace(args.workspace, carver.bytes());
     operands.require_disjoint();
     require_gemm(context);

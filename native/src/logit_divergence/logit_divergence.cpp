@@ -14,7 +14,7 @@ int32_t saccade_logit_divergence(saccade_context* context, const saccade_logit_d
     const int64_t size = float_size("dtype", args.dtype);
     args.logits_stride = checked_stride("logits_stride", args.logits_stride, args.rows, args.vocabulary);
     args.ref_logits_stride = checked_stride("ref_logits_stride", args.ref_logits_stride, args.rows, args.vocabulary);
-    Operands operands;
+    Operands operands(context);
     operands.input("logits", args.logits, span(args.rows, args.logits_stride, args.vocabulary), size);
     operands.input("ref_logits", args.ref_logits, span(args.rows, args.ref_logits_stride, args.vocabulary), size);
     operands.optional_input("weight", args.weight, args.rows, 4);

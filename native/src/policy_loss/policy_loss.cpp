@@ -37,14 +37,13 @@ void require_policy_options(const saccade_policy_loss_args& args) {
 }
 
 void require_policy_operands(const saccade_policy_loss_args& args, Operands& operands) {
-  require_offsets("offsets", args.offsets, args.sequences, args.rows);
   operands.input("old_log_prob", args.old_log_prob, args.rows, 4);
   if (args.kl_coef != 0.0f || args.kl_coef_scalar || args.kl)
     operands.input("ref_log_prob", args.ref_log_prob, args.rows, 4);
   operands.input("advantage", args.advantage, args.advantage_per_sequence ? args.sequences : args.rows, 4);
   operands.optional_input("mask", args.mask, args.rows, 1);
   operands.optional_input("is_weight", args.is_weight, args.rows, 4);
-  operands.input("offsets", args.offsets, args.sequences + 1, 4);
+  operands.offsets("offsets", args.offsets, args.sequences, args.rows);
   operands.optional_input("kl_coef_scalar", args.kl_coef_scalar, 1, 4);
   operands.optional_input("grad_output", args.grad_output, 1, 4);
   operands.output("loss", args.loss, 1, 4);
@@ -60,6 +59,7 @@ PolicyLossWorkspace carve_policy_loss(const saccade_policy_loss_args& args, int6
   workspace.piece_active = carver.take<int32_t>(pieces);
   workspace.piece_sum = carver.take<double>(needs_whole_sequences(args) ? pieces : 0);
   workspace.sequences = carver.take<PolicySequence>(args.sequences);
+  workspace.counters = carver.take<int32_t>(2);
   return workspace;
 }
 
@@ -83,7 +83,7 @@ int32_t saccade_policy_loss(saccade_context* context, const saccade_policy_loss_
   return run(context, "policy_loss", [&] {
     const auto args = copy_args(caller);
     require_policy_options(args);
-    Operands operands;
+    Operands operands(context);
     operands.input("log_prob", args.log_prob, args.rows, 4);
     require_policy_operands(args, operands);
     operands.optional_output("d_log_prob", args.d_log_prob, args.rows, 4);
@@ -91,6 +91,6 @@ int32_t saccade_policy_loss(saccade_context* context, const saccade_policy_loss_
     const PolicyLossWorkspace workspace = carve_policy_loss(args, 0, carver);
     operands.workspace(args.workspace, carver.bytes());
     operands.require_disjoint();
-    SACCADE_CALL_CPU(context, policy_loss(context->pool, args, workspace));
+    SACCADE_CALL(context, policy_loss, args, workspace);
   });
 }

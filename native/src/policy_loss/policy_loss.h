@@ -7,6 +7,8 @@
 //   2. Join pieces to sequences: active rows, and the ratio of GSPO.
 //   3. Token losses, gradients, sums of the block.  GSPO's gradient needs its sequence's sum: the sum of each piece.
 //   4. GSPO only: join those sums, add them to the gradients of the sequence's active rows.
+// CUDA.  A block a sequence counts its active rows, and for GSPO adds up log-ratios, then gradients; a block every 4096
+// rows makes token losses, gradients and sums, and the last one to end adds the sums up in order.
 // Sums are f32 within a block's vector lanes, f64 beyond.  Bytes: 4*R for every input read and output written, and R
 // twice for the mask; GSPO: the log-probabilities and the gradient twice, the mask three times.
 //
@@ -47,10 +49,11 @@ struct PolicyLossWorkspace {
   int32_t* piece_active;      // [blocks + sequences]
   double* piece_sum;          // [blocks + sequences], GSPO: log-ratios, then gradients
   PolicySequence* sequences;  // [sequences]
+  int32_t* counters;          // CUDA: active rows, blocks that are done
 };
 
 // GSPO and GSPO_TOKEN: a token's ratio is known only when its sequence's log-probabilities are.
-inline bool needs_whole_sequences(const saccade_policy_loss_args& args) {
+SACCADE_BOTH inline bool needs_whole_sequences(const saccade_policy_loss_args& args) {
   return args.objective == SACCADE_OBJECTIVE_GSPO || args.objective == SACCADE_OBJECTIVE_GSPO_TOKEN;
 }
 
@@ -61,5 +64,4 @@ PolicyLossWorkspace carve_policy_loss(const saccade_policy_loss_args& args, int6
 
 }  // namespace saccade
 
-SACCADE_DECLARE_CPU(void policy_loss(Pool& pool, const saccade_policy_loss_args& args,
-                                     const PolicyLossWorkspace& workspace))
+SACCADE_DECLARE(policy_loss, const saccade_policy_loss_args& args, const PolicyLossWorkspace& workspace)

@@ -12,8 +12,8 @@ saccade_policy_loss_args copy_policy(const saccade_policy_loss_args* caller) {
   return policy;
 }
 
-LogitPolicyWorkspace carve_logit_policy(saccade_policy_loss_args& policy, int64_t parts, bool gradient,
-                                        Carver& carver) {
+LogitPolicyWorkspace carve_logit_policy(const saccade_context* context, saccade_policy_loss_args& policy,
+                                        int64_t parts, bool gradient, Carver& carver) {
   LogitPolicyWorkspace workspace;
   workspace.mask = pointer<const uint8_t>(policy.mask);
   workspace.known_log_prob = pointer<const float>(policy.log_prob);
@@ -23,6 +23,8 @@ LogitPolicyWorkspace carve_logit_policy(saccade_policy_loss_args& policy, int64_
   workspace.d_log_prob = carver.take<float>(policy.rows);
   workspace.rows = carver.take<LogitRow>(policy.rows);
   workspace.entropy_sums = carver.take<double>(parts);
+  workspace.inputs = carver.take<LogitPolicyRow>(context->gpu ? policy.rows : 0);
+  workspace.listed = carver.take<int32_t>(context->gpu ? 1 : 0);
   policy.mask = reinterpret_cast<saccade_address>(workspace.active);
   policy.log_prob = reinterpret_cast<saccade_address>(workspace.log_prob);
   policy.d_log_prob = gradient ? reinterpret_cast<saccade_address>(workspace.d_log_prob) : 0;
@@ -41,7 +43,7 @@ int32_t saccade_policy_loss_from_logits_workspace(saccade_context* context,
     require_logit_options(args);
     auto policy = copy_policy(args.policy);
     Carver carver(0);
-    carve_logit_policy(policy, logit_tasks(policy.rows, args.vocabulary), false, carver);
+    carve_logit_policy(context, policy, logit_tasks(policy.rows, args.vocabulary), false, carver);
     *bytes = carver.bytes();
   });
 }
@@ -53,7 +55,7 @@ int32_t saccade_policy_loss_from_logits(saccade_context* context, const saccade_
     auto policy = copy_policy(args.policy);
     const int64_t size = float_size("logits_dtype", args.logits_dtype);
     args.logits_stride = checked_stride("logits_stride", args.logits_stride, policy.rows, args.vocabulary);
-    Operands operands;
+    Operands operands(context);
     require_row_operands(args, policy, operands);
     operands.input("logits", args.logits, span(policy.rows, args.logits_stride, args.vocabulary), size);
     if (args.d_logits) {
@@ -66,9 +68,9 @@ int32_t saccade_policy_loss_from_logits(saccade_context* context, const saccade_
     }
     Carver carver(args.workspace);
     const LogitPolicyWorkspace workspace =
-        carve_logit_policy(policy, logit_tasks(policy.rows, args.vocabulary), args.d_logits != 0, carver);
+        carve_logit_policy(context, policy, logit_tasks(policy.rows, args.vocabulary), args.d_logits != 0, carver);
     operands.workspace(args.workspace, carver.bytes());
     operands.require_disjoint();
-    SACCADE_CALL_CPU(context, policy_loss_from_logits(context->pool, args, policy, workspace));
+    SACCADE_CALL(context, policy_loss_from_logits, args, policy, workspace);
   });
 }

@@ -24,13 +24,13 @@ int32_t saccade_rms_norm(saccade_context* context, const saccade_rms_norm_args* 
             static_cast<double>(args.eps));
     args.x_stride = checked_stride("x_stride", args.x_stride, args.rows, args.columns);
     args.y_stride = checked_stride("y_stride", args.y_stride, args.rows, args.columns);
-    Operands operands;
+    Operands operands(context);
     operands.input("x", args.x, span(args.rows, args.x_stride, args.columns), 4);
     operands.input("weight", args.weight, args.columns, 4);
     operands.output("y", args.y, span(args.rows, args.y_stride, args.columns), 4);
     operands.output("rstd", args.rstd, args.rows, 4);
     operands.require_disjoint();
-    SACCADE_CALL_CPU(context, rms_norm(context->pool, args));
+    SACCADE_CALL(context, rms_norm, args);
   });
 }
 
@@ -54,7 +54,7 @@ int32_t saccade_rms_norm_backward(saccade_context* context, const saccade_rms_no
     args.x_stride = checked_stride("x_stride", args.x_stride, args.rows, args.columns);
     args.dy_stride = checked_stride("dy_stride", args.dy_stride, args.rows, args.columns);
     args.dx_stride = checked_stride("dx_stride", args.dx_stride, args.rows, args.columns);
-    Operands operands;
+    Operands operands(context);
     operands.input("x", args.x, span(args.rows, args.x_stride, args.columns), 4);
     operands.input("weight", args.weight, args.columns, 4);
     operands.input("rstd", args.rstd, args.rows, 4);
@@ -65,6 +65,6 @@ int32_t saccade_rms_norm_backward(saccade_context* context, const saccade_rms_no
     take_partials(carver, args.rows, args.columns);
     operands.workspace(args.workspace, carver.bytes());
     operands.require_disjoint();
-    SACCADE_CALL_CPU(context, rms_norm_backward(context->pool, args));
+    SACCADE_CALL(context, rms_norm_backward, args);
   });
 }

@@ -31,5 +31,5 @@ struct RmsNormBlocks {
 
 }  // namespace saccade
 
-SACCADE_DECLARE_CPU(void rms_norm(Pool& pool, const saccade_rms_norm_args& args))
-SACCADE_DECLARE_CPU(void rms_norm_backward(Pool& pool, const saccade_rms_norm_backward_args& args))
+SACCADE_DECLARE(rms_norm, const saccade_rms_norm_args& args)
+SACCADE_DECLARE(rms_norm_backward, const saccade_rms_norm_backward_args& args)

@@ -11,7 +11,7 @@ int32_t saccade_sample_tokens(saccade_context* context, const saccade_sample_tok
             static_cast<double>(args.temperature));
     const int64_t size = float_size("logits_dtype", args.logits_dtype);
     args.logits_stride = checked_stride("logits_stride", args.logits_stride, args.rows, args.vocabulary);
-    Operands operands;
+    Operands operands(context);
     operands.input("logits", args.logits, span(args.rows, args.logits_stride, args.vocabulary), size);
     operands.optional_input("offset_scalar", args.offset_scalar, 1, 8);
     operands.optional_input("stream", args.stream, args.rows, 4);

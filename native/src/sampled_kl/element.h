@@ -1,7 +1,7 @@
 // One vector of the sampled estimators of KL(policy || reference), docs/spec.md §3.
 #pragma once
 
-#include "core/simd.h"
+#include "core/lanes.h"
 
 namespace saccade::SACCADE_ISA {
 

@@ -1,9 +1,9 @@
 // sampled_kl (docs/spec.md §3): estimators of KL(policy || reference) from the log-probabilities of sampled tokens,
 // and their gradient by the policy's log-probability.
 //
-// CPU: elementwise, value and gradient in one pass; no temporary.  Bytes: 4*R for every input read and output written.
+// Elementwise, value and gradient in one pass; no temporary.  Bytes: 4*R for every input read and output written.
 #pragma once
 
 #include "core/call.h"
 
-SACCADE_DECLARE_CPU(void sampled_kl(Pool& pool, const saccade_sampled_kl_args& args))
+SACCADE_DECLARE(sampled_kl, const saccade_sampled_kl_args& args)

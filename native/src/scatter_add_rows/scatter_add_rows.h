@@ -7,4 +7,4 @@
 
 #include "core/call.h"
 
-SACCADE_DECLARE_CPU(void scatter_add_rows(Pool& pool, const saccade_scatter_add_rows_args& args))
+SACCADE_DECLARE(scatter_add_rows, const saccade_scatter_add_rows_args& args)

@@ -18,11 +18,11 @@ int32_t saccade_swiglu(saccade_context* context, const saccade_swiglu_args* call
   return run(context, "swiglu", [&] {
     const auto args = copy_args(caller);
     const int64_t elements = checked_elements(args.rows, args.columns);
-    Operands operands;
+    Operands operands(context);
     operands.input("x", args.x, 2 * elements, 4);
     operands.output("y", args.y, elements, 4);
     operands.require_disjoint();
-    SACCADE_CALL_CPU(context, swiglu(context->pool, args));
+    SACCADE_CALL(context, swiglu, args);
   });
 }
 
@@ -30,11 +30,11 @@ int32_t saccade_swiglu_backward(saccade_context* context, const saccade_swiglu_b
   return run(context, "swiglu_backward", [&] {
     const auto args = copy_args(caller);
     const int64_t elements = checked_elements(args.rows, args.columns);
-    Operands operands;
+    Operands operands(context);
     operands.input("x", args.x, 2 * elements, 4);
     operands.input("dy", args.dy, elements, 4);
     operands.output("dx", args.dx, 2 * elements, 4, "x");
     operands.require_disjoint();
-    SACCADE_CALL_CPU(context, swiglu_backward(context->pool, args));
+    SACCADE_CALL(context, swiglu_backward, args);
   });
 }

@@ -6,5 +6,5 @@
 
 #include "core/call.h"
 
-SACCADE_DECLARE_CPU(void swiglu(Pool& pool, const saccade_swiglu_args& args))
-SACCADE_DECLARE_CPU(void swiglu_backward(Pool& pool, const saccade_swiglu_backward_args& args))
+SACCADE_DECLARE(swiglu, const saccade_swiglu_args& args)
+SACCADE_DECLARE(swiglu_backward, const saccade_swiglu_backward_args& args)

@@ -10,14 +10,14 @@ int32_t saccade_token_log_probs(saccade_context* context, const saccade_token_lo
     require_positive("temperature", args.temperature);
     const int64_t size = float_size("logits_dtype", args.logits_dtype);
     args.logits_stride = checked_stride("logits_stride", args.logits_stride, args.rows, args.vocabulary);
-    Operands operands;
+    Operands operands(context);
     operands.input("logits", args.logits, span(args.rows, args.logits_stride, args.vocabulary), size);
     operands.input("targets", args.targets, args.rows, 4);
     operands.output("log_prob", args.log_prob, args.rows, 4);
     operands.optional_output("entropy", args.entropy, args.rows, 4);
     operands.optional_output("lse", args.lse, args.rows, 4);
     operands.require_disjoint();
-    SACCADE_CALL_CPU(context, token_log_probs(context->pool, args));
+    SACCADE_CALL(context, token_log_probs, args);
   });
 }
 
@@ -34,7 +34,7 @@ int32_t saccade_token_log_probs_backward(saccade_context* context,
     args.logits_stride = checked_stride("logits_stride", args.logits_stride, args.rows, args.vocabulary);
     args.d_logits_stride = checked_stride("d_logits_stride", args.d_logits_stride, args.rows, args.vocabulary);
     const bool in_place = args.d_logits_dtype == args.logits_dtype && args.d_logits_stride == args.logits_stride;
-    Operands operands;
+    Operands operands(context);
     operands.input("logits", args.logits, span(args.rows, args.logits_stride, args.vocabulary), size);
     operands.input("targets", args.targets, args.rows, 4);
     operands.optional_input("d_log_prob", args.d_log_prob, args.rows, 4);
@@ -42,6 +42,6 @@ int32_t saccade_token_log_probs_backward(saccade_context* context,
     operands.output("d_logits", args.d_logits, span(args.rows, args.d_logits_stride, args.vocabulary), d_size,
                     in_place ? "logits" : nullptr);
     operands.require_disjoint();
-    SACCADE_CALL_CPU(context, token_log_probs_backward(context->pool, args));
+    SACCADE_CALL(context, token_log_probs_backward, args);
   });
 }

@@ -65,14 +65,18 @@ public final class Context implements AutoCloseable {
       boolean all = builder.threads == 0 && device.kind() == Device.Kind.CPU;
       args.threads(all ? Runtime.getRuntime().availableProcessors() : builder.threads);
       args.instruction_set(isa);
-      args.stream(0);
+      args.stream(builder.stream);
+      args.own_stream(device.kind() == Device.Kind.CUDA && !builder.foreignStream ? 1 : 0);
       int status = Saccade.saccade_context_create(args, result, error, error.capacity());
       if (status != Saccade.SACCADE_OK) {
         throw SaccadeException.of(status, error.limit(0).getString()); // limit 0: up to the zero
       }
       handle = result.get(saccade_context.class, 0);
     }
-    memory = new MemoryPool(this, builder.cacheLimit);
+    boolean gpu = device.kind() == Device.Kind.CUDA;
+    memory =
+        new MemoryPool(
+            this, builder.cacheLimit >= 0 ? builder.cacheLimit : gpu ? Long.MAX_VALUE : 1L << 30);
   }
 
   /** A CPU context with one thread per processor that this process may use. */
@@ -81,9 +85,10 @@ public final class Context implements AutoCloseable {
   }
 
   /**
-   * A context of GPU {@code index}.
+   * A context of GPU {@code index}, with a stream of its own.
    *
-   * @throws UnsupportedException if the native library was built without CUDA
+   * @throws UnsupportedException if the native library was built without CUDA, or the machine has
+   *     no GPU that it supports
    */
   public static Context cuda(int index) {
     return builder().device(Device.cuda(index)).build();
@@ -104,7 +109,9 @@ public final class Context implements AutoCloseable {
     private Device device = Device.CPU;
     private int threads;
     private String instructionSet = "";
-    private long cacheLimit = 1L << 30;
+    private long cacheLimit = -1;
+    private long stream;
+    private boolean foreignStream;
 
     private Builder() {}
 
@@ -130,7 +137,20 @@ public final class Context implements AutoCloseable {
       return this;
     }
 
-    /** Most bytes of freed memory that are kept for reuse, 0 or more; 1 GiB by default. */
+    /**
+     * GPU: launches go to this {@code cudaStream_t}, which stays its owner's; 0 is the legacy
+     * default stream. By default the context has a stream of its own.
+     */
+    public Builder stream(long stream) {
+      this.stream = stream;
+      this.foreignStream = true;
+      return this;
+    }
+
+    /**
+     * Most bytes of freed memory that are kept for reuse, 0 or more; by default 1 GiB on the CPU,
+     * all on a GPU.
+     */
     public Builder cacheLimit(long bytes) {
       if (bytes < 0) {
         throw new InvalidArgumentException(
@@ -169,6 +189,48 @@ public final class Context implements AutoCloseable {
   public String instructionSet() {
     try (Call ignored = begin("instruction_set")) {
       return Saccade.saccade_context_instruction_set(handle).getString();
+    }
+  }
+
+  /**
+   * GPU: the context's {@code cudaStream_t}.
+   *
+   * @throws UnsupportedException on the CPU
+   */
+  public long stream() {
+    try (Call current = begin("stream")) {
+      long[] stream = new long[1];
+      current.invoke(Saccade.saccade_context_stream(handle, stream));
+      return stream[0];
+    }
+  }
+
+  /**
+   * GPU: what this context does from now on happens after what {@code stream} was given before.
+   *
+   * @throws UnsupportedException on the CPU
+   */
+  public void waitFor(long stream) {
+    try (Call current = begin("wait_for")) {
+      current.invoke(Saccade.saccade_context_wait_for(handle, stream));
+    }
+  }
+
+  /**
+   * GPU: what {@code stream} is given from now on happens after what this context did before.
+   *
+   * @throws UnsupportedException on the CPU
+   */
+  public void signal(long stream) {
+    try (Call current = begin("signal")) {
+      current.invoke(Saccade.saccade_context_signal(handle, stream));
+    }
+  }
+
+  /** Waits until all that this context was given is done; errors of the GPU appear here. */
+  public void synchronize() {
+    try (Call current = begin("synchronize")) {
+      current.invoke(Saccade.saccade_context_synchronize(handle));
     }
   }
 

@@ -100,6 +100,9 @@ public final class GroupAdvantage {
           .estimator(options.estimator().code())
           .ddof(options.ddof())
           .eps(options.eps());
+      args.workspace(
+          call.workspace(
+              Saccade.saccade_group_advantage_workspace(context.handle(), args, call.bytes())));
       call.invoke(Saccade.saccade_group_advantage(context.handle(), args));
     }
   }

@@ -314,8 +314,7 @@ public final class Tensor {
   public Tensor copyFrom(float[] values) {
     requireFloating("copy_from");
     requireLength(values);
-    return transfer(
-        "copy_from",
+    return write(
         (memory, index, n) -> {
           switch (dtype) {
             case F32 -> new FloatPointer(memory).put(values, index, n);
@@ -342,32 +341,28 @@ public final class Tensor {
   public Tensor copyFrom(double[] values) {
     requireType("copy_from", DType.F64);
     requireLength(values);
-    return transfer(
-        "copy_from", (memory, index, n) -> new DoublePointer(memory).put(values, index, n));
+    return write((memory, index, n) -> new DoublePointer(memory).put(values, index, n));
   }
 
   /** Copies {@code values}; an i32 tensor. */
   public Tensor copyFrom(int[] values) {
     requireType("copy_from", DType.I32);
     requireLength(values);
-    return transfer(
-        "copy_from", (memory, index, n) -> new IntPointer(memory).put(values, index, n));
+    return write((memory, index, n) -> new IntPointer(memory).put(values, index, n));
   }
 
   /** Copies {@code values}; an i64 tensor. */
   public Tensor copyFrom(long[] values) {
     requireType("copy_from", DType.I64);
     requireLength(values);
-    return transfer(
-        "copy_from", (memory, index, n) -> new LongPointer(memory).put(values, index, n));
+    return write((memory, index, n) -> new LongPointer(memory).put(values, index, n));
   }
 
   /** Copies {@code values}; a u8 tensor. */
   public Tensor copyFrom(byte[] values) {
     requireType("copy_from", DType.U8);
     requireLength(values);
-    return transfer(
-        "copy_from", (memory, index, n) -> new BytePointer(memory).put(values, index, n));
+    return write((memory, index, n) -> new BytePointer(memory).put(values, index, n));
   }
 
   /**
@@ -392,7 +387,7 @@ public final class Tensor {
   public float[] toFloats() {
     requireFloating("to_floats");
     float[] values = new float[length("to_floats")];
-    transfer(
+    read(
         "to_floats",
         (memory, index, n) -> {
           switch (dtype) {
@@ -422,7 +417,7 @@ public final class Tensor {
     requireFloating("to_doubles");
     double[] values = new double[length("to_doubles")];
     if (dtype == DType.F64) {
-      transfer("to_doubles", (memory, index, n) -> new DoublePointer(memory).get(values, index, n));
+      read("to_doubles", (memory, index, n) -> new DoublePointer(memory).get(values, index, n));
     } else {
       float[] floats = toFloats();
       for (int i = 0; i < values.length; i++) {
@@ -436,7 +431,7 @@ public final class Tensor {
   public int[] toInts() {
     requireType("to_ints", DType.I32);
     int[] values = new int[length("to_ints")];
-    transfer("to_ints", (memory, index, n) -> new IntPointer(memory).get(values, index, n));
+    read("to_ints", (memory, index, n) -> new IntPointer(memory).get(values, index, n));
     return values;
   }
 
@@ -444,7 +439,7 @@ public final class Tensor {
   public long[] toLongs() {
     requireType("to_longs", DType.I64);
     long[] values = new long[length("to_longs")];
-    transfer("to_longs", (memory, index, n) -> new LongPointer(memory).get(values, index, n));
+    read("to_longs", (memory, index, n) -> new LongPointer(memory).get(values, index, n));
     return values;
   }
 
@@ -452,7 +447,7 @@ public final class Tensor {
   public byte[] toBytes() {
     requireType("to_bytes", DType.U8);
     byte[] values = new byte[length("to_bytes")];
-    transfer("to_bytes", (memory, index, n) -> new BytePointer(memory).get(values, index, n));
+    read("to_bytes", (memory, index, n) -> new BytePointer(memory).get(values, index, n));
     return values;
   }
 
@@ -493,18 +488,42 @@ public final class Tensor {
   }
 
   private interface Transfer {
-    /** Moves {@code count} elements between memory and an array, there from {@code index} on. */
+    /**
+     * Moves {@code count} elements between host memory and an array, there from {@code index} on.
+     */
     void run(Pointer memory, int index, int count);
   }
 
-  /** Moves all elements, in row-major order. */
-  private Tensor transfer(String operation, Transfer transfer) {
+  /** Copies all elements from an array, in row-major order. */
+  private Tensor write(Transfer transfer) {
+    return transfer("copy_from", true, transfer);
+  }
+
+  /** Copies all elements to an array, in row-major order. */
+  private void read(String operation, Transfer transfer) {
+    transfer(operation, false, transfer);
+  }
+
+  private Tensor transfer(String operation, boolean write, Transfer transfer) {
     try (Call call = begin(operation)) {
+      boolean host = context().device().kind() == Device.Kind.CPU;
       int inner = contiguousFrom();
       int count = (int) product(shape, inner, rank());
-      for (long run = 0; run < runs(inner); run++) {
-        Pointer memory = new Storage.Address(runAddress(inner, run), (long) count * dtype.bytes());
-        transfer.run(memory, (int) run * count, count);
+      long bytes = (long) count * dtype.bytes();
+      try (BytePointer staging = host || size() == 0 ? null : new BytePointer(bytes)) {
+        for (long run = 0; run < runs(inner); run++) {
+          long address = runAddress(inner, run);
+          if (!host && !write) {
+            call.invoke(
+                Saccade.saccade_memory_copy(context().handle(), staging.address(), address, bytes));
+          }
+          transfer.run(
+              host ? new Storage.Address(address, bytes) : staging, (int) run * count, count);
+          if (!host && write) {
+            call.invoke(
+                Saccade.saccade_memory_copy(context().handle(), address, staging.address(), bytes));
+          }
+        }
       }
     }
     return this;

@@ -1,0 +1,92 @@
+// Hopper's bulk copies between global and shared memory, and the barriers that loads arrive at.  Addresses and sizes are
+// multiples of 16 bytes.  Code for other GPUs may name these functions, but not call them.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+namespace saccade::cuda {
+
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+#define SACCADE_HOPPER 1
+#endif
+
+__device__ __forceinline__ uint32_t shared_address(const void* p) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(p));
+}
+
+__device__ __forceinline__ void barrier_init(uint64_t* barrier, uint32_t arrivals) {
+#if defined(SACCADE_HOPPER)
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(arrivals));
+#endif
+}
+
+// Makes initialised barriers visible to the copy engine and the other blocks of the cluster.
+__device__ __forceinline__ void barrier_fence() {
+#if defined(SACCADE_HOPPER)
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+#endif
+}
+
+// Waits for the end of phase 0 or 1.
+__device__ __forceinline__ void barrier_wait(uint64_t* barrier, uint32_t phase) {
+#if defined(SACCADE_HOPPER)
+  uint32_t done;
+  do {
+    asm volatile(
+        "{\n.reg .pred p;\n"
+        "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
+        "selp.u32 %0, 1, 0, p;\n}"
+        : "=r"(done)
+        : "r"(shared_address(barrier)), "r"(phase)
+        : "memory");
+  } while (!done);
+#endif
+}
+
+// Loads into shared memory; the barrier's phase ends when the bytes are there.
+__device__ __forceinline__ void bulk_load(void* destination, const void* source, uint32_t bytes, uint64_t* barrier) {
+#if defined(SACCADE_HOPPER)
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes)
+               : "memory");
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+                   shared_address(destination)),
+               "l"(source), "r"(bytes), "r"(shared_address(barrier))
+               : "memory");
+#endif
+}
+
+// Ordinary writes to shared memory before this are seen by bulk stores after it.
+__device__ __forceinline__ void bulk_fence() {
+#if defined(SACCADE_HOPPER)
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+#endif
+}
+
+// Stores from shared memory, as a group of its own.
+__device__ __forceinline__ void bulk_store(void* destination, const void* source, uint32_t bytes) {
+#if defined(SACCADE_HOPPER)
+  asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(destination),
+               "r"(shared_address(source)), "r"(bytes)
+               : "memory");
+  asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+#endif
+}
+
+// Waits until all groups of this thread but the newest `kLeft` have been read from shared memory.
+template <int kLeft>
+__device__ __forceinline__ void bulk_wait_read() {
+#if defined(SACCADE_HOPPER)
+  asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(kLeft) : "memory");
+#endif
+}
+
+// Waits until all groups of this thread are written.
+__device__ __forceinline__ void bulk_wait_all() {
+#if defined(SACCADE_HOPPER)
+  asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
+#endif
+}
+
+}  // namespace saccade::cuda

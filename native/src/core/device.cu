@@ -1,0 +1,158 @@
+#include <cstdlib>
+#include <memory>
+
+#include "core/device.cuh"
+
+namespace saccade::cuda {
+namespace {
+
+// Errors after which no call of this process with the device succeeds.
+bool is_fatal(cudaError_t status) {
+  switch (status) {
+    case cudaErrorIllegalAddress:
+    case cudaErrorLaunchFailure:
+    case cudaErrorLaunchTimeout:
+    case cudaErrorAssert:
+    case cudaErrorHardwareStackError:
+    case cudaErrorIllegalInstruction:
+    case cudaErrorMisalignedAddress:
+    case cudaErrorInvalidAddressSpace:
+    case cudaErrorInvalidPc:
+    case cudaErrorECCUncorrectable:
+      return true;
+    default:
+      return false;
+  }
+}
+
+cudaStream_t as_stream(saccade_address stream) { return reinterpret_cast<cudaStream_t>(stream); }
+
+bool on_device(saccade_address address) {
+  cudaPointerAttributes attributes;
+  check(cudaPointerGetAttributes(&attributes, pointer<void>(address)), "pointer attributes");
+  return attributes.type == cudaMemoryTypeDevice || attributes.type == cudaMemoryTypeManaged;
+}
+
+bool capturing(cudaStream_t stream) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  check(cudaStreamIsCapturing(stream, &status), "capture status");
+  return status != cudaStreamCaptureStatusNone;
+}
+
+}  // namespace
+
+void check(cudaError_t status, const char* what) {
+  if (status == cudaSuccess) return;
+  cudaGetLastError();  // what is not fatal is over with this report
+  char actual[160];
+  std::snprintf(actual, sizeof actual, "%s (%s)", cudaGetErrorName(status), cudaGetErrorString(status));
+  if (status == cudaErrorMemoryAllocation)
+    fail(SACCADE_OUT_OF_MEMORY, "device memory", "an amount that the GPU has left", actual);
+  if (is_fatal(status))
+    fail(SACCADE_INTERNAL, what, "a working GPU; no context of it can be used by this process any more", actual);
+  fail(SACCADE_INTERNAL, what, "success", actual);
+}
+
+Device* open(int32_t index, saccade_address stream, bool own_stream) {
+  int count = 0;
+  const cudaError_t status = cudaGetDeviceCount(&count);
+  if (status != cudaSuccess) {
+    cudaGetLastError();
+    fail(SACCADE_UNSUPPORTED, "device", "a GPU and its driver", cudaGetErrorString(status));
+  }
+  if (index < 0 || index >= count) {
+    char expected[64];
+    std::snprintf(expected, sizeof expected, "0 to %d", count - 1);
+    invalid("device_index", expected, "%d", index);
+  }
+  std::unique_ptr<Device> device(new Device{});
+  device->index = index;
+  const Current current(device.get());
+  const auto attribute = [&](cudaDeviceAttr name) {
+    int value = 0;
+    check(cudaDeviceGetAttribute(&value, name, index), "device attribute");
+    return value;
+  };
+  device->processors = attribute(cudaDevAttrMultiProcessorCount);
+  device->capability = 10 * attribute(cudaDevAttrComputeCapabilityMajor) + attribute(cudaDevAttrComputeCapabilityMinor);
+  device->shared_memory = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+  if (device->capability < 80) {
+    char actual[64];
+    std::snprintf(actual, sizeof actual, "%d.%d", device->capability / 10, device->capability % 10);
+    fail(SACCADE_UNSUPPORTED, "device", "a GPU of compute capability 8.0 or more", actual);
+  }
+  cudaMemPoolProps properties = {};
+  properties.allocType = cudaMemAllocationTypePinned;
+  properties.location.type = cudaMemLocationTypeDevice;
+  properties.location.id = index;
+  check(cudaMemPoolCreate(&device->pool, &properties), "memory pool");
+  check(cudaEventCreateWithFlags(&device->event, cudaEventDisableTiming), "event");
+  device->stream = as_stream(stream);
+  device->owns_stream = own_stream;
+  if (own_stream) check(cudaStreamCreateWithFlags(&device->stream, cudaStreamNonBlocking), "stream");
+  return device.release();
+}
+
+void close(Device* device) {
+  if (!device) return;
+  {
+    // Whatever state the device is in: there is nobody to tell.
+    const Current current(device);
+    cudaStreamSynchronize(device->stream);
+    if (device->owns_stream) cudaStreamDestroy(device->stream);
+    cudaEventDestroy(device->event);
+    cudaMemPoolDestroy(device->pool);
+    cudaGetLastError();
+  }
+  delete device;
+}
+
+Current::Current(const Device* device) : before_(-1) {
+  if (!device) return;
+  check(cudaGetDevice(&before_), "current device");
+  if (before_ == device->index)
+    before_ = -1;
+  else
+    check(cudaSetDevice(device->index), "current device");
+}
+
+Current::~Current() {
+  if (before_ >= 0) cudaSetDevice(before_);
+}
+
+saccade_address allocate(const Device& device, int64_t bytes) {
+  void* memory = nullptr;
+  check(cudaMallocFromPoolAsync(&memory, static_cast<size_t>(bytes), device.pool, device.stream), "allocate");
+  return reinterpret_cast<saccade_address>(memory);
+}
+
+void free(const Device& device, saccade_address address) {
+  if (address) check(cudaFreeAsync(pointer<void>(address), device.stream), "free");
+}
+
+void copy(const Device& device, saccade_address destination, saccade_address source, int64_t bytes) {
+  check(cudaMemcpyAsync(pointer<void>(destination), pointer<const void>(source), static_cast<size_t>(bytes),
+                        cudaMemcpyDefault, device.stream),
+        "copy");
+  if (!capturing(device.stream) && !(on_device(destination) && on_device(source))) synchronize(device);
+}
+
+void zero(const Device& device, saccade_address destination, int64_t bytes) {
+  check(cudaMemsetAsync(pointer<void>(destination), 0, static_cast<size_t>(bytes), device.stream), "zero");
+}
+
+void wait_for(const Device& device, saccade_address stream) {
+  check(cudaEventRecord(device.event, as_stream(stream)), "record");
+  check(cudaStreamWaitEvent(device.stream, device.event), "wait");
+}
+
+void signal(const Device& device, saccade_address stream) {
+  check(cudaEventRecord(device.event, device.stream), "record");
+  check(cudaStreamWaitEvent(as_stream(stream), device.event), "wait");
+}
+
+void synchronize(const Device& device) { check(cudaStreamSynchronize(device.stream), "synchronize"); }
+
+saccade_address stream_of(const Device& device) { return reinterpret_cast<saccade_address>(device.stream); }
+
+}  // namespace saccade::cuda

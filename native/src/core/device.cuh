@@ -1,0 +1,70 @@
+// The GPU of a context inside the CUDA backend, and the one way to launch a kernel on it.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "core/call.h"
+#include "core/device.h"
+
+namespace saccade::cuda {
+
+struct Device {
+  int index;
+  cudaStream_t stream;
+  bool owns_stream;
+  cudaMemPool_t pool;
+  int processors;     // multiprocessors
+  int capability;     // 10 * major + minor
+  int shared_memory;  // most bytes of it that a block may have
+  cudaEvent_t event;  // for orders between streams
+};
+
+// Turns a CUDA error into a Failure.  One that leaves the device unusable says so.
+void check(cudaError_t status, const char* what);
+
+inline cudaLaunchConfig_t cluster_config(const Device& device, int cluster, int64_t clusters, int threads, int shared,
+                                         cudaLaunchAttribute& attribute) {
+  attribute.id = cudaLaunchAttributeClusterDimension;
+  attribute.val.clusterDim = {static_cast<unsigned>(cluster), 1, 1};
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(static_cast<unsigned>(cluster * clusters));
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.dynamicSmemBytes = static_cast<size_t>(shared);
+  config.stream = device.stream;
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  return config;
+}
+
+// Clusters that the device runs at once.
+template <class Kernel>
+int64_t resident_clusters(const Device& device, Kernel kernel, int cluster, int threads, int shared) {
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "shared memory");
+  cudaLaunchAttribute attribute;
+  const cudaLaunchConfig_t config = cluster_config(device, cluster, 1, threads, shared, attribute);
+  int clusters = 0;
+  check(cudaOccupancyMaxActiveClusters(&clusters, kernel, &config), "occupancy");
+  return clusters;
+}
+
+// Asynchronous, on the device's stream.  A grid of no blocks is no launch.
+template <class... Parameters, class... Arguments>
+void launch(const Device& device, void (*kernel)(Parameters...), int64_t blocks, int threads,
+            Arguments&&... arguments) {
+  if (blocks == 0) return;
+  kernel<<<static_cast<unsigned>(blocks), threads, 0, device.stream>>>(std::forward<Arguments>(arguments)...);
+  check(cudaPeekAtLastError(), "launch");
+}
+
+// As launch(), in clusters of `cluster` blocks with `shared` bytes of dynamic shared memory each.
+template <class... Parameters, class... Arguments>
+void launch_clusters(const Device& device, void (*kernel)(Parameters...), int cluster, int64_t clusters, int threads,
+                     int shared, Arguments&&... arguments) {
+  cudaLaunchAttribute attribute;
+  cudaLaunchConfig_t config = cluster_config(device, cluster, clusters, threads, shared, attribute);
+  check(cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...), "launch");
+}
+
+inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+}  // namespace saccade::cuda

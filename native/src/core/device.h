@@ -1,0 +1,39 @@
+// The GPU of a CUDA context, as code without CUDA's headers sees it.
+#pragma once
+
+#include "saccade.h"
+
+namespace saccade::cuda {
+
+struct Device;
+
+// Of GPU `index`; launches go to `stream`, or to a new stream of its own where own_stream is set.
+Device* open(int32_t index, saccade_address stream, bool own_stream);
+void close(Device* device);
+
+// Makes the device the thread's current one as long as this lives; then the one before is again.
+class Current {
+ public:
+  explicit Current(const Device* device);
+  ~Current();
+  Current(const Current&) = delete;
+  Current& operator=(const Current&) = delete;
+
+ private:
+  int before_;
+};
+
+// In the order of the stream.
+saccade_address allocate(const Device& device, int64_t bytes);
+void free(const Device& device, saccade_address address);
+// Waits for the copy where one side is host memory.
+void copy(const Device& device, saccade_address destination, saccade_address source, int64_t bytes);
+void zero(const Device& device, saccade_address destination, int64_t bytes);
+
+void wait_for(const Device& device, saccade_address stream);
+void signal(const Device& device, saccade_address stream);
+void synchronize(const Device& device);
+
+saccade_address stream_of(const Device& device);
+
+}  // namespace saccade::cuda

@@ -1,0 +1,120 @@
+// Long rows of f32, bf16 or f16 on a GPU: 16 bytes a load where the address allows, and sums over a block's threads.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include "core/device.cuh"
+
+namespace saccade::cuda {
+
+using bf16 = __nv_bfloat16;
+using f16 = __half;
+
+// Calls body(type) with a value of the element type that `dtype` names.
+template <class Body>
+void with_float_type(int32_t dtype, const Body& body) {
+  if (dtype == SACCADE_BF16)
+    body(bf16{});
+  else if (dtype == SACCADE_F16)
+    body(f16{});
+  else
+    body(float{});
+}
+
+__device__ __forceinline__ float to_float(float x) { return x; }
+__device__ __forceinline__ float to_float(bf16 x) { return __bfloat162float(x); }
+__device__ __forceinline__ float to_float(f16 x) { return __half2float(x); }
+
+template <class T>
+__device__ __forceinline__ T from_float(float x);
+template <>
+__device__ __forceinline__ float from_float<float>(float x) {
+  return x;
+}
+template <>
+__device__ __forceinline__ bf16 from_float<bf16>(float x) {
+  return __float2bfloat16_rn(x);
+}
+template <>
+__device__ __forceinline__ f16 from_float<f16>(float x) {
+  return __float2half_rn(x);
+}
+
+// Elements of 16 bytes.
+template <class T>
+constexpr int kPack = 16 / sizeof(T);
+
+template <class T>
+struct alignas(16) Pack {
+  T x[kPack<T>];
+};
+
+// kOnce: not to be read again, first to leave the L2.
+template <bool kOnce, class T>
+__device__ __forceinline__ Pack<T> load_pack(const Pack<T>* p) {
+  const auto* from = reinterpret_cast<const uint4*>(p);
+  const uint4 bits = kOnce ? __ldcs(from) : __ldcg(from);
+  Pack<T> pack;
+  memcpy(&pack, &bits, sizeof pack);
+  return pack;
+}
+
+// Elements before the first 16-byte boundary, whole packs from there, elements after them.
+template <class T>
+struct Split {
+  int64_t head, packs, tail;
+
+  __device__ Split(const T* x, int64_t n) {
+    head = (16 - reinterpret_cast<uint64_t>(x) % 16) % 16 / sizeof(T);
+    head = head < n ? head : n;
+    packs = (n - head) / kPack<T>;
+    tail = n - head - packs * kPack<T>;
+  }
+};
+
+// Tree of a fixed shape over the block's threads, a multiple of 32 up to 1024; merge(a, b) joins two values.  Every
+// thread gets the result.  `shared` holds 32 values and may be used again after the next barrier.
+template <class V, class Merge>
+__device__ V reduce_block(V value, V* shared, const Merge& merge) {
+  const auto shuffled = [](const V& v, int distance) {
+    static_assert(sizeof(V) % 4 == 0);
+    uint32_t words[sizeof(V) / 4];
+    memcpy(words, &v, sizeof v);
+#pragma unroll
+    for (uint32_t& word : words) word = __shfl_xor_sync(~0u, word, distance);
+    V other;
+    memcpy(&other, words, sizeof other);
+    return other;
+  };
+  // Symmetric, so that all lanes end with the same bits.
+  const auto join = [&](const V& v, int distance) {
+    const V other = shuffled(v, distance);
+    return threadIdx.x & distance ? merge(other, v) : merge(v, other);
+  };
+#pragma unroll
+  for (int distance = 1; distance < 32; distance *= 2) value = join(value, distance);
+  const int warps = blockDim.x / 32;
+  if (warps == 1) return value;
+  if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = value;
+  __syncthreads();
+  value = shared[threadIdx.x % 32 < warps ? threadIdx.x % 32 : 0];
+  for (int distance = 1; distance < 32; distance *= 2) {
+    const V other = shuffled(value, distance);
+    const int lane = threadIdx.x % 32;
+    // Lanes past the last warp take no part.
+    if ((lane ^ distance) < warps && lane < warps) value = lane & distance ? merge(other, value) : merge(value, other);
+  }
+  const V result = [&] {
+    uint32_t words[sizeof(V) / 4];
+    memcpy(words, &value, sizeof value);
+#pragma unroll
+    for (uint32_t& word : words) word = __shfl_sync(~0u, word, 0);
+    V first;
+    memcpy(&first, words, sizeof first);
+    return first;
+  }();
+  return result;
+}
+
+}  // namespace saccade::cuda

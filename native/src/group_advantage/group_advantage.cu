@@ -1,0 +1,182 @@
+#include "core/rows.cuh"
+#include "group_advantage/group_advantage.h"
+
+namespace saccade::cuda {
+namespace {
+
+constexpr int kThreads = 256, kWarps = kThreads / 32;
+constexpr int kHeld = 8;  // rewards of a group that a lane holds: groups of up to 256 are read once
+
+template <class V>
+__device__ V sum_warp(V v) {
+#pragma unroll
+  for (int distance = 1; distance < 32; distance *= 2) v = v + __shfl_xor_sync(~0u, v, distance);
+  return v;
+}
+
+// Standard deviation of `count` numbers from their sum and sum of squares, both of differences from any number near
+// them.
+__device__ double deviation_of(double count, double sum, double squares, int32_t ddof) {
+  const double m2 = squares - sum * (sum / count);
+  return count > ddof ? sqrt(m2 < 0.0 ? 0.0 : m2 / (count - ddof)) : 0.0;
+}
+
+// One group, in the hands of a warp.
+struct Group {
+  int64_t begin, end;
+  bool clamped;  // the offsets are no offsets
+  bool degenerate;
+  int count;            // valid members
+  float pivot;          // one of their rewards, 0 where there is none
+  double sum, squares;  // of their differences from the pivot
+  const float* rewards;
+  const uint8_t* valid;
+  float held[kHeld];  // of the first 32 kHeld members
+  uint32_t has;       // bit k: member k of this lane is there and valid
+
+  __device__ double mean() const { return degenerate ? static_cast<double>(pivot) : pivot + sum / count; }
+  __device__ double deviation(int32_t ddof) const { return degenerate ? 0.0 : deviation_of(count, sum, squares, ddof); }
+
+  // body(reward) for the valid members of this lane.
+  template <class Body>
+  __device__ __forceinline__ void for_members(const Body& body) const {
+#pragma unroll
+    for (int k = 0; k < kHeld; ++k)
+      if (has >> k & 1) body(held[k]);
+    for (int64_t i = begin + 32 * kHeld + threadIdx.x % 32; i < end; i += 32)
+      if (!valid || valid[i]) body(rewards[i]);
+  }
+
+  __device__ __forceinline__ Group(const saccade_group_advantage_args& args, int64_t g) {
+    const int32_t* offsets = pointer<const int32_t>(args.offsets);
+    rewards = pointer<const float>(args.rewards);
+    valid = pointer<const uint8_t>(args.valid);
+    const int64_t first = offsets[g], last = offsets[g + 1], size = args.size;
+    begin = first < 0 ? 0 : first > size ? size : first;
+    end = last < begin ? begin : last > size ? size : last;
+    clamped = begin != first || end != last;
+    has = 0;
+#pragma unroll
+    for (int k = 0; k < kHeld; ++k) {
+      if (begin + k * 32 >= end) break;
+      const int64_t i = begin + k * 32 + threadIdx.x % 32;
+      const bool there = i < end && (!valid || valid[i]);
+      held[k] = there ? rewards[i] : 0.0f;
+      has |= static_cast<uint32_t>(there) << k;
+    }
+    // Any valid member will do.
+    float own = 0.0f;
+    bool found = false;
+    for_members([&](float x) {
+      own = found ? own : x;
+      found = true;
+    });
+    const uint32_t finders = __ballot_sync(~0u, found);
+    pivot = finders ? __shfl_sync(~0u, own, __ffs(finders) - 1) : 0.0f;
+    int members = 0;
+    bool equal = true;
+    double differences = 0.0, square = 0.0;
+    for_members([&](float x) {
+      ++members;
+      equal &= x == pivot;
+      const double d = static_cast<double>(x) - static_cast<double>(pivot);
+      differences += d;
+      square = fma(d, d, square);
+    });
+    count = __reduce_add_sync(~0u, members);
+    degenerate = count < 2 || __all_sync(~0u, equal);
+    sum = sum_warp(differences);
+    squares = sum_warp(square);
+  }
+};
+
+// Count, sum and sum of squares of a slice of the batch.
+struct Batch {
+  double count, sum, squares;
+
+  __device__ static Batch add(const Batch& a, const Batch& b) {
+    return {a.count + b.count, a.sum + b.sum, a.squares + b.squares};
+  }
+};
+
+constexpr int kSlices = kThreads;
+
+// A batch's differences are from its first reward.
+__device__ float batch_pivot(const saccade_group_advantage_args& args) {
+  const float first = args.size > 0 ? *pointer<const float>(args.rewards) : 0.0f;
+  return first - first == 0.0f ? first : 0.0f;
+}
+
+__global__ void __launch_bounds__(kThreads) batch_kernel(saccade_group_advantage_args args) {
+  __shared__ Batch shared[32];
+  const bool baseline = args.estimator == SACCADE_ADVANTAGE_REINFORCE_PP_BASELINE;
+  const double pivot = static_cast<double>(batch_pivot(args));
+  const int64_t begin = args.groups * blockIdx.x / kSlices, end = args.groups * (blockIdx.x + 1) / kSlices;
+  Batch own{0.0, 0.0, 0.0};
+  for (int64_t g = begin + threadIdx.x / 32; g < end; g += kWarps) {
+    const Group group(args, g);
+    const double n = group.count, shift = static_cast<double>(group.pivot) - pivot;
+    if (group.count == 0) continue;
+    // Of the centred rewards, or of the rewards themselves.
+    const double m2 = group.degenerate ? 0.0 : group.squares - group.sum * (group.sum / n);
+    own = Batch::add(
+        own, baseline ? Batch{n, 0.0, m2}
+                      : Batch{n, group.sum + n * shift, group.squares + 2.0 * shift * group.sum + n * shift * shift});
+  }
+  if (threadIdx.x % 32 != 0) own = {0.0, 0.0, 0.0};
+  own = reduce_block(own, shared, Batch::add);
+  if (threadIdx.x == 0) pointer<Batch>(args.workspace)[blockIdx.x] = own;
+}
+
+template <bool kBatch>
+__global__ void __launch_bounds__(kThreads) advantage_kernel(saccade_group_advantage_args args) {
+  double divisor_of_all = 1.0;
+  if (kBatch) {
+    __shared__ Batch shared[32];
+    const Batch all = reduce_block(pointer<const Batch>(args.workspace)[threadIdx.x], shared, Batch::add);
+    divisor_of_all = deviation_of(all.count, all.sum, all.squares, args.ddof) + static_cast<double>(args.eps);
+  }
+  const int64_t g = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
+  if (g >= args.groups) return;
+  const Group group(args, g);
+  const int lane = threadIdx.x % 32;
+  const double n = group.count, mean = group.mean(), deviation = group.deviation(args.ddof);
+  double factor = 1.0;
+  if (args.estimator == SACCADE_ADVANTAGE_GRPO) factor = 1.0 / (deviation + static_cast<double>(args.eps));
+  if (args.estimator == SACCADE_ADVANTAGE_RLOO) factor = n / (n - 1.0);
+  if (kBatch) factor = 1.0 / divisor_of_all;
+  float* advantage = pointer<float>(args.advantage);
+  const auto write = [&](int64_t i, bool there, float x) {
+    const double a = (static_cast<double>(x) - mean) * factor;
+    advantage[i] = group.clamped ? NAN : group.degenerate || !there ? 0.0f : static_cast<float>(a);
+  };
+#pragma unroll
+  for (int k = 0; k < kHeld; ++k) {
+    const int64_t i = group.begin + k * 32 + lane;
+    if (i < group.end) write(i, group.has >> k & 1, group.held[k]);
+  }
+  for (int64_t i = group.begin + 32 * kHeld + lane; i < group.end; i += 32)
+    write(i, !group.valid || group.valid[i], group.rewards[i]);
+  if (lane != 0) return;
+  if (args.mean) pointer<float>(args.mean)[g] = group.clamped ? NAN : static_cast<float>(mean);
+  if (args.std) pointer<float>(args.std)[g] = group.clamped ? NAN : static_cast<float>(deviation);
+  if (args.degenerate) pointer<uint8_t>(args.degenerate)[g] = group.degenerate;
+}
+
+}  // namespace
+
+int64_t group_advantage_workspace(const saccade_group_advantage_args& args) {
+  return divides_by_batch(args) ? kSlices * static_cast<int64_t>(sizeof(Batch)) : 0;
+}
+
+void group_advantage(const Device& device, const saccade_group_advantage_args& args) {
+  const int64_t blocks = divide_up(args.groups, kWarps);
+  if (divides_by_batch(args)) {
+    launch(device, batch_kernel, blocks > 0 ? kSlices : 0, kThreads, args);
+    launch(device, advantage_kernel<true>, blocks, kThreads, args);
+  } else {
+    launch(device, advantage_kernel<false>, blocks, kThreads, args);
+  }
+}
+
+}  // namespace saccade::cuda

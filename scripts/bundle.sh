@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Writes target/saccade-<version>-linux-x86_64.tar.xz: all that a GPU host without JDK and Maven needs.  A slim Java runtime,
+# the jars, the native library, the tests of java/core with JUnit's console launcher, golden cases and the scripts
+# that check a GPU.  Unpack it anywhere and run bin/saccade, or scripts/gpu-check.sh.
+set -euo pipefail
+cd -P "$(dirname "${BASH_SOURCE[0]}")/.."
+
+version="$(sed -n '0,/<version>/s|.*<version>\(.*\)</version>.*|\1|p' pom.xml)"
+name="saccade-$version-linux-x86_64"
+out="target/$name"
+maven=(mvn -q -B -ntp -Dstyle.color=never)
+
+# test-compile alone would leave the jars of the modules unmade.
+"${maven[@]}" -DskipTests -pl java/cli -am package
+rm -rf "$out" "$out.tar.xz"
+mkdir -p "$out/bin" "$out/lib" "$out/tests/lib" "$out/scripts"
+
+# Uncompressed: the archive's own compression does more.
+jlink --add-modules java.base,java.logging,java.xml,java.management,java.sql,java.desktop,java.naming,jdk.unsupported,java.compiler \
+  --strip-debug --no-header-files --no-man-pages --compress=0 --output "$out/runtime"
+
+cp java/cli/target/saccade-cli-*.jar java/cli/target/lib/*.jar "$out/lib/"
+# Of OpenBLAS only what the provider of matrix products loads: without the full bindings of LAPACK.
+blas="$(echo "$PWD/$out"/lib/openblas-*-linux-x86_64.jar)"
+(
+  work="$(mktemp -d)" && trap 'rm -rf "$work"' EXIT && cd "$work"
+  jar xf "$blas"
+  rm -rf org/bytedeco/openblas/linux-x86_64/{libjniopenblas_full.so,include}
+  jar c0fM "$blas" .
+)
+property() { sed -n "s|.*<$1>\(.*\)</$1>.*|\1|p" pom.xml; }
+for artifact in "org.junit.platform:junit-platform-console-standalone:1.$(property junit.version | cut -d. -f2-)" \
+  "org.assertj:assertj-core:$(property assertj.version)"; do
+  "${maven[@]}" -N dependency:copy "-Dartifact=$artifact" "-DoutputDirectory=$PWD/$out/tests/lib"
+done
+cp -r java/core/target/test-classes "$out/tests/classes"
+cp -r java/cli/src/test/resources/golden "$out/golden"
+cp scripts/gpu-check.sh "$out/scripts/" 2>/dev/null || true
+
+cat >"$out/bin/java" <<'LAUNCHER'
+#!/usr/bin/env bash
+root="$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+exec "$root/runtime/bin/java" --enable-native-access=ALL-UNNAMED -Dorg.bytedeco.javacpp.maxPhysicalBytes=0 \
+  -Dorg.bytedeco.javacpp.maxBytes=0 "$@"
+LAUNCHER
+cat >"$out/bin/saccade" <<'LAUNCHER'
+#!/usr/bin/env bash
+root="$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+exec "$root/bin/java" -cp "$root/lib/*" dev.saccade.cli.Main "$@"
+LAUNCHER
+cat >"$out/bin/test" <<'LAUNCHER'
+#!/usr/bin/env bash
+# JUnit's console launcher over the tests of java/core: bin/test --include-tag gpu, bin/test -c dev.saccade.AdamWTest
+root="$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+exec "$root/bin/java" -cp "$root/lib/*:$root/tests/lib/*" org.junit.platform.console.ConsoleLauncher execute \
+  --class-path "$root/tests/classes" --details=summary --disable-banner "$@"
+LAUNCHER
+chmod +x "$out"/bin/*
+
+tar -C target -cJf "$out.tar.xz" "$name"
+du -sh "$out.tar.xz"
