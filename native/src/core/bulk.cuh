@@ -1,5 +1,5 @@
-// Hopper's bulk copies between global and shared memory, and the barriers that loads arrive at.  Addresses and sizes are
-// multiples of 16 bytes.  Code for other GPUs may name these functions, but not call them.
+// Hopper's bulk copies between global and shared memory, and the barriers that loads arrive at.  Addresses and sizes
+// are multiples of 16 bytes.  Code for other GPUs may name these functions, but not call them.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -26,6 +26,30 @@ __device__ __forceinline__ void barrier_init(uint64_t* barrier, uint32_t arrival
 __device__ __forceinline__ void barrier_fence() {
 #if defined(SACCADE_HOPPER)
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+#endif
+}
+
+__device__ __forceinline__ int cluster_rank() {
+  uint32_t rank = 0;
+#if defined(SACCADE_HOPPER)
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+#endif
+  return static_cast<int>(rank);
+}
+
+// All threads of all blocks of the cluster; what they wrote to shared memory before is seen after.
+__device__ __forceinline__ void cluster_sync() {
+#if defined(SACCADE_HOPPER)
+  asm volatile("barrier.cluster.arrive.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
+#endif
+}
+
+// Writes to where `p` of this block is in the shared memory of block `rank`.
+__device__ __forceinline__ void cluster_store(float* p, int rank, float value) {
+#if defined(SACCADE_HOPPER)
+  uint32_t there;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(shared_address(p)), "r"(rank));
+  asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(there), "f"(value) : "memory");
 #endif
 }
 

@@ -1,4 +1,5 @@
-// The policy-gradient loss of packed rows on a GPU: the two kernels of policy_loss, which policy_loss_from_logits shares.
+// The policy-gradient loss of packed rows on a GPU: the two kernels of policy_loss, which policy_loss_from_logits
+// shares.
 #pragma once
 
 #include "core/rows.cuh"
@@ -152,9 +153,9 @@ __global__ void __launch_bounds__(kRowThreads)
         gradient += static_cast<float>(workspace.piece_sum[s] * a * grad_output / sequence.active);
       if (lost) token_loss = gradient = kl_value = NAN;
       const double weighted = static_cast<double>(token_loss * static_cast<float>(a)) - a * bonus(r);
-      own = add(own, {weighted, static_cast<double>(token_loss),
-                      static_cast<double>(ratio), static_cast<double>(kl_value), token.clipped_low, token.clipped_high,
-                      lost ? NAN : fabsf(log_ratio)});
+      own = add(own,
+                {weighted, static_cast<double>(token_loss), static_cast<double>(ratio), static_cast<double>(kl_value),
+                 token.clipped_low, token.clipped_high, lost ? NAN : fabsf(log_ratio)});
     }
     if (args.token_loss) pointer<float>(args.token_loss)[r] = token_loss;
     if (args.d_log_prob) pointer<float>(args.d_log_prob)[r] = gradient;

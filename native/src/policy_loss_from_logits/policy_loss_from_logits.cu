@@ -1,5 +1,3 @@
-#include <cooperative_groups.h>
-
 #include "core/bulk.cuh"
 #include "core/softmax_row.cuh"
 #include "policy_loss/rows.cuh"
@@ -144,7 +142,7 @@ __global__ void __launch_bounds__(kRowOfLogitsThreads) forward_kernel(const __gr
   if (i >= *call.workspace.listed) return;
   const LogitPolicyRow& input = call.workspace.inputs[i];
   const SoftmaxRow row = softmax_row<kRowOfLogitsThreads, true>(call.logits<T>(input.row), call.args.vocabulary,
-                                                               call.inverse() * kLog2E, shared);
+                                                                call.inverse() * kLog2E, shared);
   if (threadIdx.x == 0) call.write_row(input, row);
 }
 
@@ -170,16 +168,14 @@ constexpr int kWarps = 19, kSlots = 2;  // every warp holds at most two chunks o
 constexpr int kRingThreads = kWarps * 32;
 constexpr int kStep = 512;  // bytes that a warp takes at once: chunks are multiples of it
 
-// Clusters of kCluster blocks; cluster c takes the active rows c, c + clusters ...  Chunk k of a row, of `chunk` bytes, is
-// in the hands of warp k modulo the cluster's warps.
+// Clusters of kCluster blocks; cluster c takes the active rows c, c + clusters ...  Chunk k of a row, of `chunk` bytes,
+// is in the hands of warp k modulo the cluster's warps.
 template <class T, int kCluster>
 __global__ void __launch_bounds__(kRingThreads) ring_kernel(const __grid_constant__ Call call, int32_t chunk) {
   extern __shared__ __align__(128) unsigned char ring[];
   __shared__ uint64_t loaded[kWarps][kSlots];
   __shared__ SoftmaxRow warps[2][32], blocks[2][kCluster];
-  namespace cg = cooperative_groups;
-  const auto cluster = cg::this_cluster();
-  const int rank = kCluster == 1 ? 0 : static_cast<int>(cluster.block_rank());
+  const int rank = kCluster == 1 ? 0 : cluster_rank();
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, own_chunk = rank * kWarps + warp;
   constexpr int kClusterWarps = kCluster * kWarps;
   const int64_t row_bytes = call.args.vocabulary * static_cast<int64_t>(sizeof(T));
@@ -204,7 +200,7 @@ __global__ void __launch_bounds__(kRingThreads) ring_kernel(const __grid_constan
   if (kCluster == 1)
     __syncthreads();
   else
-    cluster.sync();
+    cluster_sync();
   if (lane == 0)
     for (int k = 0; k < kSlots; ++k)
       if (first_row < rows && size_of(k) > 0) load(k, call.workspace.inputs[first_row].row);
@@ -240,8 +236,13 @@ __global__ void __launch_bounds__(kRingThreads) ring_kernel(const __grid_constan
     __syncthreads();
     row = merge_lanes(lane < kWarps ? warps[parity][lane] : SoftmaxRow::none());
     if (kCluster > 1) {
-      if (warp == 0 && lane < kCluster) *cluster.map_shared_rank(&blocks[parity][rank], lane) = row;
-      cluster.sync();
+      if (warp == 0 && lane < kCluster) {
+        SoftmaxRow& mine = blocks[parity][rank];
+        cluster_store(&mine.max, lane, row.max);
+        cluster_store(&mine.sum, lane, row.sum);
+        cluster_store(&mine.moment, lane, row.moment);
+      }
+      cluster_sync();
       row = merge_lanes(lane < kCluster ? blocks[parity][lane] : SoftmaxRow::none());
     }
     if (rank == 0 && threadIdx.x == 0) call.write_row(input, row);
@@ -295,7 +296,7 @@ __global__ void __launch_bounds__(kRingThreads) ring_kernel(const __grid_constan
     for (int64_t j = rank * kRingThreads + threadIdx.x; j < packs; j += kCluster * kRingThreads)
       __stcs(reinterpret_cast<uint4*>(out) + j, make_uint4(0, 0, 0, 0));
   }
-  if (kCluster > 1) cluster.sync();  // no block leaves while others write to its shared memory
+  if (kCluster > 1) cluster_sync();  // no block leaves while others write to its shared memory
 }
 
 // Bytes of a chunk with clusters of `cluster` blocks.
