@@ -25,24 +25,33 @@ void check_sizes(const Args& args) {
 
 }  // namespace
 
-AttentionWorkspace attention_layout(const saccade_attention_args& args, int threads) {
+AttentionWorkspace attention_layout(const saccade_context* context, const saccade_attention_args& args) {
   Carver carver(args.workspace);
-  AttentionWorkspace workspace;
-  workspace.keys = carver.take<float>(transposed(args));
-  workspace.scratch = carver.take<float>(threads * kRows * padded(args.max_keys));
+  AttentionWorkspace workspace{};
+  if (context->gpu) {
+    workspace.packing = carve_packing(args.sequences, carver);
+  } else {
+    workspace.keys = carver.take<float>(transposed(args));
+    workspace.scratch = carver.take<float>(context->pool.threads() * kRows * padded(args.max_keys));
+  }
   workspace.bytes = carver.bytes();
   return workspace;
 }
 
-AttentionBackwardWorkspace attention_backward_layout(const saccade_attention_backward_args& args, int threads) {
+AttentionBackwardWorkspace attention_backward_layout(const saccade_context* context,
+                                                     const saccade_attention_backward_args& args) {
   Carver carver(args.workspace);
-  AttentionBackwardWorkspace workspace;
-  workspace.keys = carver.take<float>(transposed(args));
-  workspace.values = carver.take<float>(transposed(args));
-  workspace.d_keys = carver.take<float>(transposed(args));
-  workspace.d_values = carver.take<float>(transposed(args));
+  AttentionBackwardWorkspace workspace{};
   workspace.delta = carver.take<float>(args.heads * args.rows);
-  workspace.scratch = carver.take<float>(threads * 2 * kRows * padded(args.max_keys));
+  if (context->gpu) {
+    workspace.packing = carve_packing(args.sequences, carver);
+  } else {
+    workspace.keys = carver.take<float>(transposed(args));
+    workspace.values = carver.take<float>(transposed(args));
+    workspace.d_keys = carver.take<float>(transposed(args));
+    workspace.d_values = carver.take<float>(transposed(args));
+    workspace.scratch = carver.take<float>(context->pool.threads() * 2 * kRows * padded(args.max_keys));
+  }
   workspace.bytes = carver.bytes();
   return workspace;
 }
@@ -57,7 +66,7 @@ int32_t saccade_attention_workspace(saccade_context* context, const saccade_atte
     auto args = copy_args(caller);
     check_sizes(args);
     args.workspace = 0;
-    *bytes = attention_layout(args, context->pool.threads()).bytes;
+    *bytes = attention_layout(context, args).bytes;
   });
 }
 
@@ -85,10 +94,10 @@ int32_t saccade_attention(saccade_context* context, const saccade_attention_args
     operands.optional_output("lse", args.lse, args.heads * args.rows, 4);
     require_packing(operands, args.offsets_q, args.offsets_k, args.lengths_k, args.sequences, args.rows, args.keys,
                     args.max_keys);
-    const AttentionWorkspace workspace = attention_layout(args, context->pool.threads());
+    const AttentionWorkspace workspace = attention_layout(context, args);
     operands.workspace(args.workspace, workspace.bytes);
     operands.require_disjoint();
-    SACCADE_CALL_CPU(context, attention(context->pool, args, workspace));
+    SACCADE_CALL(context, attention, args, workspace);
   });
 }
 
@@ -99,7 +108,7 @@ int32_t saccade_attention_backward_workspace(saccade_context* context, const sac
     auto args = copy_args(caller);
     check_sizes(args);
     args.workspace = 0;
-    *bytes = attention_backward_layout(args, context->pool.threads()).bytes;
+    *bytes = attention_backward_layout(context, args).bytes;
   });
 }
 
@@ -133,9 +142,9 @@ int32_t saccade_attention_backward(saccade_context* context, const saccade_atten
     operands.output("dv", args.dv,
                     strides("dv_row_stride", args.dv_row_stride, "dv_head_stride", args.dv_head_stride, keys, kv), 4);
     require_packing(operands, args.offsets_q, args.offsets_k, 0, args.sequences, rows, keys, args.max_keys);
-    const AttentionBackwardWorkspace workspace = attention_backward_layout(args, context->pool.threads());
+    const AttentionBackwardWorkspace workspace = attention_backward_layout(context, args);
     operands.workspace(args.workspace, workspace.bytes);
     operands.require_disjoint();
-    SACCADE_CALL_CPU(context, attention_backward(context->pool, args, workspace));
+    SACCADE_CALL(context, attention_backward, args, workspace);
   });
 }

@@ -5,32 +5,39 @@
 // over key blocks for dk and dv, so that no two tasks write the same element.
 #pragma once
 
-#include "core/call.h"
+#include "core/attention_layout.h"
 
 namespace saccade {
 
 // Pieces of the workspace, of the forward pass and of the backward pass.
 struct AttentionWorkspace {
+  // CPU:
   float* keys;     // transposed [columns, kv_heads, head_dim]
   float* scratch;  // scores: [threads, kRows, padded(max_keys)]
+  // CUDA:
+  CleanPacking packing;
   int64_t bytes;
 };
 
 struct AttentionBackwardWorkspace {
+  float* delta;  // [heads, rows]: sum_d d_o * o
+  // CPU:
   float* keys;  // transposed
   float* values;
   float* d_keys;
   float* d_values;
-  float* delta;    // [heads, rows]: sum_d d_o * o
   float* scratch;  // probabilities and their gradient: [threads, 2 kRows, padded(max_keys)]
+  // CUDA:
+  CleanPacking packing;
   int64_t bytes;
 };
 
-AttentionWorkspace attention_layout(const saccade_attention_args& args, int threads);
-AttentionBackwardWorkspace attention_backward_layout(const saccade_attention_backward_args& args, int threads);
+AttentionWorkspace attention_layout(const saccade_context* context, const saccade_attention_args& args);
+AttentionBackwardWorkspace attention_backward_layout(const saccade_context* context,
+                                                     const saccade_attention_backward_args& args);
 
 }  // namespace saccade
 
-SACCADE_DECLARE_CPU(void attention(Pool& pool, const saccade_attention_args& args, const AttentionWorkspace& workspace))
-SACCADE_DECLARE_CPU(void attention_backward(Pool& pool, const saccade_attention_backward_args& args,
-                                            const AttentionBackwardWorkspace& workspace))
+SACCADE_DECLARE(attention, const saccade_attention_args& args, const AttentionWorkspace& workspace)
+SACCADE_DECLARE(attention_backward, const saccade_attention_backward_args& args,
+                const AttentionBackwardWorkspace& workspace)

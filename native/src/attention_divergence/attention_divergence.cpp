@@ -8,24 +8,35 @@ namespace {
 // A tensor of no rows or no keys may have no address: the other one of its pair says that it is meant.
 bool has_ref_policy(const saccade_attention_divergence_args& args) { return args.ref_q || args.ref_k; }
 
-AttentionDivergenceWorkspace layout(const saccade_attention_divergence_args& args, int threads) {
+AttentionDivergenceWorkspace layout(const saccade_context* context, const saccade_attention_divergence_args& args) {
   Carver carver(args.workspace);
-  const int64_t columns = total_columns(args.keys, args.sequences), width = padded(args.max_keys);
-  const int64_t blocks = column_blocks(args.keys, args.sequences);
+  const int64_t width = padded(args.max_keys), key_values = args.kv_heads * args.head_dim;
   const bool gradient = wants_gradient(args);
   AttentionDivergenceWorkspace workspace{};
-  workspace.keys = carver.take<float>(columns * args.kv_heads * args.head_dim);
-  workspace.key_norms = carver.take<float>(blocks * args.kv_heads);
-  workspace.ref_keys = carver.take<float>(args.ref_k ? columns * args.ref_kv_heads * args.ref_head_dim : 0);
-  workspace.ref_key_norms = carver.take<float>(args.ref_k ? blocks * args.ref_kv_heads : 0);
-  workspace.scratch = carver.take<float>(threads * AttentionDivergenceWorkspace::kScratchRows * width);
   workspace.divergence = carver.take<float>(args.rows);
   workspace.entropy = carver.take<float>(args.rows);
   workspace.mass = carver.take<float>(args.rows);
-  workspace.lse = carver.take<double>(gradient ? args.heads * args.rows : 0);
   workspace.map = carver.take<float>(gradient ? args.rows * width : 0);
   workspace.centre = carver.take<AttentionCentre>(gradient ? args.heads * args.rows : 0);
-  workspace.d_keys = carver.take<float>(gradient ? columns * args.kv_heads * args.head_dim : 0);
+  if (context->gpu) {
+    workspace.packing = carve_packing(args.sequences, carver);
+    workspace.statistics = carve_statistics(args.heads, args.rows, carver);
+    workspace.ref_statistics = carve_statistics(has_ref_policy(args) ? args.ref_heads : 0, args.rows, carver);
+    workspace.parts = carver.take<RowPart>(KeyParts(args.max_keys).parts * args.rows);
+    workspace.row_gradients = carver.take<RowGradient>(gradient ? args.rows : 0);
+    const bool by_head = gradient && args.reduction == SACCADE_REDUCTION_NONE;
+    workspace.d_keys = carver.take<float>(by_head ? args.keys * key_values : 0);
+  } else {
+    const int64_t columns = total_columns(args.keys, args.sequences);
+    const int64_t blocks = column_blocks(args.keys, args.sequences), threads = context->pool.threads();
+    workspace.keys = carver.take<float>(columns * key_values);
+    workspace.key_norms = carver.take<float>(blocks * args.kv_heads);
+    workspace.ref_keys = carver.take<float>(args.ref_k ? columns * args.ref_kv_heads * args.ref_head_dim : 0);
+    workspace.ref_key_norms = carver.take<float>(args.ref_k ? blocks * args.ref_kv_heads : 0);
+    workspace.scratch = carver.take<float>(threads * AttentionDivergenceWorkspace::kScratchRows * width);
+    workspace.lse = carver.take<double>(gradient ? args.heads * args.rows : 0);
+    workspace.d_keys = carver.take<float>(gradient ? columns * key_values : 0);
+  }
   workspace.bytes = carver.bytes();
   return workspace;
 }
@@ -81,7 +92,7 @@ int32_t saccade_attention_divergence_workspace(saccade_context* context,
     auto args = copy_args(caller);
     require_sizes(args);
     args.workspace = 0;
-    *bytes = layout(args, context->pool.threads()).bytes;
+    *bytes = layout(context, args).bytes;
   });
 }
 
@@ -120,9 +131,9 @@ int32_t saccade_attention_divergence(saccade_context* context, const saccade_att
                       size);
       operands.optional_output("dscore_sq", args.dscore_sq, args.heads * args.rows, 4);
     }
-    const AttentionDivergenceWorkspace workspace = layout(args, context->pool.threads());
+    const AttentionDivergenceWorkspace workspace = layout(context, args);
     operands.workspace(args.workspace, workspace.bytes);
     operands.require_disjoint();
-    SACCADE_CALL_CPU(context, attention_divergence(context->pool, args, workspace));
+    SACCADE_CALL(context, attention_divergence, args, workspace);
   });
 }

@@ -8,6 +8,13 @@
 //   3 key blocks  dk = scale dS^T q, rows and heads of a group in a fixed order
 // Probabilities are recomputed from the log-normaliser.  Nothing of [heads x Tq x Tk] exists.  Large scores of f32
 // inputs are summed and normalised in f64.
+// CUDA, four passes over the scores, the first two also over the reference's where that is a policy:
+//   1 heads       log-normaliser, mass of the support and likeliest key of every head and row
+//   2 tiles       the policy of 64 rows by 64 keys, in registers over the heads, and the reference's beside it; the
+//   map,
+//                 and the part's divergence, entropy and moment, which are joined row by row
+//   3 row blocks  delta, then dq, as on the CPU
+//   4 key blocks  dk, rows and heads of a group in a fixed order; reduction NONE: head by head, added up in f32
 #pragma once
 
 #include "core/attention_layout.h"
@@ -20,20 +27,38 @@ struct AttentionCentre {
   float pivot, delta;
 };
 
+// CUDA: what a part of the keys gives to a row.
+struct RowPart {
+  double divergence, entropy;
+  double mass, moment;  // sum p and sum p g over the support, g = dD/dp
+  float top, pivot;     // the largest p, and g there
+};
+
+// CUDA: dP of a row is ((g - pivot) - mean) * inverse on its support.
+struct RowGradient {
+  float pivot, mean, inverse;
+};
+
 struct AttentionDivergenceWorkspace {
+  float* divergence;  // [rows]
+  float* entropy;     // [rows]
+  float* mass;        // [rows]
+  // For the gradient:
+  float* map;               // [rows, padded(max_keys)]: dP, on CUDA g
+  AttentionCentre* centre;  // [heads, rows]
+  float* d_keys;            // CPU: transposed; CUDA, for NONE: [keys, kv_heads, head_dim]
+  // CPU:
   float* keys;           // transposed [columns, kv_heads, head_dim]
   float* key_norms;      // [column_blocks, kv_heads]
   float* ref_keys;       // transposed [columns, ref_kv_heads, ref_head_dim], where ref_k is given
   float* ref_key_norms;  // [column_blocks, ref_kv_heads]
   float* scratch;        // [threads, kScratchRows, padded(max_keys)]
-  float* divergence;     // [rows]
-  float* entropy;        // [rows]
-  float* mass;           // [rows]
-  // For the gradient:
-  double* lse;              // [heads, rows]
-  float* map;               // [rows, padded(max_keys)]: dP
-  AttentionCentre* centre;  // [heads, rows]
-  float* d_keys;            // transposed
+  double* lse;           // [heads, rows], for the gradient
+  // CUDA:
+  CleanPacking packing;
+  HeadStatistics statistics, ref_statistics;
+  RowPart* parts;              // [parts of the keys, rows]
+  RowGradient* row_gradients;  // [rows], for the gradient
   int64_t bytes;
 
   static constexpr int64_t kScratchRows = 4 * kRows;  // scores, which may be f64; policy; reference
@@ -44,5 +69,5 @@ inline bool wants_gradient(const saccade_attention_divergence_args& args) { retu
 
 }  // namespace saccade
 
-SACCADE_DECLARE_CPU(void attention_divergence(Pool& pool, const saccade_attention_divergence_args& args,
-                                              const AttentionDivergenceWorkspace& workspace))
+SACCADE_DECLARE(attention_divergence, const saccade_attention_divergence_args& args,
+                const AttentionDivergenceWorkspace& workspace)

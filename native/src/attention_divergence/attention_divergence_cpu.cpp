@@ -1,4 +1,5 @@
 #include "attention_divergence/attention_divergence.h"
+#include "attention_divergence/element.h"
 #include "attention_policy/mean_policy.h"
 
 namespace saccade::SACCADE_ISA {
@@ -11,23 +12,6 @@ struct HeadRange {
   float share;
   bool first;
 };
-
-// One divergence at one element: its value, never negative, and its derivative with respect to p without the constant
-// that the renormalisation takes away.
-struct Element {
-  vfloat value, derivative;
-};
-
-SACCADE_INLINE Element element_of(int32_t kind, float beta, vfloat p, vfloat r, vfloat policy) {
-  if (kind == SACCADE_DIVERGENCE_FORWARD_KL) {
-    // Below the floor the logarithm is constant; `policy` is the sum that p is a multiple of, never r / 0.
-    const vint live = (p >= splat(kFloor)) & (policy >= splat(kFloor));
-    return {kl_term(r, p), select(live, -r / p, splat(0.0f))};
-  }
-  if (kind == SACCADE_DIVERGENCE_REVERSE_KL) return {kl_term(p, r), log_ratio(p, r, p - r)};
-  const vfloat m = beta * r + (1.0f - beta) * p;
-  return {beta * kl_term(r, m) + (1.0f - beta) * kl_term(p, m), (1.0f - beta) * log_ratio(p, m, beta * (p - r))};
-}
 
 SACCADE_INLINE vfloat centred(vfloat dp, AttentionCentre centre) { return (dp - centre.pivot) - centre.delta; }
 

@@ -5,12 +5,20 @@
 namespace saccade {
 namespace {
 
-AttentionPolicyWorkspace layout(const saccade_attention_policy_args& args, int threads) {
+AttentionPolicyWorkspace layout(const saccade_context* context, const saccade_attention_policy_args& args) {
   Carver carver(args.workspace);
-  AttentionPolicyWorkspace workspace;
-  workspace.keys = carver.take<float>(total_columns(args.keys, args.sequences) * args.kv_heads * args.head_dim);
-  workspace.key_norms = carver.take<float>(column_blocks(args.keys, args.sequences) * args.kv_heads);
-  workspace.scratch = carver.take<float>(threads * AttentionPolicyWorkspace::kScratchRows * padded(args.max_keys));
+  AttentionPolicyWorkspace workspace{};
+  if (context->gpu) {
+    workspace.packing = carve_packing(args.sequences, carver);
+    workspace.statistics = carve_statistics(args.heads, args.rows, carver);
+    workspace.entropies = carver.take<double>(KeyParts(args.max_keys).parts * args.rows);
+    workspace.sums = carver.take<double>(2 * args.rows);
+  } else {
+    const int64_t threads = context->pool.threads();
+    workspace.keys = carver.take<float>(total_columns(args.keys, args.sequences) * args.kv_heads * args.head_dim);
+    workspace.key_norms = carver.take<float>(column_blocks(args.keys, args.sequences) * args.kv_heads);
+    workspace.scratch = carver.take<float>(threads * AttentionPolicyWorkspace::kScratchRows * padded(args.max_keys));
+  }
   workspace.bytes = carver.bytes();
   return workspace;
 }
@@ -27,7 +35,7 @@ int32_t saccade_attention_policy_workspace(saccade_context* context, const sacca
     auto args = copy_args(caller);
     require_attention_sizes(args);
     args.workspace = 0;
-    *bytes = layout(args, context->pool.threads()).bytes;
+    *bytes = layout(context, args).bytes;
   });
 }
 
@@ -45,9 +53,9 @@ int32_t saccade_attention_policy(saccade_context* context, const saccade_attenti
       args.map_stride = require_map(operands, "map_stride", "map_dtype", args, args.map_stride, args.map_dtype);
       operands.output("map", args.map, args.rows * args.map_stride, args.map_dtype == SACCADE_F32 ? 4 : 2);
     }
-    const AttentionPolicyWorkspace workspace = layout(args, context->pool.threads());
+    const AttentionPolicyWorkspace workspace = layout(context, args);
     operands.workspace(args.workspace, workspace.bytes);
     operands.require_disjoint();
-    SACCADE_CALL_CPU(context, attention_policy(context->pool, args, workspace));
+    SACCADE_CALL(context, attention_policy, args, workspace);
   });
 }

@@ -4,6 +4,8 @@
 // CPU: keys are transposed once into the workspace.  A block of eight rows goes through the heads one after another:
 // scores, log-normaliser, probabilities, added to the row's policy.  One pass over the scores; nothing of
 // [heads x Tq x Tk] exists.  Large scores of f32 inputs are summed and normalised in f64.
+// CUDA, two passes over the scores: normalisers and masses of every head; then, for blocks of 64 rows and a part of the
+// keys, the heads' probabilities are added up in registers, which gives the map and the part's entropy.
 #pragma once
 
 #include "core/attention_layout.h"
@@ -11,9 +13,15 @@
 namespace saccade {
 
 struct AttentionPolicyWorkspace {
+  // CPU:
   float* keys;       // transposed [columns, kv_heads, head_dim]
   float* key_norms;  // [column_blocks, kv_heads]
   float* scratch;    // [threads, kScratchRows, padded(max_keys)]
+  // CUDA:
+  CleanPacking packing;
+  HeadStatistics statistics;
+  double* entropies;  // [parts of the keys, rows]
+  double* sums;       // [rows, 2]: entropy and mass of the policies so far
   int64_t bytes;
 
   static constexpr int64_t kScratchRows = 3 * kRows;  // scores, which may be f64; the policy
@@ -21,5 +29,4 @@ struct AttentionPolicyWorkspace {
 
 }  // namespace saccade
 
-SACCADE_DECLARE_CPU(void attention_policy(Pool& pool, const saccade_attention_policy_args& args,
-                                          const AttentionPolicyWorkspace& workspace))
+SACCADE_DECLARE(attention_policy, const saccade_attention_policy_args& args, const AttentionPolicyWorkspace& workspace)

@@ -226,7 +226,11 @@ class Operands {
   // not looked at.
   int64_t offsets(const char* argument, saccade_address address, int64_t count, int64_t rows) {
     input(argument, address, count + 1, 4);
-    if (!on_host) return 0;
+    if (!on_host) {
+      if (count == 0 && rows > 0)
+        invalid(argument, "at least one sequence", "none, with %lld rows", static_cast<long long>(rows));
+      return 0;
+    }
     const int32_t* offsets = reinterpret_cast<const int32_t*>(address);
     int64_t longest = 0;
     if (offsets[0] != 0) invalid(argument, "offsets that begin at 0", "%d", offsets[0]);

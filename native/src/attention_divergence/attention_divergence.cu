@@ -1,0 +1,536 @@
+#include "attention_divergence/attention_divergence.h"
+#include "attention_divergence/element.h"
+#include "attention_policy/policy_tile.cuh"
+
+namespace saccade::cuda {
+namespace {
+
+constexpr int kRowThreads = 256, kLossThreads = 1024;
+
+// What is the same for all blocks of a launch.
+template <class T>
+struct Call {
+  saccade_attention_divergence_args args;
+  AttentionDivergenceWorkspace work;
+  PolicySide<T> side, ref_side;
+  PolicyRows rows;
+  KeyParts cut;
+  HeadSpan heads, ref_heads;  // whose policy is compared
+  float share;                // of the row's weight that they carry
+  bool first, gradient;
+
+  __device__ const Sequences& sequences() const { return rows.sequences; }
+  __device__ float weight(int64_t row) const { return args.weight ? pointer<const float>(args.weight)[row] : 0.0f; }
+  __device__ float entropy_weight(int64_t row) const {
+    return args.entropy_weight ? pointer<const float>(args.entropy_weight)[row] : 0.0f;
+  }
+  __device__ bool active(int64_t row) const { return weight(row) != 0.0f || entropy_weight(row) != 0.0f; }
+  // What a row's dP is kept in multiples of: at weights of at most 1 and without the given gradient, r / p is within
+  // f32 wherever p is.
+  __device__ float unit(int64_t row) const {
+    const float w = fabsf(weight(row)), ew = fabsf(entropy_weight(row)), most = w > ew ? w : ew;
+    return most > 1.0f ? most : 1.0f;
+  }
+  // What makes a row's dS of its dP.
+  __device__ float factor(int64_t row) const {
+    return unit(row) * (args.grad_output ? *pointer<const float>(args.grad_output) : 1.0f);
+  }
+  __device__ int64_t width() const { return padded(args.max_keys); }
+  __device__ float* map(int64_t row) const { return work.map + row * width(); }
+
+  // dP of one key that the row sees.  The map of a dead policy is not written.
+  __device__ float gradient_of(const RowGradient& g, const float* row_of_map, const Support& support,
+                               int64_t key) const {
+    return support.has(key) && g.inverse != 0.0f ? ((row_of_map[key] - g.pivot) - g.mean) * g.inverse : 0.0f;
+  }
+};
+
+// The reference of a row.
+struct Reference {
+  const void* map;  // at the sequence's first key; null without one
+  int64_t columns;  // keys that it has, from first_key on
+  int64_t first_key;
+  int32_t dtype;
+  float inverse;  // of a policy, 0 where there is none
+  int64_t index;  // -1: none
+  bool given, lost;
+
+  __device__ float of(int64_t key, float policy) const {
+    if (lost) return kNan;
+    if (map) return at(key);
+    return index >= 0 ? (key == index ? 1.0f : 0.0f) : policy * inverse;
+  }
+  __device__ float at(int64_t key) const {
+    const int64_t column = key - first_key;
+    if (column < 0 || column >= columns) return kNan;
+    return dtype == SACCADE_BF16 ? to_float(static_cast<const bf16*>(map)[column])
+                                 : static_cast<const float*>(map)[column];
+  }
+};
+
+// One warp makes it.
+template <class T>
+__device__ Reference reference_of(const Call<T>& call, int64_t s, int64_t row, const Support& support) {
+  const saccade_attention_divergence_args& args = call.args;
+  Reference reference{
+      nullptr, args.ref_stride, args.compact ? call.rows.first_key(s) : 0, args.ref_dtype, 0.0f, -1, false, false};
+  if (support.begin >= support.end) return reference;
+  if (args.ref_q) {
+    const Mass mass = mass_of(call.work.ref_statistics, call.ref_heads, args.rows, row);
+    reference.inverse = mass.inverse;
+    reference.given = !mass.dead;
+  } else if (args.ref_index) {
+    const int32_t index = pointer<const int32_t>(args.ref_index)[row];
+    reference.index = index;
+    reference.lost = index < -1 || index >= call.sequences().keys(s);
+    reference.given = support.has(index) || reference.lost;
+  } else {
+    const uint64_t size = args.ref_dtype == SACCADE_BF16 ? 2 : 4;
+    reference.map = pointer<const void>(args.ref + static_cast<uint64_t>(row * args.ref_stride) * size);
+    for (int64_t key = support.begin; key < support.end && !reference.given; key += 32) {
+      const int64_t own = key + threadIdx.x % 32;
+      reference.given = __any_sync(~0u, own < support.end && reference.at(own) != 0.0f);
+    }
+  }
+  return reference;
+}
+
+// One block a piece of rows and part of the keys: what the part gives to the rows, and its part of the map, still
+// without what the renormalisation takes away.
+template <class T>
+__global__ void __launch_bounds__(kTileThreads) compare_kernel(const __grid_constant__ Call<T> call) {
+  __shared__ TileMemory<Score<T>> memory;
+  __shared__ Mass masses[kTile];
+  __shared__ Reference references[kTile];
+  const saccade_attention_divergence_args& args = call.args;
+  const int64_t part = blockIdx.x % call.cut.parts, pieces = gridDim.x / call.cut.parts;
+  const Piece piece =
+      piece_of(call.sequences().offsets_q, call.sequences().count, pieces - 1 - blockIdx.x / call.cut.parts);
+  if (piece.empty() || call.sequences().bad[piece.s]) return;
+  const int64_t s = piece.s, first_key = call.sequences().first_key(s);
+  const auto visible_to = [&](int r) { return visible_keys(call.sequences(), s, piece.begin + r); };
+  if (threadIdx.x < piece.count())
+    masses[threadIdx.x] = mass_of(call.work.statistics, call.heads, args.rows, piece.begin + threadIdx.x);
+  for (int r = threadIdx.x / 32; r < piece.count(); r += kTileThreads / 32) {
+    const Reference reference = reference_of(call, s, piece.begin + r, call.rows.of(s, visible_to(r)));
+    if (threadIdx.x % 32 == 0) references[r] = reference;
+  }
+  __syncthreads();
+  int64_t visible[kOwn];
+  RowPart own[kOwn];
+#pragma unroll
+  for (int i = 0; i < kOwn; ++i) {
+    const int r = own_row() + i;
+    visible[i] = r < piece.count() ? visible_to(r) : 0;
+    own[i] = {0.0, 0.0, 0.0, 0.0, -1.0f, 0.0f};
+  }
+  const int64_t most = visible_to(piece.count() - 1), begin = part * call.cut.tiles * kTile;
+  const int64_t end = begin + call.cut.tiles * kTile < most ? begin + call.cut.tiles * kTile : most;
+  for (int64_t first = begin; first < end; first += kTile) {
+    const int keys = static_cast<int>(end - first < kTile ? end - first : kTile);
+    float policy[kOwn][kOwn], reference[kOwn][kOwn] = {};
+    if (args.ref_q)
+      policy_tile(reference, memory, call.ref_side, call.work.ref_statistics, call.ref_heads, piece, visible, first_key,
+                  first, keys);
+    policy_tile(policy, memory, call.side, call.work.statistics, call.heads, piece, visible, first_key, first, keys);
+#pragma unroll
+    for (int i = 0; i < kOwn; ++i) {
+      const int r = own_row() + i;
+      if (r >= piece.count() || masses[r].dead) continue;
+      const int64_t row = piece.begin + r;
+      const Support support = call.rows.of(s, visible[i]);
+      const bool given = references[r].given;
+      const float scale = call.share / call.unit(row), w = given ? call.weight(row) * scale : 0.0f,
+                  ew = call.entropy_weight(row) * scale;
+      float* map = call.gradient && call.active(row) ? call.map(row) : nullptr;
+      float divergence = 0.0f, entropy = 0.0f;
+#pragma unroll
+      for (int j = 0; j < kOwn; ++j) {
+        const int64_t key = first + own_column() + j;
+        if (!support.has(key)) continue;
+        const float p = policy[i][j] * masses[r].inverse, log_p = log(at_least(p, kFloor));
+        entropy -= p * log_p;
+        float g = 0.0f;
+        if (given) {
+          const Element e = element_of(args.kind, args.beta, p, references[r].of(key, reference[i][j]), policy[i][j]);
+          divergence += e.value;
+          if (w != 0.0f) g = w * e.derivative;
+        }
+        if (!map) continue;
+        if (ew != 0.0f) g += ew * log_p;
+        map[key] = g;
+        own[i].mass += static_cast<double>(p);
+        own[i].moment += static_cast<double>(p) * static_cast<double>(g);
+        if (p > own[i].top) own[i].top = p, own[i].pivot = g;
+      }
+      own[i].divergence += static_cast<double>(divergence);
+      own[i].entropy += static_cast<double>(entropy);
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < kOwn; ++i) {
+    const double divergence = over_row(own[i].divergence, add_doubles), entropy = over_row(own[i].entropy, add_doubles);
+    const double mass = over_row(own[i].mass, add_doubles), moment = over_row(own[i].moment, add_doubles);
+    float top = own[i].top, pivot = own[i].pivot;
+#pragma unroll
+    for (int distance = 1; distance < 16; distance *= 2) {
+      const float other_top = __shfl_xor_sync(~0u, top, distance), other = __shfl_xor_sync(~0u, pivot, distance);
+      // Of equals that of the lower columns.
+      if (other_top > top || (other_top == top && (threadIdx.x & distance))) top = other_top, pivot = other;
+    }
+    if (own_column() == 0 && own_row() + i < piece.count())
+      call.work.parts[part * args.rows + piece.begin + own_row() + i] = {divergence, entropy, mass, moment, top, pivot};
+  }
+}
+
+// One thread a row: joins the parts.
+template <class T>
+__global__ void __launch_bounds__(kRowThreads) row_kernel(const __grid_constant__ Call<T> call) {
+  const saccade_attention_divergence_args& args = call.args;
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * kRowThreads + threadIdx.x;
+  if (row >= args.rows) return;
+  const int64_t s = sequence_of_row(call.sequences(), row);
+  const bool bad = call.sequences().bad[s];
+  const Mass mass = bad ? Mass{kNan, kNan, false} : mass_of(call.work.statistics, call.heads, args.rows, row);
+  RowPart all{bad ? kNan : 0.0, bad ? kNan : 0.0, 0.0, 0.0, -1.0f, 0.0f};
+  if (!bad)
+    for (int64_t p = 0; p < call.cut.parts; ++p) {
+      const RowPart part = call.work.parts[p * args.rows + row];
+      all.divergence += part.divergence;
+      all.entropy += part.entropy;
+      all.mass += part.mass;
+      all.moment += part.moment;
+      if (part.top > all.top) all.top = part.top, all.pivot = part.pivot;
+    }
+  const auto add = [&](float* sums, double value) {
+    sums[row] = (call.first ? 0.0f : sums[row]) + static_cast<float>(value) * call.share;
+  };
+  add(call.work.divergence, all.divergence);
+  add(call.work.entropy, all.entropy);
+  add(call.work.mass, static_cast<double>(mass.mass));
+  if (call.gradient)
+    call.work.row_gradients[row] = {
+        all.pivot, static_cast<float>(all.moment - static_cast<double>(all.pivot) * all.mass), mass.inverse};
+}
+
+// One block: the loss, and the rows' results.
+template <class T>
+__global__ void __launch_bounds__(kLossThreads) loss_kernel(const __grid_constant__ Call<T> call) {
+  __shared__ double shared[32];
+  const saccade_attention_divergence_args& args = call.args;
+  double loss = 0.0;
+  for (int64_t row = threadIdx.x; row < args.rows; row += kLossThreads) {
+    const float divergence = call.work.divergence[row], entropy = call.work.entropy[row];
+    const float w = call.weight(row), ew = call.entropy_weight(row);
+    if (w != 0.0f) loss += static_cast<double>(w) * static_cast<double>(divergence);
+    if (ew != 0.0f) loss -= static_cast<double>(ew) * static_cast<double>(entropy);
+    if (args.divergence) pointer<float>(args.divergence)[row] = divergence;
+    if (args.entropy) pointer<float>(args.entropy)[row] = entropy;
+    if (args.mass) pointer<float>(args.mass)[row] = call.work.mass[row];
+  }
+  loss = reduce_block(loss, shared, add_doubles);
+  if (args.loss && threadIdx.x == 0) *pointer<float>(args.loss) = static_cast<float>(loss);
+}
+
+// dS of a tile: P (dP - delta), 0 where a row does not see a key or has no weight.
+template <class T>
+struct ScoreGradients {
+  float x[kOwn][kOwn];
+
+  // probability(i, j, key, p) makes what is kept of each.
+  template <class Use>
+  __device__ ScoreGradients(const Call<T>& call, TileMemory<Score<T>>& memory, int64_t s, int64_t row, int rows,
+                            int64_t first, int keys, int64_t head, const bool (&live)[kOwn], const Use& use) {
+    Score<T> scores[kOwn][kOwn];
+    call.side.score(scores, memory, row, rows, call.sequences().first_key(s) + first, keys, head);
+#pragma unroll
+    for (int i = 0; i < kOwn; ++i) {
+      const int r = own_row() + i;
+      const int64_t visible = live[i] ? visible_keys(call.sequences(), s, row + r) : 0;
+      const Score<T> lse =
+          live[i] ? static_cast<Score<T>>(call.work.statistics.lse[head * call.args.rows + row + r]) : Score<T>(0);
+#pragma unroll
+      for (int j = 0; j < kOwn; ++j) {
+        const int64_t key = first + own_column() + j;
+        const bool seen = own_column() + j < keys && key < visible;
+        x[i][j] = seen ? use(i, key, expf(static_cast<float>(scores[i][j] - lse))) : 0.0f;
+      }
+    }
+  }
+};
+
+// One block a piece of rows and head of the policy.
+template <class T, int kColumns>
+__global__ void __launch_bounds__(kTileThreads) query_kernel(const __grid_constant__ Call<T> call) {
+  __shared__ TileMemory<Score<T>> memory;
+  const saccade_attention_divergence_args& args = call.args;
+  const int64_t h = call.heads.begin + blockIdx.x % call.heads.count(), pieces = gridDim.x / call.heads.count();
+  const Piece piece =
+      piece_of(call.sequences().offsets_q, call.sequences().count, pieces - 1 - blockIdx.x / call.heads.count());
+  if (piece.empty()) return;
+  const int64_t s = piece.s;
+  const bool bad = call.sequences().bad[s];
+  const bool live_row = !bad && threadIdx.x < piece.count() && call.active(piece.begin + threadIdx.x);
+  const bool any = __syncthreads_or(live_row);
+  float* dscore_sq = args.dscore_sq ? pointer<float>(args.dscore_sq) + h * args.rows + piece.begin : nullptr;
+  const auto with_gradient = [&](const auto& body) {
+    if (args.grad_dtype == SACCADE_F32)
+      body(heads_of<float>(args.dq, args.dq_row_stride, args.dq_head_stride));
+    else
+      body(heads_of<T>(args.dq, args.dq_row_stride, args.dq_head_stride));
+  };
+  if (!any) {
+    const float value = bad ? kNan : 0.0f;
+    with_gradient([&](const auto& dq) { fill_heads(dq, piece.begin, piece.end, h, args.head_dim, value); });
+    if (dscore_sq && threadIdx.x < piece.count()) dscore_sq[threadIdx.x] = value;
+    return;
+  }
+  bool live[kOwn];
+  Support support[kOwn];
+  RowGradient gradient[kOwn];
+  float factor[kOwn];
+  AttentionCentre centre[kOwn];
+  const float* map[kOwn];
+#pragma unroll
+  for (int i = 0; i < kOwn; ++i) {
+    const int r = own_row() + i;
+    const int64_t row = piece.begin + r;
+    live[i] = r < piece.count() && call.active(row);
+    centre[i] = {0.0f, 0.0f};
+    if (!live[i]) continue;
+    support[i] = call.rows.of(s, visible_keys(call.sequences(), s, row));
+    gradient[i] = call.work.row_gradients[row];
+    factor[i] = call.factor(row);
+    map[i] = call.map(row);
+    const int32_t top = call.work.statistics.top[h * args.rows + row];
+    if (call.heads.count() > 1 && top >= 0) centre[i].pivot = call.gradient_of(gradient[i], map[i], support[i], top);
+  }
+  const int64_t most = visible_keys(call.sequences(), s, piece.end - 1);
+  const auto tile = [&](int64_t first) { return static_cast<int>(most - first < kTile ? most - first : kTile); };
+  // A single head's delta is 0: dP is orthogonal to its own policy.
+  if (call.heads.count() > 1) {
+    double delta[kOwn] = {};
+    for (int64_t first = 0; first < most; first += kTile) {
+      const ScoreGradients<T> g(call, memory, s, piece.begin, piece.count(), first, tile(first), h, live,
+                                [&](int i, int64_t key, float p) {
+                                  return p * (call.gradient_of(gradient[i], map[i], support[i], key) - centre[i].pivot);
+                                });
+#pragma unroll
+      for (int i = 0; i < kOwn; ++i) delta[i] += static_cast<double>((g.x[i][0] + g.x[i][1]) + (g.x[i][2] + g.x[i][3]));
+    }
+#pragma unroll
+    for (int i = 0; i < kOwn; ++i) centre[i].delta = static_cast<float>(over_row(delta[i], add_doubles));
+  }
+  double squares[kOwn] = {};
+  Sums<kColumns> out;
+  for (int64_t first = 0; first < most; first += kTile) {
+    const ScoreGradients<T> g(call, memory, s, piece.begin, piece.count(), first, tile(first), h, live,
+                              [&](int i, int64_t key, float p) {
+                                const float dp = call.gradient_of(gradient[i], map[i], support[i], key);
+                                return p * ((dp - centre[i].pivot) - centre[i].delta) * factor[i];
+                              });
+#pragma unroll
+    for (int i = 0; i < kOwn; ++i) {
+      float sum = 0.0f;
+#pragma unroll
+      for (int j = 0; j < kOwn; ++j) {
+        sum += g.x[i][j] * g.x[i][j];
+        memory.weights[own_column() + j][own_row() + i] = g.x[i][j];
+      }
+      squares[i] += static_cast<double>(sum);
+    }
+    const T* k = call.side.k.at(call.sequences().first_key(s) + first, h / call.side.group());
+    out.add(memory, tile(first), args.head_dim,
+            [&](int j, int64_t d) { return to_float(k[j * call.side.k.row_stride + d]); });
+  }
+#pragma unroll
+  for (int i = 0; i < kOwn; ++i) {
+    const double all = over_row(squares[i], add_doubles);
+    const int r = own_row() + i;
+    if (own_column() != 0 || r >= piece.count()) continue;
+    call.work.centre[h * args.rows + piece.begin + r] = centre[i];
+    if (dscore_sq) dscore_sq[r] = static_cast<float>(all);
+  }
+  with_gradient([&](const auto& dq) {
+    using G = std::remove_reference_t<decltype(*dq.data)>;
+    // A row without weight gets 0 whatever the keys hold.
+    out.each(piece.count(), args.head_dim, [&](int r, int64_t d, float x) {
+      dq.at(piece.begin + r, h)[d] = from_float<G>(live[r - own_row()] ? x * args.scale : 0.0f);
+    });
+  });
+}
+
+// One block a piece of keys and key head of the policy: rows, and the policy's heads of the group, in order.  The
+// result goes to dk, or is added to d_keys where more heads are to come.
+template <class T, int kColumns>
+__global__ void __launch_bounds__(kTileThreads)
+    key_kernel(const __grid_constant__ Call<T> call, int64_t kv_begin, int64_t kv_heads, bool add) {
+  __shared__ TileMemory<Score<T>> memory;
+  __shared__ bool alive[kTile];
+  const saccade_attention_divergence_args& args = call.args;
+  const int64_t kv = kv_begin + blockIdx.x % kv_heads;
+  const Piece piece = piece_of(call.sequences().offsets_k, call.sequences().count, blockIdx.x / kv_heads);
+  if (piece.empty()) return;
+  const int64_t s = piece.s;
+  const bool bad = call.sequences().bad[s];
+  const int64_t first = piece.begin - call.sequences().first_key(s);
+  const int64_t hidden = first - (call.sequences().keys(s) - call.sequences().rows(s));  // rows that do not see `first`
+  const int64_t begin = call.sequences().first_row(s) + (hidden > 0 ? hidden : 0);
+  const int64_t end = bad ? begin : call.sequences().first_row(s) + call.sequences().rows(s);
+  const int64_t group_begin = kv * call.side.group(), group_end = group_begin + call.side.group();
+  const int64_t head_begin = call.heads.begin > group_begin ? call.heads.begin : group_begin;
+  const int64_t head_end = call.heads.end < group_end ? call.heads.end : group_end;
+  Sums<kColumns> out;
+  for (int64_t h = head_begin; h < head_end; ++h)
+    for (int64_t row = begin; row < end; row += kTile) {
+      const int rows = static_cast<int>(end - row < kTile ? end - row : kTile);
+      const bool live_row = threadIdx.x < rows && call.active(row + threadIdx.x);
+      if (!__syncthreads_or(live_row)) continue;
+      if (threadIdx.x < kTile) alive[threadIdx.x] = live_row;
+      bool live[kOwn];
+      Support support[kOwn];
+      RowGradient gradient[kOwn];
+      float factor[kOwn];
+      AttentionCentre centre[kOwn];
+      const float* map[kOwn];
+#pragma unroll
+      for (int i = 0; i < kOwn; ++i) {
+        const int64_t at = row + own_row() + i;
+        live[i] = own_row() + i < rows && call.active(at);
+        if (!live[i]) continue;
+        support[i] = call.rows.of(s, visible_keys(call.sequences(), s, at));
+        gradient[i] = call.work.row_gradients[at];
+        factor[i] = call.factor(at);
+        centre[i] = call.work.centre[h * args.rows + at];
+        map[i] = call.map(at);
+      }
+      const ScoreGradients<T> g(call, memory, s, row, rows, first, piece.count(), h, live,
+                                [&](int i, int64_t key, float p) {
+                                  const float dp = call.gradient_of(gradient[i], map[i], support[i], key);
+                                  return p * ((dp - centre[i].pivot) - centre[i].delta) * factor[i];
+                                });
+#pragma unroll
+      for (int i = 0; i < kOwn; ++i)
+#pragma unroll
+        for (int j = 0; j < kOwn; ++j) memory.weights[own_row() + i][own_column() + j] = g.x[i][j];
+      const T* q = call.side.q.at(row, h);
+      out.add(memory, rows, args.head_dim,
+              [&](int r, int64_t d) { return alive[r] ? to_float(q[r * call.side.q.row_stride + d]) : 0.0f; });
+    }
+  const auto write = [&](const auto& dk, float scale, bool sum) {
+    using G = std::remove_reference_t<decltype(*dk.data)>;
+    out.each(piece.count(), args.head_dim, [&](int j, int64_t d, float x) {
+      G& to = dk.at(piece.begin + j, kv)[d];
+      const float value = bad ? kNan : x * scale;
+      to = from_float<G>(sum ? to_float(to) + value : value);
+    });
+  };
+  if (add)
+    write(Heads<float>{call.work.d_keys, args.kv_heads * args.head_dim, args.head_dim}, 1.0f, true);
+  else if (args.grad_dtype == SACCADE_F32)
+    write(heads_of<float>(args.dk, args.dk_row_stride, args.dk_head_stride), args.scale, false);
+  else
+    write(heads_of<T>(args.dk, args.dk_row_stride, args.dk_head_stride), args.scale, false);
+}
+
+// One block a row: zeros where no policy has the head.
+template <class T>
+__global__ void __launch_bounds__(kRowThreads) clear_kernel(const __grid_constant__ Call<T> call) {
+  const saccade_attention_divergence_args& args = call.args;
+  const int64_t row = blockIdx.x;
+  const float value = call.sequences().bad[sequence_of_row(call.sequences(), row)] ? kNan : 0.0f;
+  for (int64_t h = 0; h < args.heads; ++h) {
+    if (h >= args.head_begin && h < args.head_end) continue;
+    if (args.grad_dtype == SACCADE_F32)
+      fill_heads(heads_of<float>(args.dq, args.dq_row_stride, args.dq_head_stride), row, row + 1, h, args.head_dim,
+                 value);
+    else
+      fill_heads(heads_of<T>(args.dq, args.dq_row_stride, args.dq_head_stride), row, row + 1, h, args.head_dim, value);
+    if (args.dscore_sq && threadIdx.x == 0) pointer<float>(args.dscore_sq)[h * args.rows + row] = value;
+  }
+}
+
+// One block a key: dk from d_keys.
+template <class T>
+__global__ void __launch_bounds__(kRowThreads) d_keys_kernel(const __grid_constant__ Call<T> call) {
+  const saccade_attention_divergence_args& args = call.args;
+  const int64_t key = blockIdx.x;
+  const float* from = call.work.d_keys + key * args.kv_heads * args.head_dim;
+  for (int64_t e = threadIdx.x; e < args.kv_heads * args.head_dim; e += kRowThreads) {
+    const int64_t h = e / args.head_dim, d = e % args.head_dim;
+    const float value = from[e] * args.scale;
+    if (args.grad_dtype == SACCADE_F32)
+      heads_of<float>(args.dk, args.dk_row_stride, args.dk_head_stride).at(key, h)[d] = value;
+    else
+      heads_of<T>(args.dk, args.dk_row_stride, args.dk_head_stride).at(key, h)[d] = from_float<T>(value);
+  }
+}
+
+template <class T>
+void compute(const Device& device, const saccade_attention_divergence_args& args,
+             const AttentionDivergenceWorkspace& work) {
+  const Sequences sequences = clean_sequences(device, args, 0, work.packing);
+  Call<T> call{args,
+               work,
+               policy_side<T>(args),
+               {},
+               policy_rows(sequences, args),
+               KeyParts(args.max_keys),
+               {args.head_begin, args.head_end},
+               {args.ref_head_begin, args.ref_head_end},
+               1.0f,
+               true,
+               wants_gradient(args)};
+  const int64_t pieces = pieces_of(args.rows, args.sequences), key_pieces = pieces_of(args.keys, args.sequences);
+  const auto statistics = [&](const PolicySide<T>& side, const HeadSpan& heads, const HeadStatistics& out) {
+    launch(device, statistics_kernel<T>, pieces * heads.count(), kTileThreads, side, call.rows, heads.begin,
+           heads.count(), out, static_cast<float*>(nullptr));
+  };
+  statistics(call.side, call.heads, work.statistics);
+  if (args.ref_q) {
+    call.ref_side = {heads_of<const T>(args.ref_q, args.ref_q_row_stride, args.ref_q_head_stride),
+                     heads_of<const T>(args.ref_k, args.ref_k_row_stride, args.ref_k_head_stride),
+                     args.rows,
+                     args.ref_heads,
+                     args.ref_kv_heads,
+                     args.ref_head_dim,
+                     args.ref_scale};
+    statistics(call.ref_side, call.ref_heads, work.ref_statistics);
+  }
+  const bool mean = args.reduction == SACCADE_REDUCTION_MEAN;
+  if (call.gradient) {
+    launch(device, clear_kernel<T>, args.rows, kRowThreads, call);
+    if (!mean)
+      zero(device, reinterpret_cast<saccade_address>(work.d_keys), args.keys * args.kv_heads * args.head_dim * 4);
+  }
+  const int64_t policies = mean ? 1 : call.heads.count();
+  const HeadSpan all = call.heads, ref_all = call.ref_heads;
+  for (int64_t p = 0; p < policies; ++p) {
+    if (!mean) {
+      call.heads = {all.begin + p, all.begin + p + 1};
+      call.ref_heads = {ref_all.begin + p, ref_all.begin + p + 1};
+      call.share = 1.0f / static_cast<float>(policies);
+      call.first = p == 0;
+    }
+    launch(device, compare_kernel<T>, pieces * call.cut.parts, kTileThreads, call);
+    launch(device, row_kernel<T>, divide_up(args.rows, kRowThreads), kRowThreads, call);
+    if (!call.gradient) continue;
+    const int64_t kv_begin = mean ? 0 : call.heads.begin / (args.heads / args.kv_heads);
+    const int64_t kv_heads = mean ? args.kv_heads : 1;
+    with_columns(args.head_dim, [&](auto columns) {
+      launch(device, query_kernel<T, columns>, pieces * call.heads.count(), kTileThreads, call);
+      launch(device, key_kernel<T, columns>, key_pieces * kv_heads, kTileThreads, call, kv_begin, kv_heads, !mean);
+    });
+  }
+  if (call.gradient && !mean) launch(device, d_keys_kernel<T>, args.keys, kRowThreads, call);
+  launch(device, loss_kernel<T>, 1, kLossThreads, call);
+}
+
+}  // namespace
+
+void attention_divergence(const Device& device, const saccade_attention_divergence_args& args,
+                          const AttentionDivergenceWorkspace& workspace) {
+  with_float_type(args.dtype, [&](auto element) { compute<decltype(element)>(device, args, workspace); });
+}
+
+}  // namespace saccade::cuda
