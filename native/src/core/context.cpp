@@ -171,10 +171,22 @@ const char* saccade_context_instruction_set(const saccade_context* context) {
 }
 
 int32_t saccade_context_set_gemm(saccade_context* context, saccade_address cblas_sgemm) {
-  if (!context) return SACCADE_INVALID_ARGUMENT;
-  context->error.clear();
-  context->gemm = reinterpret_cast<saccade_cblas_sgemm>(cblas_sgemm);
-  return SACCADE_OK;
+  return saccade::run(context, "context_set_gemm", [&] {
+    if (context->gpu)
+      saccade::fail(SACCADE_UNSUPPORTED, "context", "a CPU context; saccade_context_set_cublas is for GPUs",
+                    "a CUDA context");
+    context->gemm = reinterpret_cast<saccade_cblas_sgemm>(cblas_sgemm);
+  });
+}
+
+int32_t saccade_context_set_cublas(saccade_context* context, const saccade_cublas* functions) {
+  return saccade::run(context, "context_set_cublas", [&] {
+    if (!context->gpu)
+      saccade::fail(SACCADE_UNSUPPORTED, "context", "a CUDA context; saccade_context_set_gemm is for the CPU",
+                    "a CPU context");
+    SACCADE_IF_CUDA(saccade::cuda::set_cublas(*context->gpu, functions);)
+    (void)functions;
+  });
 }
 
 int32_t saccade_context_wait_for(saccade_context* context, saccade_address stream) {

@@ -122,7 +122,18 @@ Current::~Current() {
 
 saccade_address allocate(const Device& device, int64_t bytes) {
   void* memory = nullptr;
-  check(cudaMallocFromPoolAsync(&memory, static_cast<size_t>(bytes), device.pool, device.stream), "allocate");
+  const auto take = [&] {
+    return cudaMallocFromPoolAsync(&memory, static_cast<size_t>(bytes), device.pool, device.stream);
+  };
+  cudaError_t status = take();
+  if (status == cudaErrorMemoryAllocation && !capturing(device.stream)) {
+    // What was freed is the system's again, and can be cut anew, once the stream is past it.
+    cudaGetLastError();
+    synchronize(device);
+    check(cudaMemPoolTrimTo(device.pool, 0), "trim");
+    status = take();
+  }
+  check(status, "allocate");
   return reinterpret_cast<saccade_address>(memory);
 }
 

@@ -36,4 +36,8 @@ void synchronize(const Device& device);
 
 saccade_address stream_of(const Device& device);
 
+// The provider of matrix products (gemm/gemm.cu), in the place of the one before; null: none.
+void set_cublas(Device& device, const saccade_cublas* functions);
+bool has_cublas(const Device& device);
+
 }  // namespace saccade::cuda

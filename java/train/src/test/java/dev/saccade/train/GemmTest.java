@@ -1,6 +1,7 @@
 package dev.saccade.train;
 
 import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import static org.assertj.core.api.Assertions.within;
 
 import dev.saccade.Context;
@@ -8,7 +9,9 @@ import dev.saccade.DType;
 import dev.saccade.Gemm;
 import dev.saccade.Scope;
 import dev.saccade.Tensor;
+import dev.saccade.UnsupportedException;
 import java.util.Arrays;
+import java.util.List;
 import java.util.Random;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -75,7 +78,8 @@ class GemmTest {
       Arrays.fill(wide, 777f);
       Tensor all = Tensor.of(scope, wide, m, width);
       Tensor tc = all.columns(padding, padding + n).copyFrom(c);
-      Gemm.multiply(context, ta, tb, new Gemm.Options(transA, transB, alpha, beta), tc);
+      Gemm.multiply(
+          context, ta, tb, new Gemm.Options(transA, transB, alpha, beta, Gemm.Precision.F32), tc);
       float[] out = tc.toFloats();
       double tolerance = 3e-7 * Math.sqrt(k) * (1 + Math.log(k));
       for (int i = 0; i < m; i++) {
@@ -116,6 +120,32 @@ class GemmTest {
               Gemm.multiply(scope, none, Tensor.zeros(scope, DType.F32, 3, 4), Gemm.Options.DEFAULT)
                   .shape())
           .containsExactly(0, 4);
+    }
+  }
+
+  @Test
+  void lowPrecisionIsRefused() {
+    try (Context context = context(1);
+        Scope scope = context.scope()) {
+      Tensor a = Tensor.zeros(scope, DType.F32, 2, 2);
+      for (Gemm.Precision precision : List.of(Gemm.Precision.TF32, Gemm.Precision.BF16)) {
+        assertThatThrownBy(
+                () -> Gemm.multiply(scope, a, a, Gemm.Options.DEFAULT.withPrecision(precision)))
+            .isInstanceOf(UnsupportedException.class)
+            .hasMessageContaining("precision: expected F32 (0) on the CPU, got " + precision);
+      }
+    }
+  }
+
+  @Test
+  void providersOfGpusAreRefused() {
+    try (Context context = context(1)) {
+      assertThatThrownBy(() -> context.setCublas(null))
+          .isInstanceOf(UnsupportedException.class)
+          .hasMessage(
+              "context_set_cublas: context: expected a CUDA context; saccade_context_set_gemm is"
+                  + " for the CPU, got a CPU context");
+      assertThatThrownBy(() -> CuBlas.provideTo(context)).isInstanceOf(UnsupportedException.class);
     }
   }
 
