@@ -50,7 +50,8 @@ typedef enum saccade_status {
   SACCADE_INVALID_ARGUMENT = 1, /* metadata or host data is wrong: the message names argument, expected, actual */
   SACCADE_UNSUPPORTED = 2,      /* the build, the device or the context cannot do this */
   SACCADE_OUT_OF_MEMORY = 3,    /* recoverable: the context stays usable */
-  SACCADE_INTERNAL = 4          /* a defect, or a device that can no longer be used */
+  SACCADE_INTERNAL = 4,         /* a defect */
+  SACCADE_FATAL = 5             /* this process can no longer use the GPU: destroy its contexts */
 } saccade_status;
 
 typedef enum saccade_dtype {
@@ -72,6 +73,21 @@ SACCADE_API int32_t saccade_abi_version(void);
 
 /* One line: version, compiler, build type, backends.  Static storage. */
 SACCADE_API const char* saccade_build_info(void);
+
+/* A GPU of this machine, whether this library can use it or not. */
+typedef struct saccade_gpu {
+  uint64_t struct_size;
+  int32_t count;        /* GPUs of this machine: indices are 0 .. count-1 */
+  int32_t capability;   /* compute capability, 10 * major + minor; contexts need 80 or more */
+  int32_t processors;   /* multiprocessors */
+  int32_t cuda_version; /* the newest that the driver serves, 1000 * major + 10 * minor */
+  int64_t memory;       /* bytes */
+  char name[128];
+} saccade_gpu;
+
+/* Describes GPU `index` in *gpu.  SACCADE_UNSUPPORTED where the build has no CUDA backend, or the machine no GPU or no
+   driver; error receives the message as that of saccade_context_create. */
+SACCADE_API int32_t saccade_gpu_describe(int32_t index, saccade_gpu* gpu, char* error, int64_t error_capacity);
 
 typedef struct saccade_context saccade_context;
 

@@ -7,6 +7,8 @@ namespace saccade::cuda {
 
 struct Device;
 
+void describe(int32_t index, saccade_gpu& gpu);
+
 // Of GPU `index`; launches go to `stream`, or to a new stream of its own where own_stream is set.
 Device* open(int32_t index, saccade_address stream, bool own_stream);
 void close(Device* device);
