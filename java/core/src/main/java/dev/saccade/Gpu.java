@@ -4,6 +4,7 @@ import dev.saccade.binding.Saccade;
 import dev.saccade.binding.saccade_gpu;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Locale;
 import org.bytedeco.javacpp.BytePointer;
 
 /**
@@ -50,7 +51,14 @@ public record Gpu(
   /** One line: device, name, and what there is of it. */
   @Override
   public String toString() {
-    return "%s %s, compute capability %s, %d multiprocessors, %.1f GiB, driver for CUDA %s"
-        .formatted(device, name, capability, processors, memory / (double) (1L << 30), cuda);
+    return String.format(
+        Locale.ROOT,
+        "%s %s, compute capability %s, %d multiprocessors, %.1f GiB, driver for CUDA %s",
+        device,
+        name,
+        capability,
+        processors,
+        memory / (double) (1L << 30),
+        cuda);
   }
 }

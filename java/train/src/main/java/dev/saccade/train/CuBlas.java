@@ -28,7 +28,10 @@ public final class CuBlas {
       Context.Cublas functions = null;
       LinkageError missing = null;
       try {
-        Loader.loadGlobal(Loader.load(cublas.class));
+        String path = Loader.load(cublas.class);
+        if (path != null) {
+          Loader.loadGlobal(path);
+        }
         functions =
             new Context.Cublas(
                 address("cublasCreate_v2"),
@@ -64,10 +67,15 @@ public final class CuBlas {
           new UnsupportedException(
               "cublas: expected libcublas.so.13 and libcudart.so.13 of a CUDA 13 toolkit on the"
                   + " library path, and a driver, got "
-                  + Library.MISSING.getMessage());
+                  + reason(Library.MISSING));
       unsupported.initCause(Library.MISSING);
       throw unsupported;
     }
     context.setCublas(Library.FUNCTIONS);
+  }
+
+  /** What the dynamic linker said: the loader's own error names but the last place it looked in. */
+  private static String reason(Throwable error) {
+    return error.getCause() == null ? error.getMessage() : reason(error.getCause());
   }
 }

@@ -36,6 +36,10 @@ import java.util.function.Consumer;
  * with p the attention policy of one layer, mean over its heads, over previous positions. The
  * divergence has no gradient at p = p_old, so the first minibatch of a fresh reference gets nothing
  * from it.
+ *
+ * <p>To a GPU go the prompts, tables of indices and the rewards; back come the tokens, for λ &gt; 0
+ * the advantages, and after the last optimizer step the numbers to be reported. An adaptive
+ * coefficient of the KL term makes every step wait for its divergence.
  */
 final class PolicyGradientStep {
   private static final GroupAdvantage.Options ADVANTAGE = GroupAdvantage.Options.DEFAULT;
