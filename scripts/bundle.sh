@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Writes target/saccade-<version>-linux-x86_64.tar.xz: all that a GPU host without JDK and Maven needs.  A slim Java runtime,
-# the jars, the native library, the tests of java/core with JUnit's console launcher, golden cases and the scripts
+# the jars, the native library, the tests of java/core and java/train with JUnit's console launcher, golden cases and the scripts
 # that check a GPU.  Unpack it anywhere and run bin/saccade, or scripts/gpu-check.sh.
 set -euo pipefail
 cd -P "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -20,20 +20,27 @@ jlink --add-modules java.base,java.logging,java.xml,java.management,java.sql,jav
   --strip-debug --no-header-files --no-man-pages --compress=0 --output "$out/runtime"
 
 cp java/cli/target/saccade-cli-*.jar java/cli/target/lib/*.jar "$out/lib/"
-# Of OpenBLAS only what the provider of matrix products loads: without the full bindings of LAPACK.
-blas="$(echo "$PWD/$out"/lib/openblas-*-linux-x86_64.jar)"
-(
-  work="$(mktemp -d)" && trap 'rm -rf "$work"' EXIT && cd "$work"
-  jar xf "$blas"
-  rm -rf org/bytedeco/openblas/linux-x86_64/{libjniopenblas_full.so,include}
-  jar c0fM "$blas" .
-)
+# Of OpenBLAS and CUDA only what the providers of matrix products load.
+slim() { # slim JAR, then the arguments with which find names what goes
+  local jar
+  jar="$(echo "$PWD/$out"/lib/$1)"
+  (
+    work="$(mktemp -d)" && trap 'rm -rf "$work"' EXIT && cd "$work"
+    jar xf "$jar"
+    find . \( "${@:2}" \) -delete
+    jar c0fM "$jar" .
+  )
+}
+slim 'openblas-*-linux-x86_64.jar' -name libjniopenblas_full.so -o -path '*/include/*'
+slim 'cuda-*-linux-x86_64.jar' -name 'libjni*.so' ! -name libjnicublas.so ! -name libjnicudart.so
 property() { sed -n "s|.*<$1>\(.*\)</$1>.*|\1|p" pom.xml; }
 for artifact in "org.junit.platform:junit-platform-console-standalone:1.$(property junit.version | cut -d. -f2-)" \
   "org.assertj:assertj-core:$(property assertj.version)"; do
   "${maven[@]}" -N dependency:copy "-Dartifact=$artifact" "-DoutputDirectory=$PWD/$out/tests/lib"
 done
 cp -r java/core/target/test-classes "$out/tests/classes"
+cp -r java/train/target/test-classes/. "$out/tests/classes/"
+find "$out/tests/classes" -name 'BadInput*' -delete # needs jqwik
 cp -r java/cli/src/test/resources/golden "$out/golden"
 cp scripts/gpu-check.sh "$out/scripts/" 2>/dev/null || true
 
@@ -50,7 +57,8 @@ exec "$root/bin/java" -cp "$root/lib/*" dev.saccade.cli.Main "$@"
 LAUNCHER
 cat >"$out/bin/test" <<'LAUNCHER'
 #!/usr/bin/env bash
-# JUnit's console launcher over the tests of java/core: bin/test --include-tag gpu, bin/test -c dev.saccade.AdamWTest
+# JUnit's console launcher over the tests of java/core and java/train: bin/test --include-tag gpu,
+# bin/test -c dev.saccade.AdamWTest, JAVA_TOOL_OPTIONS=-Dsaccade.test.device=cuda bin/test -c dev.saccade.train.GemmTest
 root="$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 exec "$root/bin/java" -cp "$root/lib/*:$root/tests/lib/*" org.junit.platform.console.ConsoleLauncher execute \
   --class-path "$root/tests/classes" --details=summary --disable-banner "$@"

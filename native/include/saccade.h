@@ -50,7 +50,8 @@ typedef enum saccade_status {
   SACCADE_INVALID_ARGUMENT = 1, /* metadata or host data is wrong: the message names argument, expected, actual */
   SACCADE_UNSUPPORTED = 2,      /* the build, the device or the context cannot do this */
   SACCADE_OUT_OF_MEMORY = 3,    /* recoverable: the context stays usable */
-  SACCADE_INTERNAL = 4          /* a defect, or a device that can no longer be used */
+  SACCADE_INTERNAL = 4,         /* a defect */
+  SACCADE_FATAL = 5             /* this process can no longer use the GPU: destroy its contexts */
 } saccade_status;
 
 typedef enum saccade_dtype {
@@ -72,6 +73,21 @@ SACCADE_API int32_t saccade_abi_version(void);
 
 /* One line: version, compiler, build type, backends.  Static storage. */
 SACCADE_API const char* saccade_build_info(void);
+
+/* A GPU of this machine, whether this library can use it or not. */
+typedef struct saccade_gpu {
+  uint64_t struct_size;
+  int32_t count;        /* GPUs of this machine: indices are 0 .. count-1 */
+  int32_t capability;   /* compute capability, 10 * major + minor; contexts need 80 or more */
+  int32_t processors;   /* multiprocessors */
+  int32_t cuda_version; /* the newest that the driver serves, 1000 * major + 10 * minor */
+  int64_t memory;       /* bytes */
+  char name[128];
+} saccade_gpu;
+
+/* Describes GPU `index` in *gpu.  SACCADE_UNSUPPORTED where the build has no CUDA backend, or the machine no GPU or no
+   driver; error receives the message as that of saccade_context_create. */
+SACCADE_API int32_t saccade_gpu_describe(int32_t index, saccade_gpu* gpu, char* error, int64_t error_capacity);
 
 typedef struct saccade_context saccade_context;
 
@@ -120,8 +136,24 @@ SACCADE_API int32_t saccade_context_synchronize(saccade_context* context);
 typedef void (*saccade_cblas_sgemm)(int32_t order, int32_t trans_a, int32_t trans_b, int32_t m, int32_t n, int32_t k,
                                     float alpha, const float* a, int32_t lda, const float* b, int32_t ldb, float beta,
                                     float* c, int32_t ldc);
-/* Gives the context its provider of matrix products: the address of a saccade_cblas_sgemm; 0 takes it away. */
+/* Gives a CPU context its provider of matrix products: the address of a saccade_cblas_sgemm; 0 takes it away. */
 SACCADE_API int32_t saccade_context_set_gemm(saccade_context* context, saccade_address cblas_sgemm);
+
+/* The addresses of functions of cuBLAS 12 or later, each named by its field. */
+typedef struct saccade_cublas {
+  uint64_t struct_size;
+  saccade_address create;        /* cublasCreate_v2 */
+  saccade_address destroy;       /* cublasDestroy_v2 */
+  saccade_address set_stream;    /* cublasSetStream_v2 */
+  saccade_address set_workspace; /* cublasSetWorkspace_v2 */
+  saccade_address gemm_ex;       /* cublasGemmEx */
+  saccade_address status_string; /* cublasGetStatusString */
+} saccade_cublas;
+
+/* Gives a CUDA context its provider of matrix products, in the place of one that it has; null takes it away.  The
+   context makes a handle on its stream with 32 MiB of workspace, so that products allocate nothing, can be captured,
+   and give the same bits every time.  The library that the functions are of must outlive the context. */
+SACCADE_API int32_t saccade_context_set_cublas(saccade_context* context, const saccade_cublas* functions);
 
 /* ------------------------------------------------------------------------------------------------------ memory */
 
@@ -636,6 +668,13 @@ SACCADE_API int32_t saccade_gradient_moments_report(saccade_context* context,
 
 /* ------------------------------------------------------------------------- what a policy model needs besides */
 
+/* What the factors of a product are rounded to before they are multiplied; sums are f32. */
+typedef enum saccade_precision {
+  SACCADE_PRECISION_F32 = 0,
+  SACCADE_PRECISION_TF32 = 1, /* 10 bits of mantissa; CUDA only */
+  SACCADE_PRECISION_BF16 = 2  /* 7 bits of mantissa; CUDA only */
+} saccade_precision;
+
 /* gemm: C = alpha * op(A) * op(B) + beta * C, f32, by the context's provider.  A is [m,k] ([k,m] when trans_a),
    B is [k,n] ([n,k] when trans_b). */
 typedef struct saccade_gemm_args {
@@ -654,6 +693,7 @@ typedef struct saccade_gemm_args {
   float alpha;
   float beta; /* 0: C is not read */
   saccade_address workspace;
+  int32_t precision; /* saccade_precision; a CPU context takes F32 only */
 } saccade_gemm_args;
 
 SACCADE_API int32_t saccade_gemm_workspace(saccade_context* context, const saccade_gemm_args* args, int64_t* bytes);

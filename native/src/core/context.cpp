@@ -135,7 +135,21 @@ extern "C" {
 int32_t saccade_abi_version(void) { return SACCADE_ABI_VERSION; }
 
 const char* saccade_build_info(void) {
-  return "saccade " SACCADE_VERSION ", " SACCADE_COMPILER ", " SACCADE_BUILD_TYPE ", backends: cpu" SACCADE_IF_CUDA(", cuda");
+  return "saccade " SACCADE_VERSION ", " SACCADE_COMPILER ", " SACCADE_BUILD_TYPE
+         ", backends: cpu" SACCADE_IF_CUDA(", cuda");
+}
+
+int32_t saccade_gpu_describe(int32_t index, saccade_gpu* gpu, char* error, int64_t error_capacity) {
+  ErrorState state;
+  const int32_t status = saccade::guarded(state, "gpu_describe", [&] {
+    const saccade_gpu asked = saccade::copy_args(gpu, "gpu");
+    saccade::require_size("struct_size", static_cast<int64_t>(asked.struct_size), sizeof(saccade_gpu));
+    SACCADE_IF_CUDA(return saccade::cuda::describe(index, *gpu);)
+    (void)index;
+    saccade::fail(SACCADE_UNSUPPORTED, "device", "a build with a CUDA backend", "a build without one");
+  });
+  if (error && error_capacity > 0) std::snprintf(error, static_cast<size_t>(error_capacity), "%s", state.message);
+  return status;
 }
 
 int32_t saccade_context_create(const saccade_context_args* args, saccade_context** context, char* error,
@@ -150,7 +164,9 @@ int32_t saccade_context_create(const saccade_context_args* args, saccade_context
 }
 
 void saccade_context_destroy(saccade_context* context) {
-  SACCADE_IF_CUDA(if (context) saccade::cuda::close(context->gpu);)
+  if (!context) return;
+  // A GPU that can no longer be used has nothing left to free, and nobody to tell.
+  saccade::guarded(context->error, "context_destroy", [&] { SACCADE_IF_CUDA(saccade::cuda::close(context->gpu);) });
   delete context;
 }
 
@@ -171,10 +187,22 @@ const char* saccade_context_instruction_set(const saccade_context* context) {
 }
 
 int32_t saccade_context_set_gemm(saccade_context* context, saccade_address cblas_sgemm) {
-  if (!context) return SACCADE_INVALID_ARGUMENT;
-  context->error.clear();
-  context->gemm = reinterpret_cast<saccade_cblas_sgemm>(cblas_sgemm);
-  return SACCADE_OK;
+  return saccade::run(context, "context_set_gemm", [&] {
+    if (context->gpu)
+      saccade::fail(SACCADE_UNSUPPORTED, "context", "a CPU context; saccade_context_set_cublas is for GPUs",
+                    "a CUDA context");
+    context->gemm = reinterpret_cast<saccade_cblas_sgemm>(cblas_sgemm);
+  });
+}
+
+int32_t saccade_context_set_cublas(saccade_context* context, const saccade_cublas* functions) {
+  return saccade::run(context, "context_set_cublas", [&] {
+    if (!context->gpu)
+      saccade::fail(SACCADE_UNSUPPORTED, "context", "a CUDA context; saccade_context_set_gemm is for the CPU",
+                    "a CPU context");
+    SACCADE_IF_CUDA(saccade::cuda::set_cublas(*context->gpu, functions);)
+    (void)functions;
+  });
 }
 
 int32_t saccade_context_wait_for(saccade_context* context, saccade_address stream) {

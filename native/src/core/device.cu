@@ -19,6 +19,8 @@ bool is_fatal(cudaError_t status) {
     case cudaErrorInvalidAddressSpace:
     case cudaErrorInvalidPc:
     case cudaErrorECCUncorrectable:
+    case cudaErrorNvlinkUncorrectable:
+    case cudaErrorContextIsDestroyed:
       return true;
     default:
       return false;
@@ -31,6 +33,22 @@ bool on_device(saccade_address address) {
   cudaPointerAttributes attributes;
   check(cudaPointerGetAttributes(&attributes, pointer<void>(address)), "pointer attributes");
   return attributes.type == cudaMemoryTypeDevice || attributes.type == cudaMemoryTypeManaged;
+}
+
+// How many GPUs there are; at least one, and `index` is one of them.
+int require_gpu(const char* argument, int32_t index) {
+  int count = 0;
+  const cudaError_t status = cudaGetDeviceCount(&count);
+  if (status != cudaSuccess) {
+    cudaGetLastError();
+    fail(SACCADE_UNSUPPORTED, "device", "a GPU and its driver", cudaGetErrorString(status));
+  }
+  if (index < 0 || index >= count) {
+    char expected[64];
+    std::snprintf(expected, sizeof expected, "0 to %d", count - 1);
+    invalid(argument, expected, "%d", index);
+  }
+  return count;
 }
 
 bool capturing(cudaStream_t stream) {
@@ -49,22 +67,24 @@ void check(cudaError_t status, const char* what) {
   if (status == cudaErrorMemoryAllocation)
     fail(SACCADE_OUT_OF_MEMORY, "device memory", "an amount that the GPU has left", actual);
   if (is_fatal(status))
-    fail(SACCADE_INTERNAL, what, "a working GPU; no context of it can be used by this process any more", actual);
+    fail(SACCADE_FATAL, what, "a working GPU; no context of it can be used by this process any more", actual);
   fail(SACCADE_INTERNAL, what, "success", actual);
 }
 
+void describe(int32_t index, saccade_gpu& gpu) {
+  gpu.count = require_gpu("index", index);
+  cudaDeviceProp properties;
+  check(cudaGetDeviceProperties(&properties, index), "device properties");
+  gpu.capability = 10 * properties.major + properties.minor;
+  gpu.processors = properties.multiProcessorCount;
+  check(cudaDriverGetVersion(&gpu.cuda_version), "driver version");
+  gpu.memory = static_cast<int64_t>(properties.totalGlobalMem);
+  std::memcpy(gpu.name, properties.name, sizeof gpu.name - 1);
+  gpu.name[sizeof gpu.name - 1] = 0;
+}
+
 Device* open(int32_t index, saccade_address stream, bool own_stream) {
-  int count = 0;
-  const cudaError_t status = cudaGetDeviceCount(&count);
-  if (status != cudaSuccess) {
-    cudaGetLastError();
-    fail(SACCADE_UNSUPPORTED, "device", "a GPU and its driver", cudaGetErrorString(status));
-  }
-  if (index < 0 || index >= count) {
-    char expected[64];
-    std::snprintf(expected, sizeof expected, "0 to %d", count - 1);
-    invalid("device_index", expected, "%d", index);
-  }
+  require_gpu("device_index", index);
   std::unique_ptr<Device> device(new Device{});
   device->index = index;
   const Current current(device.get());
@@ -99,6 +119,7 @@ void close(Device* device) {
     // Whatever state the device is in: there is nobody to tell.
     const Current current(device);
     cudaStreamSynchronize(device->stream);
+    close_cublas(*device);
     if (device->owns_stream) cudaStreamDestroy(device->stream);
     cudaEventDestroy(device->event);
     cudaMemPoolDestroy(device->pool);
@@ -122,7 +143,18 @@ Current::~Current() {
 
 saccade_address allocate(const Device& device, int64_t bytes) {
   void* memory = nullptr;
-  check(cudaMallocFromPoolAsync(&memory, static_cast<size_t>(bytes), device.pool, device.stream), "allocate");
+  const auto take = [&] {
+    return cudaMallocFromPoolAsync(&memory, static_cast<size_t>(bytes), device.pool, device.stream);
+  };
+  cudaError_t status = take();
+  if (status == cudaErrorMemoryAllocation && !capturing(device.stream)) {
+    // What was freed is the system's again, and can be cut anew, once the stream is past it.
+    cudaGetLastError();
+    synchronize(device);
+    check(cudaMemPoolTrimTo(device.pool, 0), "trim");
+    status = take();
+  }
+  check(status, "allocate");
   return reinterpret_cast<saccade_address>(memory);
 }
 

@@ -8,6 +8,8 @@
 
 namespace saccade::cuda {
 
+struct Cublas;  // gemm/gemm.cu
+
 struct Device {
   int index;
   cudaStream_t stream;
@@ -17,7 +19,11 @@ struct Device {
   int capability;     // 10 * major + minor
   int shared_memory;  // most bytes of it that a block may have
   cudaEvent_t event;  // for orders between streams
+  Cublas* cublas;     // null: no provider of matrix products
 };
+
+// Frees the provider of matrix products, whatever state the device is in.
+void close_cublas(Device& device);
 
 // Turns a CUDA error into a Failure.  One that leaves the device unusable says so.
 void check(cudaError_t status, const char* what);

@@ -7,6 +7,8 @@ namespace saccade::cuda {
 
 struct Device;
 
+void describe(int32_t index, saccade_gpu& gpu);
+
 // Of GPU `index`; launches go to `stream`, or to a new stream of its own where own_stream is set.
 Device* open(int32_t index, saccade_address stream, bool own_stream);
 void close(Device* device);
@@ -35,5 +37,9 @@ void signal(const Device& device, saccade_address stream);
 void synchronize(const Device& device);
 
 saccade_address stream_of(const Device& device);
+
+// The provider of matrix products (gemm/gemm.cu), in the place of the one before; null: none.
+void set_cublas(Device& device, const saccade_cublas* functions);
+bool has_cublas(const Device& device);
 
 }  // namespace saccade::cuda

@@ -146,10 +146,11 @@ __device__ void write_row_gradient(const T* x, G* dx, int64_t n, float inverse_t
         for (int e = 0; e < kPack<T>; ++e)
           if (split.head + i * kPack<T> + e == gradient.target) g[e] = from_float<G>(own);
       }
-      constexpr int kStores = kPack<T> * sizeof(G) / 16;
+      using Store = std::conditional_t<kPack<T> * sizeof(G) < 16, uint2, uint4>;
+      constexpr int kStores = kPack<T> * sizeof(G) / sizeof(Store);
 #pragma unroll
       for (int k = 0; k < kStores; ++k)
-        __stcs(reinterpret_cast<uint4*>(dx + split.head) + i * kStores + k, reinterpret_cast<const uint4*>(g)[k]);
+        __stcs(reinterpret_cast<Store*>(dx + split.head) + i * kStores + k, reinterpret_cast<const Store*>(g)[k]);
     }
   }
   const auto single = [&](int64_t j) { dx[j] = from_float<G>(j == gradient.target ? own : element(to_float(x[j]))); };

@@ -58,9 +58,11 @@ int64_t gemm_most_partials(int64_t m, int64_t n, int64_t k) {
 }
 
 void require_gemm(const saccade_context* context) {
+  SACCADE_IF_CUDA(if (context->gpu && cuda::has_cublas(*context->gpu)) return;)
   if (!context->gemm)
     fail(SACCADE_UNSUPPORTED, "context",
-         "a provider of matrix products (saccade_context_set_gemm; in Java, the module saccade-train with OpenBLAS)",
+         context->gpu ? "a provider of matrix products (saccade_context_set_cublas; in Java, CuBlas of saccade-train)"
+                      : "a provider of matrix products (saccade_context_set_gemm; in Java, OpenBlas of saccade-train)",
          "a context without one");
 }
 
@@ -70,11 +72,14 @@ using namespace saccade;
 
 namespace {
 
-saccade_gemm_args checked_sizes(const saccade_gemm_args* caller) {
+saccade_gemm_args checked(const saccade_context* context, const saccade_gemm_args* caller) {
   auto args = copy_args(caller);
   require_size("m", args.m, 0, kMaxInt);
   require_size("n", args.n, 0, kMaxInt);
   require_size("k", args.k, 0, kMaxInt);
+  require_choice("precision", args.precision, 3, "F32 (0), TF32 (1) or BF16 (2)");
+  if (!context->gpu && args.precision != SACCADE_PRECISION_F32)
+    fail(SACCADE_UNSUPPORTED, "precision", "F32 (0) on the CPU", args.precision == 1 ? "TF32 (1)" : "BF16 (2)");
   return args;
 }
 
@@ -88,17 +93,17 @@ int64_t checked_leading(const char* argument, int64_t stride, int64_t rows, int6
 
 int32_t saccade_gemm_workspace(saccade_context* context, const saccade_gemm_args* caller, int64_t* bytes) {
   return run(context, "gemm", [&] {
-    const auto args = checked_sizes(caller);
+    const auto args = checked(context, caller);
     require_result(bytes);
     Carver carver(0);
-    carver.take<float>(gemm_plan(args.m, args.n, args.k).partials(args.m, args.n));
+    if (!context->gpu) carver.take<float>(gemm_plan(args.m, args.n, args.k).partials(args.m, args.n));
     *bytes = carver.bytes();
   });
 }
 
 int32_t saccade_gemm(saccade_context* context, const saccade_gemm_args* caller) {
   return run(context, "gemm", [&] {
-    auto args = checked_sizes(caller);
+    auto args = checked(context, caller);
     require_choice("trans_a", args.trans_a, 2, "0 or 1");
     require_choice("trans_b", args.trans_b, 2, "0 or 1");
     const int64_t a_rows = args.trans_a ? args.k : args.m, a_width = args.trans_a ? args.m : args.k;
@@ -111,9 +116,10 @@ int32_t saccade_gemm(saccade_context* context, const saccade_gemm_args* caller) 
     operands.input("b", args.b, span(b_rows, args.b_stride, b_width), 4);
     operands.output("c", args.c, span(args.m, args.c_stride, args.n), 4);
     const GemmPlan plan = gemm_plan(args.m, args.n, args.k);
-    operands.workspace(args.workspace, plan.partials(args.m, args.n) * 4);
+    operands.workspace(args.workspace, context->gpu ? 0 : plan.partials(args.m, args.n) * 4);
     operands.require_disjoint();
     require_gemm(context);
+    SACCADE_IF_CUDA(if (context->gpu) return cuda::multiply(*context->gpu, args, SACCADE_F32);)
     SACCADE_CALL_CPU(context, gemm(context->pool, context->gemm, args, plan));
   });
 }

@@ -1,12 +1,13 @@
-// gemm: C = alpha * op(A) * op(B) + beta * C through the context's provider, on the context's pool.
+// gemm: C = alpha * op(A) * op(B) + beta * C through the context's provider.
 //
-// The provider is single-threaded; this operation cuts the product into calls of it.  The cut depends on m, n and k
-// only, so that the bits do not depend on the thread count:
+// CPU.  The provider is single-threaded; this operation cuts the product into calls of it on the context's pool.  The
+// cut depends on m, n and k only, so that the bits do not depend on the thread count:
 //   blocks of C   tasks that share nothing; a block is large enough to pay for packing its operands once more.
 //   slices of k   where C has too few blocks to occupy a machine and k is long (weight gradients: m, n ~ 100, k the
 //                 tokens of a batch).  Every slice writes its own copy of the block into the workspace; the copies are
 //                 then added in f64, in the order of k.
 // A product below kGemmTask is one call on the calling thread.
+// CUDA.  One call of cuBLAS, which is told the transpose of everything: its matrices are column-major.
 #pragma once
 
 #include "core/call.h"
@@ -31,6 +32,12 @@ GemmPlan gemm_plan(int64_t m, int64_t n, int64_t k);
 int64_t gemm_most_partials(int64_t m, int64_t n, int64_t k);
 
 void require_gemm(const saccade_context* context);
+
+namespace cuda {
+// The product of A and B of `dtype` (f32, bf16 or f16) into C of f32, sizes and strides below 2^31; the precision is
+// that of f32 factors.
+void multiply(const Device& device, const saccade_gemm_args& args, int32_t dtype);
+}  // namespace cuda
 
 }  // namespace saccade
 

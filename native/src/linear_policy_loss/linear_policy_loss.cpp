@@ -24,12 +24,35 @@ int64_t checked_leading(const char* argument, int64_t stride, int64_t rows, int6
   return stride;
 }
 
+LinearPolicyWorkspace carve_cuda(const saccade_context* context, const saccade_linear_policy_loss_args& args,
+                                 saccade_policy_loss_args& policy, Carver& carver) {
+  const int64_t chunk = args.chunk_rows < policy.rows ? args.chunk_rows : policy.rows;
+  const int64_t v = args.vocabulary, d = args.hidden_size, size = float_size("dtype", args.dtype);
+  const bool narrow = args.dtype != SACCADE_F32, gradient = args.d_hidden || args.d_weight;
+  const auto take = [&](const char* argument, bool wanted, int64_t rows, int64_t width, int64_t element) {
+    const int64_t bytes = checked_product(argument, checked_product(argument, rows, width), element);
+    return reinterpret_cast<saccade_address>(carver.take<uint8_t>(wanted ? bytes : 0));
+  };
+  LinearPolicyWorkspace workspace = {};
+  workspace.logits_stride = v <= kMaxRows - 7 ? (v + 7) / 8 * 8 : v;
+  workspace.rows = carve_logit_policy(context, policy, 1, gradient, carver);
+  workspace.gathered = take("hidden_size", true, chunk, d, size);
+  const saccade_address logits = take("vocabulary", true, chunk, workspace.logits_stride, 4);
+  workspace.logits = pointer<float>(logits);
+  workspace.d_logits = narrow ? take("vocabulary", gradient, chunk, workspace.logits_stride, size) : logits;
+  workspace.d_hidden = pointer<float>(take("hidden_size", args.d_hidden != 0, chunk, d, 4));
+  workspace.d_weight =
+      pointer<float>(take("hidden_size", args.d_weight && args.d_weight_dtype != SACCADE_F32, v, d, 4));
+  return workspace;
+}
+
 LinearPolicyWorkspace carve(const saccade_context* context, const saccade_linear_policy_loss_args& args,
                             saccade_policy_loss_args& policy, Carver& carver) {
+  if (context->gpu) return carve_cuda(context, args, policy, carver);
   const int64_t chunk = args.chunk_rows < policy.rows ? args.chunk_rows : policy.rows;
   const int64_t chunks = chunk > 0 ? (policy.rows + chunk - 1) / chunk : 0;
   const int64_t v = args.vocabulary, d = args.hidden_size;
-  LinearPolicyWorkspace workspace;
+  LinearPolicyWorkspace workspace = {};
   workspace.weight_rows = v;
   if (args.dtype != SACCADE_F32) {
     const int64_t rows = kWeightBlock / d > 512 ? kWeightBlock / d : 512;
@@ -96,6 +119,7 @@ int32_t saccade_linear_policy_loss(saccade_context* context, const saccade_linea
     operands.workspace(args.workspace, carver.bytes());
     operands.require_disjoint();
     require_gemm(context);
+    SACCADE_IF_CUDA(if (context->gpu) return cuda::linear_policy_loss(*context->gpu, args, policy, workspace);)
     SACCADE_CALL_CPU(context, linear_policy_loss(context->pool, context->gemm, args, policy, workspace));
   });
 }

@@ -9,6 +9,12 @@
 // GSPO_TOKEN need the log-probabilities of whole sequences first: step 1 twice, unless the caller knows them.
 // Workspace: chunk_rows * (V + D) floats, O(R), what the products need; for a 16-bit weight kWeightBlock floats, for
 // a 16-bit d_weight V * D floats.
+// CUDA.  The same steps.  How many rows are active is known on the device alone: the chunks are cut from all rows, the
+// active ones first, and the rest of them are zeros.  Factors of 16 bits are multiplied as they are, with sums and
+// logits in f32, so the gradient by the logits is rounded to their type between steps 2 and 3 (f16 wants a grad_output
+// that scales the loss, as all of its gradients do).
+// Workspace: chunk_rows * V floats, for 16-bit types half as much again; chunk_rows * D of hidden and of its gradient;
+// O(R); for a 16-bit d_weight V * D floats.
 #pragma once
 
 #include "gemm/gemm.h"
@@ -27,6 +33,11 @@ struct LinearPolicyWorkspace {
   float* d_weight;      // [V, D] where the result is 16-bit
   float* products;      // what gemm needs
   int64_t weight_rows;  // rows of the weight that a product takes: V where nothing is widened
+  // CUDA
+  saccade_address gathered;  // [chunk_rows, D] of the dtype: hidden of the chunk
+  saccade_address d_logits;  // [chunk_rows, V] of the dtype; f32: the logits
+  float* d_hidden;           // [chunk_rows, D]
+  int64_t logits_stride;     // of logits and d_logits: every row begins at 16 bytes
 };
 
 }  // namespace saccade
@@ -35,3 +46,8 @@ SACCADE_DECLARE_CPU(void linear_policy_loss(Pool& pool, saccade_cblas_sgemm prov
                                             const saccade_linear_policy_loss_args& args,
                                             const saccade_policy_loss_args& policy,
                                             const LinearPolicyWorkspace& workspace))
+
+namespace saccade::cuda {
+void linear_policy_loss(const Device& device, const saccade_linear_policy_loss_args& args,
+                        const saccade_policy_loss_args& policy, const LinearPolicyWorkspace& workspace);
+}  // namespace saccade::cuda

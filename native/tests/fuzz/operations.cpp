@@ -785,6 +785,7 @@ void describe(Case& c, saccade_gemm_args& a) {
   }
   c.choice("trans_a", a.trans_a, 2);
   c.choice("trans_b", a.trans_b, 2);
+  c.choice("precision", a.precision, 1);
   a.alpha = c.choices().of({1.0f, 0.0f, -0.5f});
   a.beta = c.choices().of({0.0f, 1.0f, 0.5f});
   const Owners row = Case::every(a.m);

@@ -24,7 +24,7 @@ import dev.saccade.Scope;
 import dev.saccade.SwiGlu;
 import dev.saccade.Tensor;
 import dev.saccade.TokenLogProbs;
-import dev.saccade.train.OpenBlas;
+import dev.saccade.train.MatrixProducts;
 import java.util.ArrayList;
 import java.util.List;
 
@@ -220,7 +220,7 @@ final class SaccadeEngine implements Engine {
 
   @Override
   public Work linearPolicyLoss(LinearPolicyLossBenchmark.Inputs in) {
-    OpenBlas.provideTo(context);
+    MatrixProducts.provideTo(context);
     var inputs =
         new LinearPolicyLoss.Inputs(
             tensor(in.hidden(), in.rows(), in.hiddenSize()),
@@ -373,7 +373,7 @@ final class SaccadeEngine implements Engine {
 
   @Override
   public Work gemm(GemmBenchmark.Inputs in) {
-    OpenBlas.provideTo(context);
+    MatrixProducts.provideTo(context);
     Tensor a = tensor(in.a(), in.size(), in.size());
     Tensor b = tensor(in.b(), in.size(), in.size());
     Tensor c = empty(in.size(), in.size());

@@ -186,7 +186,11 @@ final class Call implements AutoCloseable {
     if (status == Saccade.SACCADE_OK) {
       return;
     }
-    throw SaccadeException.of(status, Saccade.saccade_error_message(context.handle()).getString());
+    String message = Saccade.saccade_error_message(context.handle()).getString();
+    if (status == Saccade.SACCADE_OUT_OF_MEMORY) {
+      throw context.memory().outOfMemory(message);
+    }
+    throw SaccadeException.of(status, message);
   }
 
   /** Where a workspace query writes its answer. */

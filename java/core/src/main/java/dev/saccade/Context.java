@@ -3,6 +3,7 @@ package dev.saccade;
 import dev.saccade.binding.Saccade;
 import dev.saccade.binding.saccade_context;
 import dev.saccade.binding.saccade_context_args;
+import dev.saccade.binding.saccade_cublas;
 import java.lang.System.Logger.Level;
 import java.util.ArrayList;
 import java.util.List;
@@ -242,14 +243,61 @@ public final class Context implements AutoCloseable {
   }
 
   /**
-   * Gives this context its provider of matrix products.
+   * Gives this context, of the CPU, its provider of matrix products.
    *
    * @param cblasSgemm address of a {@code cblas_sgemm} that may be called from several threads at
    *     once and starts none of its own; 0 takes it away
+   * @throws UnsupportedException on a GPU: {@link #setCublas} is for it
    */
   public void setGemm(long cblasSgemm) {
     try (Call current = begin("context_set_gemm")) {
       current.invoke(Saccade.saccade_context_set_gemm(handle, cblasSgemm));
+    }
+  }
+
+  /**
+   * Addresses of functions of cuBLAS 12 or later.
+   *
+   * @param create {@code cublasCreate_v2}
+   * @param destroy {@code cublasDestroy_v2}
+   * @param setStream {@code cublasSetStream_v2}
+   * @param setWorkspace {@code cublasSetWorkspace_v2}
+   * @param gemmEx {@code cublasGemmEx}
+   * @param statusString {@code cublasGetStatusString}
+   */
+  public record Cublas(
+      long create,
+      long destroy,
+      long setStream,
+      long setWorkspace,
+      long gemmEx,
+      long statusString) {}
+
+  /**
+   * Gives this context, of a GPU, its provider of matrix products: a handle of its own on its
+   * stream, with 32 MiB of workspace, so that products can be captured and repeat bit for bit.
+   *
+   * @param functions of a library that stays loaded as long as the context is open; null takes the
+   *     provider away
+   * @throws InvalidArgumentException if an address is 0
+   * @throws OutOfMemoryException if the GPU lacks the memory for the handle
+   * @throws UnsupportedException on the CPU: {@link #setGemm} is for it
+   */
+  public void setCublas(Cublas functions) {
+    try (Call current = begin("context_set_cublas")) {
+      saccade_cublas args = null;
+      if (functions != null) {
+        args =
+            current
+                .args(saccade_cublas.class, saccade_cublas::new)
+                .create(functions.create)
+                .destroy(functions.destroy)
+                .set_stream(functions.setStream)
+                .set_workspace(functions.setWorkspace)
+                .gemm_ex(functions.gemmEx)
+                .status_string(functions.statusString);
+      }
+      current.invoke(Saccade.saccade_context_set_cublas(handle, args));
     }
   }
 

@@ -1,7 +1,7 @@
 package dev.saccade;
 
-/** A defect of the library, or a device that can no longer be used: close the context. */
-public final class FatalException extends SaccadeException {
+/** A defect of the library, or the loss of a device: close the context. */
+public sealed class FatalException extends SaccadeException permits FatalDeviceException {
   private static final long serialVersionUID = 1L;
 
   public FatalException(String message) {

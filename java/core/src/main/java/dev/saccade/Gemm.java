@@ -6,37 +6,58 @@ import dev.saccade.binding.saccade_gemm_args;
 /**
  * Product of matrices, f32: C = alpha · op(A) · op(B) + beta · C, op the matrix or its transpose.
  *
- * <p>The arithmetic is that of the provider that the context was given ({@link Context#setGemm};
- * the module saccade-train brings one with OpenBLAS). The product is cut into calls of it by its
- * size only, so the bits do not depend on the thread count.
+ * <p>The arithmetic is that of the provider that the context was given ({@link Context#setGemm},
+ * {@link Context#setCublas}; the module saccade-train brings OpenBLAS and cuBLAS). On the CPU the
+ * product is cut into calls of it by its size only, so the bits do not depend on the thread count.
  */
 public final class Gemm {
   private Gemm() {}
+
+  /** What the factors are rounded to before they are multiplied; sums are f32. */
+  public enum Precision {
+    F32(Saccade.SACCADE_PRECISION_F32),
+    /** 10 bits of mantissa; GPUs only. */
+    TF32(Saccade.SACCADE_PRECISION_TF32),
+    /** 7 bits of mantissa; GPUs only. */
+    BF16(Saccade.SACCADE_PRECISION_BF16);
+
+    private final int code;
+
+    Precision(int code) {
+      this.code = code;
+    }
+  }
 
   /**
    * @param transA whether A is given as [k, m] instead of [m, k]
    * @param transB whether B is given as [n, k] instead of [k, n]
    * @param alpha multiplies the product
    * @param beta multiplies what C holds; at 0 C is not read
+   * @param precision of the factors; the CPU takes f32 only
    */
-  public record Options(boolean transA, boolean transB, float alpha, float beta) {
-    /** C = A·B. */
-    public static final Options DEFAULT = new Options(false, false, 1.0f, 0.0f);
+  public record Options(
+      boolean transA, boolean transB, float alpha, float beta, Precision precision) {
+    /** C = A·B in f32. */
+    public static final Options DEFAULT = new Options(false, false, 1.0f, 0.0f, Precision.F32);
 
     public Options withTransA(boolean transA) {
-      return new Options(transA, transB, alpha, beta);
+      return new Options(transA, transB, alpha, beta, precision);
     }
 
     public Options withTransB(boolean transB) {
-      return new Options(transA, transB, alpha, beta);
+      return new Options(transA, transB, alpha, beta, precision);
     }
 
     public Options withAlpha(float alpha) {
-      return new Options(transA, transB, alpha, beta);
+      return new Options(transA, transB, alpha, beta, precision);
     }
 
     public Options withBeta(float beta) {
-      return new Options(transA, transB, alpha, beta);
+      return new Options(transA, transB, alpha, beta, precision);
+    }
+
+    public Options withPrecision(Precision precision) {
+      return new Options(transA, transB, alpha, beta, precision);
     }
   }
 
@@ -47,7 +68,7 @@ public final class Gemm {
    * @param b f32[k, n], or [n, k] where it is transposed; rows may have a stride
    * @param c in and out, f32[m, n]; rows may have a stride; overlaps neither factor
    * @throws InvalidArgumentException if a type or shape is wrong
-   * @throws UnsupportedException if the context has no provider
+   * @throws UnsupportedException if the context has no provider, or not the precision
    */
   public static void multiply(Context context, Tensor a, Tensor b, Options options, Tensor c) {
     try (Call call = context.begin("gemm")) {
@@ -68,7 +89,8 @@ public final class Gemm {
           .trans_a(transA ? 1 : 0)
           .trans_b(transB ? 1 : 0)
           .alpha(options.alpha())
-          .beta(options.beta());
+          .beta(options.beta())
+          .precision(options.precision().code);
       args.workspace(
           call.workspace(Saccade.saccade_gemm_workspace(context.handle(), args, call.bytes())));
       call.invoke(Saccade.saccade_gemm(context.handle(), args));
@@ -79,7 +101,7 @@ public final class Gemm {
    * Computes into a new tensor f32[m, n] of {@code scope}; beta must be 0.
    *
    * @throws InvalidArgumentException if a type, shape or option is wrong
-   * @throws UnsupportedException if the context has no provider
+   * @throws UnsupportedException if the context has no provider, or not the precision
    */
   public static Tensor multiply(Scope scope, Tensor a, Tensor b, Options options) {
     if (options.beta() != 0.0f) {

@@ -74,26 +74,29 @@ final class MemoryPool {
       status = Saccade.saccade_memory_allocate(context.handle(), size, result);
     }
     if (status == Saccade.SACCADE_OUT_OF_MEMORY) {
-      throw outOfMemory(bytes, what);
+      throw outOfMemory(
+          "allocate: %s needs %d bytes, more than %s has left"
+              .formatted(what, bytes, context.device()));
     }
     call.invoke(status);
     return result[0];
   }
 
-  private OutOfMemoryException outOfMemory(long bytes, String what) {
+  /**
+   * @param problem what could not be had
+   * @return an exception that also says what the memory is taken by
+   */
+  OutOfMemoryException outOfMemory(String problem) {
     String largest =
         live().stream()
             .limit(LISTED)
             .map(storage -> "\n  " + storage.describe())
             .collect(Collectors.joining());
     return new OutOfMemoryException(
-        "allocate: "
-            + what
-            + " needs "
-            + bytes
-            + " bytes, more than "
-            + context.device()
-            + " has left; live tensors: "
+        problem
+            + "; live tensors: "
+            + live.stream().filter(storage -> !storage.isWorkspace()).count()
+            + ", "
             + liveBytes
             + " bytes"
             + (largest.isEmpty() ? "" : ", the largest:" + largest));

@@ -341,7 +341,11 @@ public final class PolicyLoss {
 
     /** Copies the metrics out of {@link Outputs#metrics}, waiting for them. */
     public static Metrics of(Tensor metrics) {
-      float[] m = metrics.toFloats();
+      return of(metrics.toFloats());
+    }
+
+    /** What was copied out of {@link Outputs#metrics}. */
+    public static Metrics of(float[] m) {
       return new Metrics(
           m[Saccade.SACCADE_METRIC_CLIPPED_LOW],
           m[Saccade.SACCADE_METRIC_CLIPPED_HIGH],

@@ -26,6 +26,7 @@ public class SaccadeException extends RuntimeException {
     return switch (status) {
       case Saccade.SACCADE_UNSUPPORTED -> new UnsupportedException(message);
       case Saccade.SACCADE_OUT_OF_MEMORY -> new OutOfMemoryException(message);
+      case Saccade.SACCADE_FATAL -> new FatalDeviceException(message);
       default -> new FatalException(message);
     };
   }

@@ -162,9 +162,22 @@ class CallTest {
     assertThat(SaccadeException.of(Saccade.SACCADE_OUT_OF_MEMORY, text))
         .isInstanceOf(OutOfMemoryException.class);
     assertThat(SaccadeException.of(Saccade.SACCADE_INTERNAL, text))
-        .isInstanceOf(FatalException.class);
+        .isExactlyInstanceOf(FatalException.class);
+    assertThat(SaccadeException.of(Saccade.SACCADE_FATAL, text))
+        .isInstanceOf(FatalDeviceException.class)
+        .hasMessage(text);
     assertThat(SaccadeException.of(Saccade.SACCADE_INVALID_ARGUMENT, "garbled"))
         .isInstanceOf(FatalException.class);
+  }
+
+  @Test
+  void memoryThatTheLibraryLacksIsListed() {
+    Tensor.zeros(scope, DType.F32, 3, 5);
+    try (Call call = context.begin("op")) {
+      assertThatThrownBy(() -> call.invoke(Saccade.SACCADE_OUT_OF_MEMORY))
+          .isInstanceOf(OutOfMemoryException.class)
+          .hasMessageEndingWith("; live tensors: 1, 60 bytes, the largest:\n  f32[3, 5], 60 bytes");
+    }
   }
 
   @Test

@@ -139,7 +139,7 @@ class ScopeTest {
         assertThatThrownBy(() -> Tensor.empty(scope, DType.U8, bytes))
             .isInstanceOf(OutOfMemoryException.class)
             .hasMessageStartingWith(
-                "allocate: u8[%d] needs %d bytes, more than cpu has left; live tensors: %d bytes,"
+                "allocate: u8[%d] needs %d bytes, more than cpu has left; live tensors: 11, %d bytes,"
                     + " the largest:",
                 bytes, bytes, live)
             .hasMessageContaining("\n  f32[1009], 4036 bytes\n  f32[1008], 4032 bytes\n  f32[1007]")

@@ -3,7 +3,7 @@ package dev.saccade.cli;
 import dev.saccade.Context;
 import dev.saccade.train.Checkpoint;
 import dev.saccade.train.Evaluator;
-import dev.saccade.train.OpenBlas;
+import dev.saccade.train.MatrixProducts;
 import dev.saccade.train.RunFolder;
 import dev.saccade.train.TrainConfig;
 import dev.saccade.train.io.Safetensors;
@@ -78,7 +78,7 @@ final class EvalCommand implements Callable<Integer> {
     }
     int count = scenes == null ? config.evaluationScenes() : scenes;
     try (Context device = context.open()) {
-      OpenBlas.provideTo(device);
+      MatrixProducts.provideTo(device);
       try (Transformer model = Checkpoint.loadPolicy(device, file)) {
         Evaluator.Result result = new Evaluator(config, count).evaluate(model);
         PrintWriter out = spec.commandLine().getOut();

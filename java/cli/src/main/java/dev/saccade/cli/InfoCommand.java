@@ -3,10 +3,10 @@ package dev.saccade.cli;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.SerializationFeature;
 import dev.saccade.Context;
-import dev.saccade.SaccadeException;
+import dev.saccade.Gpu;
+import dev.saccade.UnsupportedException;
 import java.io.IOException;
 import java.io.PrintWriter;
-import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
@@ -30,6 +30,9 @@ import picocli.CommandLine.Spec;
       "  saccade info --instruction-set baseline    is this instruction set there?"
     })
 final class InfoCommand implements Callable<Integer> {
+  private static final Map<String, String> TITLES =
+      Map.of("cuda", "CUDA", "gpus", "GPUs", "no_gpu", "No GPU");
+
   @Spec private CommandSpec spec;
   @Mixin private ContextOptions options;
 
@@ -60,35 +63,25 @@ final class InfoCommand implements Callable<Integer> {
       facts.put("instruction_set", context.instructionSet());
       facts.put("threads", context.threads());
     }
-    facts.put("devices", devices());
+    try {
+      facts.put("gpus", Gpu.all().stream().map(Gpu::toString).toList());
+    } catch (UnsupportedException e) {
+      facts.put("no_gpu", e.getMessage());
+    }
     facts.put("java", System.getProperty("java.version") + " " + System.getProperty("java.vendor"));
     facts.put("system", System.getProperty("os.name") + " " + System.getProperty("os.arch"));
     return facts;
   }
 
-  /** The CPU, and GPUs from 0 up to the first that gives no context. */
-  private static List<String> devices() {
-    List<String> devices = new ArrayList<>(List.of("cpu"));
-    try {
-      for (int index = 0; ; index++) {
-        Context.cuda(index).close();
-        devices.add("cuda:" + index);
-      }
-    } catch (SaccadeException e) {
-      return devices;
-    }
-  }
-
   private static String title(String name) {
     String words = name.replace('_', ' ');
-    return name.equals("cuda")
-        ? "CUDA"
-        : words.substring(0, 1).toUpperCase(Locale.ROOT) + words.substring(1);
+    return TITLES.getOrDefault(
+        name, words.substring(0, 1).toUpperCase(Locale.ROOT) + words.substring(1));
   }
 
   private static String text(Object value) {
     if (value instanceof List<?> list) {
-      return String.join(", ", list.stream().map(Object::toString).toList());
+      return String.join("; ", list.stream().map(Object::toString).toList());
     }
     if (value instanceof Boolean there) {
       return there ? "in this build" : "not in this build";

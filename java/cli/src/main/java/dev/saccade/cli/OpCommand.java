@@ -3,10 +3,11 @@ package dev.saccade.cli;
 import dev.saccade.Context;
 import dev.saccade.Scope;
 import dev.saccade.Tensor;
+import dev.saccade.UnsupportedException;
 import dev.saccade.cli.cases.CaseException;
 import dev.saccade.cli.cases.CaseInputs;
 import dev.saccade.cli.cases.OpCases;
-import dev.saccade.train.OpenBlas;
+import dev.saccade.train.MatrixProducts;
 import dev.saccade.train.io.Safetensors;
 import java.io.IOException;
 import java.io.PrintWriter;
@@ -92,7 +93,7 @@ final class OpCommand implements Callable<Integer> {
     }
     Map<Outcome, Integer> counts = new TreeMap<>();
     try (Context context = options.open()) {
-      OpenBlas.provideTo(context);
+      provideProducts(context);
       for (Path file : cases) {
         counts.merge(run(context, file), 1, Integer::sum);
       }
@@ -102,6 +103,15 @@ final class OpCommand implements Callable<Integer> {
       return Main.FAILED;
     }
     return counts.containsKey(Outcome.NOT_RUN) ? Main.REJECTED : 0;
+  }
+
+  /** Cases without matrix products run also where there is nobody to make them. */
+  private void provideProducts(Context context) {
+    try {
+      MatrixProducts.provideTo(context);
+    } catch (UnsupportedException e) {
+      spec.commandLine().getErr().println(spec.qualifiedName() + ": " + Main.describe(e));
+    }
   }
 
   // ------------------------------------------------------------------------------------- files

@@ -1,6 +1,8 @@
 package dev.saccade.cli;
 
 import dev.saccade.Context;
+import dev.saccade.Device;
+import dev.saccade.Gemm;
 import dev.saccade.train.Algorithm;
 import dev.saccade.train.Evaluator;
 import dev.saccade.train.KlCoefficient.Schedule;
@@ -50,6 +52,7 @@ import picocli.CommandLine.Spec;
       "  saccade train --algo grpo --task count+read --seed 3",
       "  saccade train --task compare+sum --kl-schedule grpo_d",
       "  saccade train --preset full --out runs/full    3x3 scenes; hours",
+      "  saccade train --device cuda --precision tf32   on a GPU",
       "  saccade train --resume runs/full"
     })
 final class TrainCommand implements Callable<Integer> {
@@ -138,6 +141,13 @@ final class TrainCommand implements Callable<Integer> {
   private Path resume;
 
   @Mixin private ContextOptions context;
+
+  @Option(
+      names = "--precision",
+      paramLabel = "TYPE",
+      description =
+          "Of the products of matrices: f32 (default), tf32 or bf16; the last two on a GPU only.")
+  private Gemm.Precision precision;
 
   @Option(
       names = "--sft-steps",
@@ -272,6 +282,11 @@ final class TrainCommand implements Callable<Integer> {
     positive("--kl-target", klTarget);
     positive("--kl-horizon", klHorizon);
     notNegative("--lambda", lambda);
+    if (precision != null
+        && precision != Gemm.Precision.F32
+        && context.device.kind() == Device.Kind.CPU) {
+      throw rejected("--precision " + precision + ": needs a GPU (--device cuda)");
+    }
     boolean warmUpOnly = algo == Algorithm.SFT;
     rejectOptionsWithoutEffect(warmUpOnly);
     String optimizer = warmUpOnly ? "sft.optimizer." : "rl.optimizer.";
@@ -281,6 +296,7 @@ final class TrainCommand implements Callable<Integer> {
     given.put("task", task == null ? null : task.toString());
     given.put("thinking", thinking ? true : null);
     given.put("seed", seed);
+    given.put("precision", precision);
     given.put("sft.steps", warmUpSteps);
     given.put("sft.targetAccuracy", warmUpSteps == null ? null : NEVER);
     given.put("rl.steps", warmUpOnly ? null : steps);

@@ -3,6 +3,7 @@ package dev.saccade.cli;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
+import dev.saccade.Gemm;
 import dev.saccade.train.Algorithm;
 import dev.saccade.train.KlCoefficient.Schedule;
 import dev.saccade.train.TrainConfig;
@@ -24,6 +25,15 @@ class TrainCommandTest {
   @Test
   void withoutOptionsItIsTheDemo() {
     assertThat(config("")).isEqualTo(TrainConfig.preset("demo"));
+  }
+
+  @Test
+  void precisionsBelowF32NeedAGpu() {
+    assertThat(config("--precision f32")).isEqualTo(TrainConfig.preset("demo"));
+    assertThat(config("--precision tf32 --device cuda").precision()).isEqualTo(Gemm.Precision.TF32);
+    assertThatThrownBy(() -> config("--precision bf16"))
+        .isInstanceOf(ParameterException.class)
+        .hasMessage("--precision BF16: needs a GPU (--device cuda)");
   }
 
   @Test

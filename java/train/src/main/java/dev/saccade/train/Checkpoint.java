@@ -97,7 +97,9 @@ public final class Checkpoint {
     }
   }
 
-  /** A policy from a checkpoint; the context needs a provider of matrix products. */
+  /**
+   * A policy from a checkpoint, whose products are in f32; the context needs a provider of them.
+   */
   public static Transformer loadPolicy(Context context, Path path) throws IOException {
     Safetensors file = Safetensors.open(path);
     TrainConfig config = config(file, path);

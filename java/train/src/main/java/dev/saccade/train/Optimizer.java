@@ -26,7 +26,6 @@ final class Optimizer implements AutoCloseable {
   private final List<Parameter> parameters;
   private final List<AdamW.Parameter> state = new ArrayList<>();
   private final List<Tensor> gradients = new ArrayList<>();
-  private final Tensor norm;
   private final Tensor clip;
   private final Tensor skipped;
   private long steps;
@@ -45,7 +44,6 @@ final class Optimizer implements AutoCloseable {
               parameter.decay() ? (float) config.weightDecay() : 0));
       gradients.add(parameter.gradient());
     }
-    norm = Tensor.zeros(scope, DType.F32, 1);
     clip = Tensor.zeros(scope, DType.F32, 1);
     skipped = Tensor.zeros(scope, DType.I32, 1);
   }
@@ -54,9 +52,9 @@ final class Optimizer implements AutoCloseable {
    * One step with the gradients as they are, which become 0. A gradient that is not finite skips
    * the step.
    *
-   * @return the norm of the gradients before clipping
+   * @param norm f32[1], receives the norm of the gradients before clipping
    */
-  double step(double learningRate) {
+  void step(double learningRate, Tensor norm) {
     GradNorm.forward(
         context,
         gradients,
@@ -71,7 +69,6 @@ final class Optimizer implements AutoCloseable {
     for (Tensor gradient : gradients) {
       gradient.zero();
     }
-    return norm.item();
   }
 
   /** Optimizer steps taken. */

@@ -15,6 +15,7 @@ import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.function.Consumer;
 
 /**
  * Supervised fine-tuning: −log-probability of the reference answer, mean over tokens. That is
@@ -30,10 +31,13 @@ final class SupervisedStep {
   }
 
   /**
-   * Adds the gradient of one batch; its loss and the accuracy of the likeliest tokens from the
-   * answer to its closing tag, each given those before.
+   * One optimizer step on a batch. Of its numbers: the loss, and the accuracy of the likeliest
+   * tokens from the answer to its closing tag, each given those before.
+   *
+   * @param takeStep takes an optimizer step with the gradients as they are, and writes their norm
+   *     to f32[1]
    */
-  Map<String, Object> run(List<Example> examples) {
+  Map<String, Object> run(List<Example> examples, Consumer<Tensor> takeStep) {
     int[] own = new int[examples.size()];
     Arrays.setAll(own, i -> i);
     int[][] responses = new int[examples.size()][];
@@ -41,6 +45,9 @@ final class SupervisedStep {
     Batch batch = Batch.of(examples.stream().map(Evaluator::prompt).toList(), own, responses);
     Context context = model.context();
     try (Scope scope = context.scope()) {
+      Readings readings = new Readings(scope, 2);
+      Readings.Reading loss = readings.take(1);
+      Readings.Reading norm = readings.take(1);
       Activations pass = model.forward(scope, batch);
       Tensor targets = Tensor.of(scope, batch.targets());
       TokenLogProbs.Options options = TokenLogProbs.Options.DEFAULT;
@@ -48,19 +55,20 @@ final class SupervisedStep {
       float[] ones = new float[batch.responseRows()];
       Arrays.fill(ones, 1);
       Tensor offsets = Tensor.of(scope, batch.responseOffsets());
-      PolicyLoss.Outputs loss =
-          PolicyLoss.forward(
-              scope,
-              PolicyLoss.Inputs.of(
-                  tokens.logProb(), tokens.logProb(), Tensor.of(scope, ones), offsets),
-              PolicyLoss.Options.DEFAULT.withObjective(PolicyLoss.Objective.REINFORCE));
-      int[] likeliest =
-          SampleTokens.sample(scope, pass.logits(), SampleTokens.Options.GREEDY).toInts();
+      Tensor dLogProb = Tensor.empty(scope, DType.F32, ones.length);
+      PolicyLoss.forward(
+          context,
+          PolicyLoss.Inputs.of(tokens.logProb(), tokens.logProb(), Tensor.of(scope, ones), offsets),
+          PolicyLoss.Options.DEFAULT.withObjective(PolicyLoss.Objective.REINFORCE),
+          new PolicyLoss.Outputs(loss.tensor(), null, dLogProb, null));
+      Tensor drawn = SampleTokens.sample(scope, pass.logits(), SampleTokens.Options.GREEDY);
       Tensor dLogits = Tensor.empty(scope, DType.F32, pass.logits().shape());
-      TokenLogProbs.backward(
-          context, pass.logits(), targets, options, loss.dLogProb(), null, dLogits);
+      TokenLogProbs.backward(context, pass.logits(), targets, options, dLogProb, null, dLogits);
       model.backward(pass, dLogits, List.of());
+      takeStep.accept(norm.tensor());
 
+      readings.read();
+      int[] likeliest = drawn.toInts();
       int right = 0;
       int[] ends = batch.responseOffsets();
       for (int i = 0; i < examples.size(); i++) {
@@ -73,9 +81,10 @@ final class SupervisedStep {
                 : 0;
       }
       Map<String, Object> metrics = new LinkedHashMap<>();
-      metrics.put("loss", (double) loss.loss().item());
+      metrics.put("loss", (double) loss.value());
       metrics.put("accuracy", (double) right / examples.size());
       metrics.put("tokens", batch.rows());
+      metrics.put("grad_norm", (double) norm.value());
       return metrics;
     }
   }

@@ -5,6 +5,7 @@ import com.fasterxml.jackson.core.JsonProcessingException;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.SerializationFeature;
 import com.fasterxml.jackson.databind.node.ObjectNode;
+import dev.saccade.Gemm;
 import dev.saccade.train.model.TransformerConfig;
 import dev.saccade.train.task.DigitScenes;
 import dev.saccade.train.task.Digits;
@@ -31,6 +32,7 @@ import java.util.Map;
  * @param evaluationScenes held-out scenes of an evaluation
  * @param evaluationInterval steps between evaluations
  * @param checkpointInterval steps between checkpoints
+ * @param precision of the products of matrices; absent: f32
  */
 public record TrainConfig(
     Algorithm algorithm,
@@ -43,7 +45,8 @@ public record TrainConfig(
     Rl rl,
     int evaluationScenes,
     int evaluationInterval,
-    int checkpointInterval) {
+    int checkpointInterval,
+    Gemm.Precision precision) {
   private static final ObjectMapper JSON =
       new ObjectMapper().enable(SerializationFeature.INDENT_OUTPUT);
 
@@ -154,6 +157,7 @@ public record TrainConfig(
   }
 
   public TrainConfig {
+    precision = precision == null ? Gemm.Precision.F32 : precision;
     TaskMixture tasks = TaskMixture.parse(task);
     atLeast("cells", cells, 1);
     if (cells > Vocabulary.MAX_CELLS) {
@@ -271,7 +275,8 @@ public record TrainConfig(
                   new Optimizer(1e-3, 10, 0.1, 0.01, 1.0)),
               2048,
               20,
-              20);
+              20,
+              Gemm.Precision.F32);
       case "full" ->
           new TrainConfig(
               Algorithm.RAL,
@@ -302,7 +307,8 @@ public record TrainConfig(
                   new Optimizer(3e-4, 10, 0.1, 0.01, 1.0)),
               4096,
               25,
-              10);
+              10,
+              Gemm.Precision.F32);
       case "tiny" ->
           new TrainConfig(
               Algorithm.RAL,
@@ -333,7 +339,8 @@ public record TrainConfig(
                   new Optimizer(2e-3, 5, 0.1, 0.01, 1.0)),
               512,
               20,
-              10);
+              10,
+              Gemm.Precision.F32);
       default ->
           throw new IllegalArgumentException(
               "preset: expected one of " + String.join(", ", PRESETS) + ", got " + name);

@@ -88,10 +88,10 @@ public final class Trainer implements AutoCloseable {
     this.run = run;
     this.lock = run.lock();
     this.config = config;
-    OpenBlas.provideTo(context);
+    MatrixProducts.provideTo(context);
     scenes = config.scenes();
     evaluator = new Evaluator(config);
-    policy = Transformer.create(context, config.transformer(), config.seed());
+    policy = Transformer.create(context, config.transformer(), config.seed(), config.precision());
     optimizer = new Optimizer(policy, config.sft().optimizer());
     kl = config.rl().klCoefficient();
   }
@@ -176,12 +176,12 @@ public final class Trainer implements AutoCloseable {
 
   private Map<String, Object> supervisedStep() {
     TrainConfig.Sft sft = config.sft();
+    double rate = sft.optimizer().rate(step, sft.steps());
     Map<String, Object> metrics =
-        new SupervisedStep(policy, config.thinking()).run(scenes.get(cursor, sft.batch()));
+        new SupervisedStep(policy, config.thinking())
+            .run(scenes.get(cursor, sft.batch()), norm -> optimizer.step(rate, norm));
     cursor += sft.batch();
     runningAccuracy += ACCURACY_RATE * ((double) metrics.get("accuracy") - runningAccuracy);
-    double rate = sft.optimizer().rate(step, sft.steps());
-    metrics.put("grad_norm", optimizer.step(rate));
     metrics.put("learning_rate", rate);
     return metrics;
   }
@@ -192,7 +192,10 @@ public final class Trainer implements AutoCloseable {
     PolicyGradientStep rollout = new PolicyGradientStep(config, kl, policy, old, reference);
     Map<String, Object> metrics =
         rollout.run(
-            scenes.get(cursor, rl.prompts()), config.seed(), step, () -> optimizer.step(rate));
+            scenes.get(cursor, rl.prompts()),
+            config.seed(),
+            step,
+            norm -> optimizer.step(rate, norm));
     kl = rollout.kl();
     cursor += rl.prompts();
     metrics.put("learning_rate", rate);

@@ -452,7 +452,10 @@ class BadInputPropertyTest {
               in.context(),
               in.strided("a", DType.F32, transA ? k : m, transA ? m : k),
               in.strided("b", DType.F32, transB ? n : k, transB ? k : n),
-              new Gemm.Options(transA, transB, 1.0f, in.of(0.0f, 1.0f)),
+              Gemm.Options.DEFAULT
+                  .withTransA(transA)
+                  .withTransB(transB)
+                  .withBeta(in.of(0.0f, 1.0f)),
               in.stridedOutput("c", DType.F32, m, n));
         });
     CALLS.put(
@@ -463,7 +466,7 @@ class BadInputPropertyTest {
               in.scope(),
               in.free(0).strided("a", DType.F32, in.size(0), k),
               in.free(1).strided("b", DType.F32, k, in.size(0)),
-              new Gemm.Options(false, false, 1.0f, in.option("beta", List.of(0.0f), List.of(1f))));
+              Gemm.Options.DEFAULT.withBeta(in.option("beta", List.of(0.0f), List.of(1f))));
         });
     CALLS.put(
         "rms_norm",

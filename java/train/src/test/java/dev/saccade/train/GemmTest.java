@@ -1,6 +1,7 @@
 package dev.saccade.train;
 
 import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import static org.assertj.core.api.Assertions.within;
 
 import dev.saccade.Context;
@@ -8,13 +9,16 @@ import dev.saccade.DType;
 import dev.saccade.Gemm;
 import dev.saccade.Scope;
 import dev.saccade.Tensor;
+import dev.saccade.UnsupportedException;
 import java.util.Arrays;
+import java.util.List;
 import java.util.Random;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.condition.EnabledIf;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 
-/** {@link Gemm} with the provider of {@link OpenBlas}. */
+/** {@link Gemm} with the providers of {@link MatrixProducts}. */
 class GemmTest {
   private static float[] gaussian(Random random, int n) {
     float[] x = new float[n];
@@ -22,12 +26,6 @@ class GemmTest {
       x[i] = (float) random.nextGaussian();
     }
     return x;
-  }
-
-  private static Context context(int threads) {
-    Context context = Context.builder().threads(threads).build();
-    OpenBlas.provideTo(context);
-    return context;
   }
 
   /** The matrix in the middle of a wider one whose other elements are 777. */
@@ -66,7 +64,7 @@ class GemmTest {
     if (beta == 0) {
       Arrays.fill(c, Float.NaN);
     }
-    try (Context context = context(2);
+    try (Context context = Contexts.open(2);
         Scope scope = context.scope()) {
       Tensor ta = padded(scope, a, transA ? k : m, transA ? m : k, padding);
       Tensor tb = padded(scope, b, transB ? n : k, transB ? k : n, padding);
@@ -75,7 +73,8 @@ class GemmTest {
       Arrays.fill(wide, 777f);
       Tensor all = Tensor.of(scope, wide, m, width);
       Tensor tc = all.columns(padding, padding + n).copyFrom(c);
-      Gemm.multiply(context, ta, tb, new Gemm.Options(transA, transB, alpha, beta), tc);
+      Gemm.multiply(
+          context, ta, tb, new Gemm.Options(transA, transB, alpha, beta, Gemm.Precision.F32), tc);
       float[] out = tc.toFloats();
       double tolerance = 3e-7 * Math.sqrt(k) * (1 + Math.log(k));
       for (int i = 0; i < m; i++) {
@@ -101,7 +100,7 @@ class GemmTest {
 
   @Test
   void emptyProductsScaleWhatIsThere() {
-    try (Context context = context(1);
+    try (Context context = Contexts.open(1);
         Scope scope = context.scope()) {
       Tensor a = Tensor.zeros(scope, DType.F32, 2, 0);
       Tensor b = Tensor.zeros(scope, DType.F32, 0, 3);
@@ -119,12 +118,85 @@ class GemmTest {
     }
   }
 
+  /** Every factor is rounded to a unit of the precision; small integers are not rounded at all. */
+  @ParameterizedTest
+  @CsvSource({"F32, 24", "TF32, 11", "BF16, 8"})
+  @EnabledIf("dev.saccade.train.Contexts#onGpu")
+  void precisionsRoundFactorsOnly(Gemm.Precision precision, int bits) {
+    int m = 65;
+    int n = 130;
+    int k = 257;
+    Random random = new Random(8);
+    float[] a = gaussian(random, m * k);
+    float[] b = gaussian(random, k * n);
+    float[] integers = new float[m * k];
+    for (int i = 0; i < integers.length; i++) {
+      integers[i] = random.nextInt(17) - 8;
+    }
+    Gemm.Options options = Gemm.Options.DEFAULT.withPrecision(precision);
+    try (Context context = Contexts.open(0);
+        Scope scope = context.scope()) {
+      float[] c =
+          Gemm.multiply(scope, Tensor.of(scope, a, m, k), Tensor.of(scope, b, k, n), options)
+              .toFloats();
+      Tensor left = Tensor.of(scope, integers, m, k);
+      float[] exact = Gemm.multiply(scope, left, left, options.withTransB(true)).toFloats();
+      for (int i = 0; i < m; i++) {
+        for (int j = 0; j < n; j++) {
+          double sum = 0;
+          double size = 0;
+          for (int l = 0; l < k; l++) {
+            double term = (double) a[i * k + l] * b[l * n + j];
+            sum += term;
+            size += Math.abs(term);
+          }
+          // TF32 factors may be cut off instead of rounded.
+          double bound = size * (4 * Math.pow(2, -bits) + 1e-6);
+          assertThat((double) c[i * n + j]).isCloseTo(sum, within(bound));
+        }
+        for (int j = 0; j < m; j++) {
+          double sum = 0;
+          for (int l = 0; l < k; l++) {
+            sum += (double) integers[i * k + l] * integers[j * k + l];
+          }
+          assertThat((double) exact[i * m + j]).isEqualTo(sum);
+        }
+      }
+    }
+  }
+
+  @Test
+  void lowPrecisionIsRefused() {
+    try (Context context = Contexts.cpu(1);
+        Scope scope = context.scope()) {
+      Tensor a = Tensor.zeros(scope, DType.F32, 2, 2);
+      for (Gemm.Precision precision : List.of(Gemm.Precision.TF32, Gemm.Precision.BF16)) {
+        assertThatThrownBy(
+                () -> Gemm.multiply(scope, a, a, Gemm.Options.DEFAULT.withPrecision(precision)))
+            .isInstanceOf(UnsupportedException.class)
+            .hasMessageContaining("precision: expected F32 (0) on the CPU, got " + precision);
+      }
+    }
+  }
+
+  @Test
+  void providersOfGpusAreRefused() {
+    try (Context context = Contexts.cpu(1)) {
+      assertThatThrownBy(() -> context.setCublas(null))
+          .isInstanceOf(UnsupportedException.class)
+          .hasMessage(
+              "context_set_cublas: context: expected a CUDA context; saccade_context_set_gemm is"
+                  + " for the CPU, got a CPU context");
+      assertThatThrownBy(() -> CuBlas.provideTo(context)).isInstanceOf(UnsupportedException.class);
+    }
+  }
+
   @Test
   void nanStaysInItsRow() {
     Random random = new Random(5);
     float[] a = gaussian(random, 700 * 40);
     float[] b = gaussian(random, 40 * 90);
-    try (Context context = context(2);
+    try (Context context = Contexts.open(2);
         Scope scope = context.scope()) {
       Tensor tb = Tensor.of(scope, b, 40, 90);
       float[] clean =
@@ -148,7 +220,7 @@ class GemmTest {
     float[] b = gaussian(random, k * n);
     float[] first = null;
     for (int threads : new int[] {1, 2, 3, 7}) {
-      try (Context context = context(threads);
+      try (Context context = Contexts.open(threads);
           Scope scope = context.scope()) {
         Tensor ta = Tensor.of(scope, a, m, k);
         Tensor tb = Tensor.of(scope, b, k, n);
@@ -174,7 +246,7 @@ class GemmTest {
       threads[t] =
           new Thread(
               () -> {
-                try (Context context = context(2);
+                try (Context context = Contexts.open(2);
                     Scope scope = context.scope()) {
                   Tensor ta = Tensor.of(scope, a, 1100, 64);
                   Tensor tb = Tensor.of(scope, b, 64, 64);

@@ -44,13 +44,30 @@ public interface PolicyModel extends AutoCloseable {
    */
   record Sampling(float temperature, int maxTokens, int stopToken, long seed, long offset) {}
 
+  /** What {@link #forward} needs of a batch, on the device. */
+  interface Inputs {}
+
+  /**
+   * Brings a batch to the device, for any number of passes of this model and of others of its
+   * architecture in the same context.
+   *
+   * @param scope what is there lives in it
+   */
+  Inputs prepare(Scope scope, Batch batch);
+
   /**
    * Runs the model on a batch.
    *
    * @param scope holds every activation that {@link #backward} needs; close it when done
+   * @param inputs the batch; its scope must be open until {@link #backward} is through
    * @param attentionLayers layers whose queries and keys are wanted
    */
-  Activations forward(Scope scope, Batch batch, int... attentionLayers);
+  Activations forward(Scope scope, Inputs inputs, int... attentionLayers);
+
+  /** Runs the model on a batch that no other pass needs. */
+  default Activations forward(Scope scope, Batch batch, int... attentionLayers) {
+    return forward(scope, prepare(scope, batch), attentionLayers);
+  }
 
   /** What a forward pass yields. */
   interface Activations {

@@ -5,6 +5,7 @@ import dev.saccade.AttentionPolicy;
 import dev.saccade.Axpby;
 import dev.saccade.Context;
 import dev.saccade.DType;
+import dev.saccade.Device;
 import dev.saccade.GatherRows;
 import dev.saccade.Gemm;
 import dev.saccade.RmsNorm;
@@ -29,13 +30,17 @@ import java.util.Random;
  */
 public final class Transformer implements PolicyModel {
   private static final float EPS = 1e-6f;
-  private static final Gemm.Options PLAIN = Gemm.Options.DEFAULT;
-  private static final Gemm.Options ADD = PLAIN.withBeta(1);
-  private static final Gemm.Options TIMES_TRANSPOSED = PLAIN.withTransB(true);
-  private static final Gemm.Options WEIGHT_GRADIENT = PLAIN.withTransA(true).withBeta(1);
+
+  /** Tokens that are drawn on a GPU before the host looks whether all responses have ended. */
+  private static final int UNSEEN = 16;
 
   private final Context context;
   private final TransformerConfig config;
+  private final Gemm.Precision precision;
+  private final Gemm.Options plain;
+  private final Gemm.Options add;
+  private final Gemm.Options timesTransposed;
+  private final Gemm.Options weightGradient;
   private final Scope scope;
   private final List<Parameter> parameters = new ArrayList<>();
   private final Parameter patch;
@@ -54,9 +59,14 @@ public final class Transformer implements PolicyModel {
       Parameter gateUp,
       Parameter down) {}
 
-  private Transformer(Context context, TransformerConfig config) {
+  private Transformer(Context context, TransformerConfig config, Gemm.Precision precision) {
     this.context = context;
     this.config = config;
+    this.precision = precision;
+    plain = Gemm.Options.DEFAULT.withPrecision(precision);
+    add = plain.withBeta(1);
+    timesTransposed = plain.withTransB(true);
+    weightGradient = plain.withTransA(true).withBeta(1);
     this.scope = context.scope();
     int d = config.width();
     patch = parameter("patch", config.patchSize(), d);
@@ -77,9 +87,19 @@ public final class Transformer implements PolicyModel {
     head = parameter("head", d, config.vocabulary());
   }
 
-  /** A model with fresh weights: normal, 1/√fan-in, residual outputs scaled down by √(2·layers). */
+  /** As {@link #create(Context, TransformerConfig, long, Gemm.Precision)}, with products in f32. */
   public static Transformer create(Context context, TransformerConfig config, long seed) {
-    Transformer model = new Transformer(context, config);
+    return create(context, config, seed, Gemm.Precision.F32);
+  }
+
+  /**
+   * A model with fresh weights: normal, 1/√fan-in, residual outputs scaled down by √(2·layers).
+   *
+   * @param precision of the products of matrices; all that is kept is f32
+   */
+  public static Transformer create(
+      Context context, TransformerConfig config, long seed, Gemm.Precision precision) {
+    Transformer model = new Transformer(context, config, precision);
     Random random = new Random(seed);
     double residual = 1 / Math.sqrt(2.0 * config.layers());
     double width = 1 / Math.sqrt(config.width());
@@ -152,7 +172,7 @@ public final class Transformer implements PolicyModel {
 
   @Override
   public Transformer copy() {
-    Transformer copy = new Transformer(context, config);
+    Transformer copy = new Transformer(context, config, precision);
     copy.copyFrom(this);
     return copy;
   }
@@ -269,23 +289,47 @@ public final class Transformer implements PolicyModel {
 
   // --------------------------------------------------------------------------------------- forward
 
-  /** Input embeddings and what their gradient needs. */
-  private record Embedded(Tensor x, Tensor patches, Tensor token, Tensor patch, Tensor position) {}
+  /**
+   * Packed sequences on the device.
+   *
+   * @param patches null where there are none, as {@code patch}
+   * @param rowIndex rows that logits are wanted for
+   * @param offsetsQ how rowIndex is cut into sequences; null where nobody asks
+   */
+  private record Packed(
+      TransformerConfig config,
+      Tensor token,
+      Tensor patches,
+      Tensor patch,
+      Tensor position,
+      Tensor offsets,
+      long longest,
+      Tensor rowIndex,
+      Tensor offsetsQ)
+      implements Inputs {}
 
-  private Embedded embed(Scope scope, Rows rows) {
-    Tensor tokens = Tensor.of(scope, rows.token);
-    Tensor positions = Tensor.of(scope, rows.position);
-    Tensor x = GatherRows.gather(scope, token.value(), tokens);
-    Tensor patches = null;
-    Tensor patchIndex = null;
-    if (rows.patchRows > 0) {
-      patches = Tensor.of(scope, rows.patches, rows.patchRows, config.patchSize());
-      patchIndex = Tensor.of(scope, rows.patch);
-      Tensor projected = Gemm.multiply(scope, patches, patch.value(), PLAIN);
-      GatherRows.gather(context, projected, patchIndex, null, true, x);
+  private Packed upload(Scope scope, Rows rows, int[] rowIndex, int[] offsetsQ) {
+    boolean images = rows.patchRows > 0;
+    return new Packed(
+        config,
+        Tensor.of(scope, rows.token),
+        images ? Tensor.of(scope, rows.patches, rows.patchRows, config.patchSize()) : null,
+        images ? Tensor.of(scope, rows.patch) : null,
+        Tensor.of(scope, rows.position),
+        Tensor.of(scope, rows.offsets),
+        rows.longest(),
+        Tensor.of(scope, rowIndex),
+        offsetsQ == null ? null : Tensor.of(scope, offsetsQ));
+  }
+
+  private Tensor embed(Scope scope, Packed in) {
+    Tensor x = GatherRows.gather(scope, token.value(), in.token);
+    if (in.patches != null) {
+      Tensor projected = Gemm.multiply(scope, in.patches, patch.value(), plain);
+      GatherRows.gather(context, projected, in.patch, null, true, x);
     }
-    GatherRows.gather(context, position.value(), positions, null, true, x);
-    return new Embedded(x, patches, tokens, patchIndex, positions);
+    GatherRows.gather(context, position.value(), in.position, null, true, x);
+    return x;
   }
 
   /** Activations of one layer that its gradient needs. */
@@ -333,17 +377,17 @@ public final class Transformer implements PolicyModel {
   private Layer layer(Scope scope, Block block, Tensor x, Attend attend) {
     long rows = x.shape(0);
     RmsNorm.Outputs norm1 = RmsNorm.forward(scope, x, block.attentionNorm.value(), EPS);
-    Tensor qkv = Gemm.multiply(scope, norm1.y(), block.qkv.value(), PLAIN);
+    Tensor qkv = Gemm.multiply(scope, norm1.y(), block.qkv.value(), plain);
     Tensor o = Tensor.empty(scope, DType.F32, rows, (long) config.heads() * config.headDim());
     Tensor lse = Tensor.empty(scope, DType.F32, config.heads(), rows);
     attend.apply(qkv, o.reshape(rows, config.heads(), config.headDim()), lse);
     Tensor x2 = Tensor.empty(scope, DType.F32, x.shape()).copyFrom(x);
-    Gemm.multiply(context, o, block.output.value(), ADD, x2);
+    Gemm.multiply(context, o, block.output.value(), add, x2);
     RmsNorm.Outputs norm2 = RmsNorm.forward(scope, x2, block.feedForwardNorm.value(), EPS);
-    Tensor gateUp = Gemm.multiply(scope, norm2.y(), block.gateUp.value(), PLAIN);
+    Tensor gateUp = Gemm.multiply(scope, norm2.y(), block.gateUp.value(), plain);
     Tensor y = SwiGlu.forward(scope, gateUp);
     Tensor out = Tensor.empty(scope, DType.F32, x.shape()).copyFrom(x2);
-    Gemm.multiply(context, y, block.down.value(), ADD, out);
+    Gemm.multiply(context, y, block.down.value(), add, out);
     return new Layer(x, norm1, qkv, o, lse, x2, norm2, gateUp, y, out);
   }
 
@@ -353,24 +397,16 @@ public final class Transformer implements PolicyModel {
   }
 
   private final class Pass implements Activations {
-    final Embedded embedded;
-    final Tensor offsets;
-    final long longest;
+    final Packed in;
     final List<Layer> layers = new ArrayList<>();
-    final Tensor rowIndex;
     final Tensor gathered;
     final RmsNorm.Outputs norm;
     final Tensor logits;
     final Map<Integer, AttentionPolicy.Input> attention = new HashMap<>();
 
-    /**
-     * @param rowIndex rows that logits are wanted for
-     */
-    Pass(Scope scope, Rows rows, int[] rowIndex) {
-      embedded = embed(scope, rows);
-      offsets = Tensor.of(scope, rows.offsets);
-      longest = rows.longest();
-      Tensor x = embedded.x;
+    Pass(Scope scope, Packed in) {
+      this.in = in;
+      Tensor x = embed(scope, in);
       for (Block block : blocks) {
         Layer layer =
             layer(
@@ -378,14 +414,14 @@ public final class Transformer implements PolicyModel {
                 block,
                 x,
                 (qkv, o, lse) ->
-                    Attention.forward(context, attentionInput(qkv, offsets, longest), o, lse));
+                    Attention.forward(
+                        context, attentionInput(qkv, in.offsets, in.longest), o, lse));
         layers.add(layer);
         x = layer.out;
       }
-      this.rowIndex = Tensor.of(scope, rowIndex);
-      gathered = GatherRows.gather(scope, x, this.rowIndex);
+      gathered = GatherRows.gather(scope, x, in.rowIndex);
       norm = RmsNorm.forward(scope, gathered, finalNorm.value(), EPS);
-      logits = Gemm.multiply(scope, norm.y(), head.value(), PLAIN);
+      logits = Gemm.multiply(scope, norm.y(), head.value(), plain);
     }
 
     Transformer model() {
@@ -412,12 +448,9 @@ public final class Transformer implements PolicyModel {
   }
 
   @Override
-  public Activations forward(Scope scope, Batch batch, int... attentionLayers) {
+  public Inputs prepare(Scope scope, Batch batch) {
     int[] promptOf = new int[batch.sequences()];
     Arrays.setAll(promptOf, batch::promptOf);
-    for (int layer : attentionLayers) {
-      requireLayer(layer);
-    }
     Rows rows = rows(batch.prompts(), promptOf, inputTokens(batch));
     int[] responseOffsets = batch.responseOffsets();
     int[] rowIndex = new int[batch.responseRows()];
@@ -427,19 +460,30 @@ public final class Transformer implements PolicyModel {
         rowIndex[responseOffsets[s] + i] = rows.offsets[s + 1] - count + i;
       }
     }
-    Pass pass = new Pass(scope, rows, rowIndex);
-    Tensor offsetsQ = attentionLayers.length == 0 ? null : Tensor.of(scope, responseOffsets);
+    return upload(scope, rows, rowIndex, responseOffsets);
+  }
+
+  @Override
+  public Activations forward(Scope scope, Inputs inputs, int... attentionLayers) {
+    if (!(inputs instanceof Packed in && in.config.equals(config))) {
+      throw new IllegalArgumentException(
+          "inputs: expected those of a model of this architecture, got others");
+    }
+    for (int layer : attentionLayers) {
+      requireLayer(layer);
+    }
+    Pass pass = new Pass(scope, in);
     for (int layer : attentionLayers) {
       Tensor qkv = pass.layers.get(layer).qkv;
-      Tensor q = GatherRows.gather(scope, columnsOf(qkv, 0, config.heads()), pass.rowIndex);
+      Tensor q = GatherRows.gather(scope, columnsOf(qkv, 0, config.heads()), in.rowIndex);
       pass.attention.put(
           layer,
           new AttentionPolicy.Input(
-              q.reshape(rowIndex.length, config.heads(), config.headDim()),
+              q.reshape(q.shape(0), config.heads(), config.headDim()),
               keys(qkv),
-              offsetsQ,
-              pass.offsets,
-              pass.longest,
+              in.offsetsQ,
+              in.offsets,
+              in.longest,
               null));
     }
     return pass;
@@ -456,24 +500,24 @@ public final class Transformer implements PolicyModel {
       requireLayer(gradient.layer());
     }
     try (Scope scope = context.scope()) {
-      Gemm.multiply(context, pass.norm.y(), dLogits, WEIGHT_GRADIENT, head.gradient());
-      Tensor dNorm = Gemm.multiply(scope, dLogits, head.value(), TIMES_TRANSPOSED);
+      Gemm.multiply(context, pass.norm.y(), dLogits, weightGradient, head.gradient());
+      Tensor dNorm = Gemm.multiply(scope, dLogits, head.value(), timesTransposed);
       Tensor dGathered = Tensor.empty(scope, DType.F32, pass.gathered.shape());
       normBackward(pass.gathered, finalNorm, pass.norm, dNorm, false, dGathered);
-      Tensor dx = Tensor.zeros(scope, DType.F32, pass.embedded.x.shape());
-      GatherRows.gather(context, dGathered, null, pass.rowIndex, false, dx);
+      Packed in = pass.in;
+      Tensor dx = Tensor.zeros(scope, DType.F32, in.token.shape(0), config.width());
+      GatherRows.gather(context, dGathered, null, in.rowIndex, false, dx);
       for (int l = blocks.size() - 1; l >= 0; l--) {
         try (Scope inner = context.scope()) {
           layerBackward(inner, pass, l, dx, attention);
         }
       }
-      ScatterAddRows.add(context, dx, pass.embedded.position, position.gradient());
-      ScatterAddRows.add(context, dx, pass.embedded.token, token.gradient());
-      if (pass.embedded.patches != null) {
-        Tensor dPatch =
-            Tensor.zeros(scope, DType.F32, pass.embedded.patches.shape(0), config.width());
-        ScatterAddRows.add(context, dx, pass.embedded.patch, dPatch);
-        Gemm.multiply(context, pass.embedded.patches, dPatch, WEIGHT_GRADIENT, patch.gradient());
+      ScatterAddRows.add(context, dx, in.position, position.gradient());
+      ScatterAddRows.add(context, dx, in.token, token.gradient());
+      if (in.patches != null) {
+        Tensor dPatch = Tensor.zeros(scope, DType.F32, in.patches.shape(0), config.width());
+        ScatterAddRows.add(context, dx, in.patch, dPatch);
+        Gemm.multiply(context, in.patches, dPatch, weightGradient, patch.gradient());
       }
     }
   }
@@ -485,20 +529,20 @@ public final class Transformer implements PolicyModel {
     Layer layer = pass.layers.get(l);
     long rows = dx.shape(0);
 
-    Gemm.multiply(context, layer.y, dx, WEIGHT_GRADIENT, block.down.gradient());
-    Tensor dy = Gemm.multiply(scope, dx, block.down.value(), TIMES_TRANSPOSED);
+    Gemm.multiply(context, layer.y, dx, weightGradient, block.down.gradient());
+    Tensor dy = Gemm.multiply(scope, dx, block.down.value(), timesTransposed);
     Tensor dGateUp = Tensor.empty(scope, DType.F32, layer.gateUp.shape());
     SwiGlu.backward(context, layer.gateUp, dy, dGateUp);
-    Gemm.multiply(context, layer.norm2.y(), dGateUp, WEIGHT_GRADIENT, block.gateUp.gradient());
-    Tensor dNorm2 = Gemm.multiply(scope, dGateUp, block.gateUp.value(), TIMES_TRANSPOSED);
+    Gemm.multiply(context, layer.norm2.y(), dGateUp, weightGradient, block.gateUp.gradient());
+    Tensor dNorm2 = Gemm.multiply(scope, dGateUp, block.gateUp.value(), timesTransposed);
     normBackward(layer.x2, block.feedForwardNorm, layer.norm2, dNorm2, true, dx);
 
-    Gemm.multiply(context, layer.o, dx, WEIGHT_GRADIENT, block.output.gradient());
-    Tensor dO = Gemm.multiply(scope, dx, block.output.value(), TIMES_TRANSPOSED);
+    Gemm.multiply(context, layer.o, dx, weightGradient, block.output.gradient());
+    Tensor dO = Gemm.multiply(scope, dx, block.output.value(), timesTransposed);
     Tensor dQkv = Tensor.empty(scope, DType.F32, layer.qkv.shape());
     Attention.backward(
         context,
-        attentionInput(layer.qkv, pass.offsets, pass.longest),
+        attentionInput(layer.qkv, pass.in.offsets, pass.in.longest),
         layer.o.reshape(rows, config.heads(), config.headDim()),
         layer.lse,
         dO.reshape(rows, config.heads(), config.headDim()),
@@ -512,7 +556,7 @@ public final class Transformer implements PolicyModel {
             context,
             dq.reshape(dq.shape(0), (long) config.heads() * config.headDim()),
             null,
-            pass.rowIndex,
+            pass.in.rowIndex,
             true,
             columnsOf(dQkv, 0, config.heads()));
         Axpby.apply(
@@ -523,8 +567,8 @@ public final class Transformer implements PolicyModel {
             columnsOf(dQkv, config.heads(), config.kvHeads()));
       }
     }
-    Gemm.multiply(context, layer.norm1.y(), dQkv, WEIGHT_GRADIENT, block.qkv.gradient());
-    Tensor dNorm1 = Gemm.multiply(scope, dQkv, block.qkv.value(), TIMES_TRANSPOSED);
+    Gemm.multiply(context, layer.norm1.y(), dQkv, weightGradient, block.qkv.gradient());
+    Tensor dNorm1 = Gemm.multiply(scope, dQkv, block.qkv.value(), timesTransposed);
     normBackward(layer.x, block.attentionNorm, layer.norm1, dNorm1, true, dx);
   }
 
@@ -592,7 +636,7 @@ public final class Transformer implements PolicyModel {
       questions[p] = prompts.get(p).question();
       own[p] = p;
     }
-    int[][] drawn = new int[sampling.maxTokens()][];
+    int[][] drawn = new int[sampling.maxTokens()][count];
     try (Scope scope = context.scope()) {
       Rows rows = rows(prompts, own, questions);
       requirePositions(rows.longest() + sampling.maxTokens() - 1L);
@@ -603,14 +647,19 @@ public final class Transformer implements PolicyModel {
       Cache cache = new Cache(scope, promptLengths, promptOf, sampling.maxTokens());
       Tensor logits;
       try (Scope prefill = context.scope()) {
-        Pass pass = new Pass(prefill, rows, lastRows);
+        Pass pass = new Pass(prefill, upload(prefill, rows, lastRows, null));
         fill(prefill, cache, pass, rows, promptOf);
         logits = GatherRows.gather(scope, pass.logits, Tensor.of(prefill, promptOf));
       }
-      Tensor tokens = Tensor.empty(scope, DType.I32, count);
+      Growth growth = new Growth(scope, cache, sampling.maxTokens());
+      Tensor tokens = Tensor.empty(scope, DType.I32, sampling.maxTokens(), count);
+      // On the CPU a look costs nothing; on a GPU it waits for all that was launched.
+      int unseen = context.device().kind() == Device.Kind.CPU ? 1 : UNSEEN;
       boolean[] ended = new boolean[count];
       int open = count;
+      int seen = 0;
       for (int step = 0; ; step++) {
+        Tensor next = tokens.rows(step, step + 1).reshape(count);
         SampleTokens.sample(
             context,
             logits,
@@ -619,18 +668,24 @@ public final class Transformer implements PolicyModel {
                 sampling.temperature(),
                 sampling.seed(),
                 sampling.offset() * sampling.maxTokens() + step),
-            tokens);
-        drawn[step] = tokens.toInts();
-        for (int s = 0; s < count; s++) {
-          if (!ended[s] && drawn[step][s] == sampling.stopToken()) {
-            ended[s] = true;
-            open--;
+            next);
+        boolean last = step + 1 == sampling.maxTokens();
+        if (last || step + 1 - seen == unseen) {
+          int[] fresh = tokens.rows(seen, step + 1).toInts();
+          for (int i = 0; i < fresh.length; i++) {
+            int s = i % count;
+            drawn[seen + i / count][s] = fresh[i];
+            if (!ended[s] && fresh[i] == sampling.stopToken()) {
+              ended[s] = true;
+              open--;
+            }
           }
+          seen = step + 1;
         }
-        if (open == 0 || step + 1 == sampling.maxTokens()) {
+        if (open == 0 || last) {
           break;
         }
-        decode(cache, drawn[step], logits);
+        decode(cache, growth, step, next, logits);
       }
     }
     return responses(drawn, count, sampling.stopToken());
@@ -658,24 +713,51 @@ public final class Transformer implements PolicyModel {
     }
   }
 
-  /** One more token for every sequence: its logits go to {@code logits}. */
-  private void decode(Cache cache, int[] tokens, Tensor logits) {
-    int count = tokens.length;
-    try (Scope scope = context.scope()) {
-      int[] at = new int[count];
-      int[] positions = new int[count];
-      int[] one = new int[count + 1];
-      for (int s = 0; s < count; s++) {
-        positions[s] = cache.lengths[s];
-        at[s] = cache.offsets[s] + cache.lengths[s]++;
-        one[s + 1] = s + 1;
+  /** Where the tokens that are drawn go: a row for each token of every sequence. */
+  private final class Growth {
+    final Tensor positions;
+    final Tensor at;
+    final Tensor lengths;
+    final Tensor offsetsQ;
+    final Tensor offsetsK;
+
+    Growth(Scope scope, Cache cache, int steps) {
+      int count = cache.lengths.length;
+      int[][] rows = new int[3][Math.multiplyExact(steps, count)];
+      for (int i = 0; i < rows[0].length; i++) {
+        int s = i % count;
+        int position = cache.lengths[s] + i / count;
+        rows[0][i] = position;
+        rows[1][i] = cache.offsets[s] + position;
+        rows[2][i] = position + 1;
       }
-      Tensor x = GatherRows.gather(scope, token.value(), Tensor.of(scope, tokens));
-      GatherRows.gather(context, position.value(), Tensor.of(scope, positions), null, true, x);
-      Tensor outIndex = Tensor.of(scope, at);
-      Tensor offsetsQ = Tensor.of(scope, one);
-      Tensor offsetsK = Tensor.of(scope, cache.offsets);
-      Tensor lengths = Tensor.of(scope, cache.lengths);
+      int[] one = new int[count + 1];
+      Arrays.setAll(one, s -> s);
+      positions = Tensor.of(scope, rows[0], steps, count);
+      at = Tensor.of(scope, rows[1], steps, count);
+      lengths = Tensor.of(scope, rows[2], steps, count);
+      offsetsQ = Tensor.of(scope, one);
+      offsetsK = Tensor.of(scope, cache.offsets);
+    }
+
+    Tensor row(Tensor rows, int step) {
+      return rows.rows(step, step + 1).reshape(rows.shape(1));
+    }
+  }
+
+  /**
+   * Adds token {@code step} to every sequence: the logits of the next go to {@code logits}.
+   *
+   * @param tokens i32[sequences]
+   */
+  private void decode(Cache cache, Growth growth, int step, Tensor tokens, Tensor logits) {
+    int count = cache.lengths.length;
+    try (Scope scope = context.scope()) {
+      Tensor x = GatherRows.gather(scope, token.value(), tokens);
+      Tensor positions = growth.row(growth.positions, step);
+      GatherRows.gather(context, position.value(), positions, null, true, x);
+      Tensor outIndex = growth.row(growth.at, step);
+      Tensor lengths = growth.row(growth.lengths, step);
       for (int l = 0; l < config.layers(); l++) {
         int layer = l;
         x =
@@ -698,8 +780,8 @@ public final class Transformer implements PolicyModel {
                                   .values
                                   .get(layer)
                                   .reshape(rows, config.kvHeads(), config.headDim()),
-                              offsetsQ,
-                              offsetsK,
+                              growth.offsetsQ,
+                              growth.offsetsK,
                               lengths,
                               cache.capacity,
                               scale()),
@@ -709,7 +791,7 @@ public final class Transformer implements PolicyModel {
                 .out;
       }
       RmsNorm.Outputs norm = RmsNorm.forward(scope, x, finalNorm.value(), EPS);
-      Gemm.multiply(context, norm.y(), head.value(), PLAIN, logits);
+      Gemm.multiply(context, norm.y(), head.value(), plain, logits);
     }
   }
 
@@ -717,7 +799,7 @@ public final class Transformer implements PolicyModel {
     int[][] responses = new int[count][];
     for (int s = 0; s < count; s++) {
       int length = 0;
-      while (length < drawn.length && drawn[length] != null) {
+      while (length < drawn.length) {
         length++;
         if (drawn[length - 1][s] == stopToken) {
           break;

@@ -9,7 +9,7 @@ import dev.saccade.Context;
 import dev.saccade.DType;
 import dev.saccade.Scope;
 import dev.saccade.Tensor;
-import dev.saccade.train.OpenBlas;
+import dev.saccade.train.Contexts;
 import dev.saccade.train.model.PolicyModel.Activations;
 import dev.saccade.train.model.PolicyModel.AttentionGradient;
 import dev.saccade.train.model.PolicyModel.Sampling;
@@ -30,12 +30,6 @@ class TransformerTest {
 
   /** A token that the model never draws. */
   private static final int NEVER = -7;
-
-  private static Context context(int threads) {
-    Context context = Context.builder().threads(threads).build();
-    OpenBlas.provideTo(context);
-    return context;
-  }
 
   /** A model whose norms are not all 1 and whose logits are far enough apart to differ in rank. */
   private static Transformer model(Context context) {
@@ -106,7 +100,7 @@ class TransformerTest {
   @Test
   void logitsQueriesAndKeysAgreeWithDoublePrecision() {
     Batch batch = raggedBatch(new Random(1));
-    try (Context context = context(2);
+    try (Context context = Contexts.open(2);
         Transformer model = model(context);
         Scope scope = context.scope()) {
       Activations activations = model.forward(scope, batch, 0, 1, 2);
@@ -128,11 +122,32 @@ class TransformerTest {
     }
   }
 
+  /** Inputs on the device serve any number of passes, also of models that were copied. */
+  @Test
+  void inputsServeManyPasses() {
+    Batch batch = raggedBatch(new Random(3));
+    try (Context context = Contexts.open(2);
+        Transformer model = model(context);
+        Transformer copy = model.copy();
+        Transformer other =
+            Transformer.create(context, new TransformerConfig(13, 7, 24, 11, 1, 2, 2, 5, 9), 1);
+        Scope scope = context.scope()) {
+      PolicyModel.Inputs inputs = model.prepare(scope, batch);
+      float[] want = model.forward(scope, batch).logits().toFloats();
+      for (Transformer each : List.of(model, copy, model)) {
+        assertThat(each.forward(scope, inputs, 1).logits().toFloats()).isEqualTo(want);
+      }
+      assertThatThrownBy(() -> other.forward(scope, inputs))
+          .isInstanceOf(IllegalArgumentException.class)
+          .hasMessage("inputs: expected those of a model of this architecture, got others");
+    }
+  }
+
   /** What is packed beside a sequence changes nothing in its results but their rounding. */
   @Test
   void sequencesDoNotSeeEachOther() {
     Batch batch = raggedBatch(new Random(2));
-    try (Context context = context(2);
+    try (Context context = Contexts.open(2);
         Transformer model = model(context);
         Scope scope = context.scope()) {
       Tensor all = model.forward(scope, batch).logits();
@@ -253,7 +268,7 @@ class TransformerTest {
             ? new int[0]
             : Arrays.stream(layers.split(",")).mapToInt(Integer::parseInt).toArray();
     Loss loss = new Loss(new Random(4), batch, attention);
-    try (Context context = context(2);
+    try (Context context = Contexts.open(2);
         Transformer model = model(context)) {
       loss.backward(model, batch);
       assertGradientsAreTheDifferencesOf(loss, model, batch);
@@ -272,7 +287,7 @@ class TransformerTest {
             new int[] {0, 0},
             new int[][] {tokens(random, 3), tokens(random, 5)});
     Loss loss = new Loss(random, batch, 1);
-    try (Context context = context(2);
+    try (Context context = Contexts.open(2);
         Transformer model = model(context)) {
       loss.backward(model, batch);
       assertThat(model.parameters().get(0).name()).isEqualTo("patch");
@@ -300,7 +315,7 @@ class TransformerTest {
     Batch second = raggedBatch(random);
     Loss one = new Loss(random, first, 1);
     Loss two = new Loss(random, second);
-    try (Context context = context(2);
+    try (Context context = Contexts.open(2);
         Transformer model = model(context)) {
       one.backward(model, first);
       List<double[]> sum = gradients(model);
@@ -338,7 +353,7 @@ class TransformerTest {
     List<double[]> gradients = null;
     int[][] drawn = null;
     for (int threads : new int[] {1, 2, 3}) {
-      try (Context context = context(threads);
+      try (Context context = Contexts.open(threads);
           Transformer model = model(context);
           Scope scope = context.scope()) {
         loss.backward(model, batch);
@@ -387,7 +402,7 @@ class TransformerTest {
   @Test
   void greedyResponsesAreThoseOfFullForwardPasses() {
     List<Prompt> prompts = raggedPrompts(new Random(8));
-    try (Context context = context(2);
+    try (Context context = Contexts.open(2);
         Transformer model = model(context)) {
       int[][] responses = model.sample(prompts, 3, new Sampling(0, 13, NEVER, 0, 0));
       assertThat(responses).hasNumberOfRows(12);
@@ -408,7 +423,7 @@ class TransformerTest {
   @Test
   void seedAndOffsetDecideWhatIsDrawn() {
     List<Prompt> prompts = raggedPrompts(new Random(9));
-    try (Context context = context(2);
+    try (Context context = Contexts.open(2);
         Transformer model = model(context)) {
       Sampling sampling = new Sampling(1, 10, NEVER, 21, 3);
       int[][] first = model.sample(prompts, 3, sampling);
@@ -430,7 +445,7 @@ class TransformerTest {
   @Test
   void neighbouringOffsetsShareNoRandomNumbers() {
     List<Prompt> prompts = List.of(prompt(new Random(10), 2, 2));
-    try (Context context = context(2);
+    try (Context context = Contexts.open(2);
         Transformer model = model(context)) {
       // Without weights in the head every step draws from the same uniform distribution, so that
       // equal random numbers would be equal tokens.
@@ -472,7 +487,7 @@ class TransformerTest {
   void responsesFollowTheDistributionOfTheModel(float temperature) {
     int draws = 6000;
     Prompt prompt = prompt(new Random(11), 5, 3);
-    try (Context context = context(2);
+    try (Context context = Contexts.open(2);
         Transformer model = model(context)) {
       int vocabulary = CONFIG.vocabulary();
       int[][] count = new int[vocabulary][vocabulary];
@@ -510,7 +525,7 @@ class TransformerTest {
   @ValueSource(floats = {0f, 1f})
   void aResponseEndsWithTheStopTokenOrAtItsLongest(float temperature) {
     List<Prompt> prompts = raggedPrompts(new Random(12));
-    try (Context context = context(2);
+    try (Context context = Contexts.open(2);
         Transformer model = model(context)) {
       int[][] whole = model.sample(prompts, 3, new Sampling(temperature, 9, NEVER, 1, 2));
       assertThat(Arrays.stream(whole).allMatch(response -> response.length == 9)).isTrue();
@@ -542,7 +557,7 @@ class TransformerTest {
   @Test
   void oneTokenNoPromptsAndNoGroupAreLegal() {
     List<Prompt> prompts = raggedPrompts(new Random(13));
-    try (Context context = context(1);
+    try (Context context = Contexts.open(1);
         Transformer model = model(context)) {
       int[][] responses = model.sample(prompts, 2, new Sampling(1, 1, NEVER, 1, 1));
       assertThat(responses).hasDimensions(8, 1);
@@ -555,7 +570,7 @@ class TransformerTest {
   @Test
   void responsesMayReachTheLastPosition() {
     Prompt prompt = prompt(new Random(14), 4, 2);
-    try (Context context = context(1);
+    try (Context context = Contexts.open(1);
         Transformer model = model(context)) {
       int longest = CONFIG.positions() - prompt.length() + 1;
       int[] response = model.sample(List.of(prompt), 1, new Sampling(0, longest, NEVER, 1, 1))[0];
@@ -575,7 +590,7 @@ class TransformerTest {
   @Test
   void aCopyHasTheWeightsAndParametersOfItsOwn() {
     Batch batch = raggedBatch(new Random(15));
-    try (Context context = context(1);
+    try (Context context = Contexts.open(1);
         Transformer model = model(context);
         Transformer copy = model.copy();
         Scope scope = context.scope()) {
@@ -595,7 +610,7 @@ class TransformerTest {
   @Test
   void passesLeaveNoMemoryBehind() {
     Batch batch = raggedBatch(new Random(16));
-    try (Context context = context(2);
+    try (Context context = Contexts.open(2);
         Transformer model = model(context)) {
       Loss loss = new Loss(new Random(1), batch, 2);
       loss.backward(model, batch);
@@ -611,7 +626,7 @@ class TransformerTest {
 
   @Test
   void matricesDecayAndNormsDoNot() {
-    try (Context context = context(1);
+    try (Context context = Contexts.open(1);
         Transformer model = model(context)) {
       assertThat(model.parameters()).hasSize(3 + 6 * CONFIG.layers() + 2);
       assertThat(model.parameters().stream().map(Parameter::name)).doesNotHaveDuplicates();
@@ -631,7 +646,7 @@ class TransformerTest {
   void rejectsWhatDoesNotFit() {
     Random random = new Random(18);
     Batch batch = raggedBatch(random);
-    try (Context context = context(1);
+    try (Context context = Contexts.open(1);
         Transformer model = model(context);
         Transformer copy = model.copy();
         Scope scope = context.scope()) {
