@@ -851,7 +851,9 @@ SACCADE_API int32_t saccade_attention_backward_workspace(saccade_context* contex
                                                          const saccade_attention_backward_args* args, int64_t* bytes);
 SACCADE_API int32_t saccade_attention_backward(saccade_context* context, const saccade_attention_backward_args* args);
 
-/* sample_tokens: draws one token a row from softmax(logits/temperature).  Row r uses the uniform number of
+/* sample_tokens: draws one token a row from softmax(logits/temperature), or from its nucleus: the tokens whose logit is
+   at least the largest value at which the probability of all tokens with at least that logit reaches top_p.  Tokens that
+   tie with the last one all stay, and their probabilities keep their proportions.  Row r uses the uniform number of
    Philox4x32-10 at key (low, high word of `seed`), counter (low, high word of offset, low, high word of stream[r] as
    i64); stream is r itself when absent.  From the first two words of the result, u = (w1:w0 >> 11) * 2^-53.  The draw
    is the first token whose cumulative probability exceeds u; a row with NaN, +inf or only -inf gives token -1. */
@@ -868,6 +870,7 @@ typedef struct saccade_sample_tokens_args {
   saccade_address offset_scalar; /* optional i64 */
   saccade_address stream;        /* [rows] i32, optional */
   saccade_address tokens;        /* out [rows] i32 */
+  float top_p;                   /* in (0,1]; 0 and 1: all tokens */
 } saccade_sample_tokens_args;
 
 SACCADE_API int32_t saccade_sample_tokens(saccade_context* context, const saccade_sample_tokens_args* args);
