@@ -13,6 +13,7 @@
 #endif
 
 #include "core/call.h"
+#include "core/dlpack.h"
 
 namespace saccade {
 namespace {
@@ -135,7 +136,8 @@ extern "C" {
 int32_t saccade_abi_version(void) { return SACCADE_ABI_VERSION; }
 
 const char* saccade_build_info(void) {
-  return "saccade " SACCADE_VERSION ", " SACCADE_COMPILER ", " SACCADE_BUILD_TYPE ", backends: cpu" SACCADE_IF_CUDA(", cuda");
+  return "saccade " SACCADE_VERSION ", " SACCADE_COMPILER ", " SACCADE_BUILD_TYPE
+         ", backends: cpu" SACCADE_IF_CUDA(", cuda");
 }
 
 int32_t saccade_context_create(const saccade_context_args* args, saccade_context** context, char* error,
@@ -218,6 +220,7 @@ int32_t saccade_memory_allocate(saccade_context* context, int64_t bytes, saccade
 
 int32_t saccade_memory_free(saccade_context* context, saccade_address address) {
   return saccade::run(context, "memory_free", [&] {
+    if (saccade::let_holders_free(address)) return;
     SACCADE_IF_CUDA(if (context->gpu) return saccade::cuda::free(*context->gpu, address);)
     std::free(reinterpret_cast<void*>(address));
   });
