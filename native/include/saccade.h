@@ -165,6 +165,33 @@ SACCADE_API int32_t saccade_memory_copy(saccade_context* context, saccade_addres
                                         int64_t bytes);
 SACCADE_API int32_t saccade_memory_zero(saccade_context* context, saccade_address destination, int64_t bytes);
 
+/* Memory that is shared with other libraries, as the DLManagedTensor of DLPack (https://dmlc.github.io/dlpack). */
+
+#define SACCADE_DLPACK_DIMENSIONS 8
+
+/* A view of memory of the context's device: row-major without gaps, but that the first dimension may have a stride. */
+typedef struct saccade_dlpack_tensor {
+  uint64_t struct_size;
+  saccade_address data; /* of the first element */
+  int32_t dtype;        /* saccade_dtype */
+  int32_t dimensions;   /* 1 .. SACCADE_DLPACK_DIMENSIONS */
+  int64_t shape[SACCADE_DLPACK_DIMENSIONS];
+  int64_t strides[SACCADE_DLPACK_DIMENSIONS]; /* elements; that of a dimension of size 1 counts for nothing */
+} saccade_dlpack_tensor;
+
+/* Reads a DLManagedTensor of the context's device into *tensor, and takes nothing: whoever uses the memory calls
+   saccade_dlpack_release() once, when done.  An error, also of a tensor that does not fit saccade_dlpack_tensor, leaves
+   the DLManagedTensor the caller's. */
+SACCADE_API int32_t saccade_dlpack_import(saccade_context* context, saccade_address managed,
+                                          saccade_dlpack_tensor* tensor);
+/* Calls the DLManagedTensor's deleter.  0 is allowed. */
+SACCADE_API void saccade_dlpack_release(saccade_address managed);
+/* Makes a DLManagedTensor of a view into `memory`, an address that saccade_memory_allocate() of the context gave.
+   The memory is given back once saccade_memory_free() was called and the deleters of all its DLManagedTensors have
+   run, in whatever order; these may run at any time, on any thread, also after the context was destroyed. */
+SACCADE_API int32_t saccade_dlpack_export(saccade_context* context, saccade_address memory,
+                                          const saccade_dlpack_tensor* tensor, saccade_address* managed);
+
 /* ---------------------------------------------------------------------------------- §1 group_advantage [GRPO] */
 
 typedef enum saccade_advantage_estimator {
@@ -891,8 +918,10 @@ SACCADE_API int32_t saccade_attention_backward_workspace(saccade_context* contex
                                                          const saccade_attention_backward_args* args, int64_t* bytes);
 SACCADE_API int32_t saccade_attention_backward(saccade_context* context, const saccade_attention_backward_args* args);
 
-/* sample_tokens: draws one token a row from softmax(logits/temperature).  Row r uses the uniform number of
-   Philox4x32-10 at key (low, high word of `seed`), counter (low, high word of offset, low, high word of stream[r] as
+/* sample_tokens: draws one token a row from softmax(logits/temperature), or from its nucleus: the tokens whose logit is
+   at least the largest value at which the probability of all tokens with at least that logit reaches top_p.  Tokens
+   that tie with the last one all stay, and their probabilities keep their proportions.  Row r uses the uniform number
+   of Philox4x32-10 at key (low, high word of `seed`), counter (low, high word of offset, low, high word of stream[r] as
    i64); stream is r itself when absent.  From the first two words of the result, u = (w1:w0 >> 11) * 2^-53.  The draw
    is the first token whose cumulative probability exceeds u; a row with NaN, +inf or only -inf gives token -1. */
 typedef struct saccade_sample_tokens_args {
@@ -908,6 +937,7 @@ typedef struct saccade_sample_tokens_args {
   saccade_address offset_scalar; /* optional i64 */
   saccade_address stream;        /* [rows] i32, optional */
   saccade_address tokens;        /* out [rows] i32 */
+  float top_p;                   /* in (0,1]; 0 and 1: all tokens */
 } saccade_sample_tokens_args;
 
 SACCADE_API int32_t saccade_sample_tokens(saccade_context* context, const saccade_sample_tokens_args* args);

@@ -13,6 +13,7 @@
 #endif
 
 #include "core/call.h"
+#include "core/dlpack.h"
 
 namespace saccade {
 namespace {
@@ -246,6 +247,7 @@ int32_t saccade_memory_allocate(saccade_context* context, int64_t bytes, saccade
 
 int32_t saccade_memory_free(saccade_context* context, saccade_address address) {
   return saccade::run(context, "memory_free", [&] {
+    if (saccade::let_holders_free(address)) return;
     SACCADE_IF_CUDA(if (context->gpu) return saccade::cuda::free(*context->gpu, address);)
     std::free(reinterpret_cast<void*>(address));
   });

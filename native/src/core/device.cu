@@ -162,6 +162,15 @@ void free(const Device& device, saccade_address address) {
   if (address) check(cudaFreeAsync(pointer<void>(address), device.stream), "free");
 }
 
+void free_now(int32_t index, saccade_address address) {
+  int before = 0;
+  if (cudaGetDevice(&before) == cudaSuccess && cudaSetDevice(index) == cudaSuccess) {
+    cudaFree(pointer<void>(address));
+    cudaSetDevice(before);
+  }
+  cudaGetLastError();
+}
+
 void copy(const Device& device, saccade_address destination, saccade_address source, int64_t bytes) {
   check(cudaMemcpyAsync(pointer<void>(destination), pointer<const void>(source), static_cast<size_t>(bytes),
                         cudaMemcpyDefault, device.stream),
@@ -186,5 +195,7 @@ void signal(const Device& device, saccade_address stream) {
 void synchronize(const Device& device) { check(cudaStreamSynchronize(device.stream), "synchronize"); }
 
 saccade_address stream_of(const Device& device) { return reinterpret_cast<saccade_address>(device.stream); }
+
+int32_t index_of(const Device& device) { return device.index; }
 
 }  // namespace saccade::cuda

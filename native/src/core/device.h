@@ -28,6 +28,8 @@ class Current {
 // In the order of the stream.
 saccade_address allocate(const Device& device, int64_t bytes);
 void free(const Device& device, saccade_address address);
+// Without a context: waits for what uses the memory of GPU `index`.  Errors are lost.
+void free_now(int32_t index, saccade_address address);
 // Waits for the copy where one side is host memory.
 void copy(const Device& device, saccade_address destination, saccade_address source, int64_t bytes);
 void zero(const Device& device, saccade_address destination, int64_t bytes);
@@ -37,6 +39,7 @@ void signal(const Device& device, saccade_address stream);
 void synchronize(const Device& device);
 
 saccade_address stream_of(const Device& device);
+int32_t index_of(const Device& device);
 
 // The provider of matrix products (gemm/gemm.cu), in the place of the one before; null: none.
 void set_cublas(Device& device, const saccade_cublas* functions);

@@ -73,6 +73,52 @@ struct Split {
   }
 };
 
+// A row in groups of 16 bytes, the first and the last of which it may fill in part.
+template <class T>
+struct Groups {
+  int64_t lead, count;  // lead: elements of group 0 before the row
+
+  __device__ Groups(const T* x, int64_t n) {
+    lead = reinterpret_cast<uint64_t>(x) % 16 / sizeof(T);
+    count = (lead + n + kPack<T> - 1) / kPack<T>;
+  }
+
+  // Index in the row of a group's first element; that of group 0 may be below 0.
+  __device__ __forceinline__ int64_t begin(int64_t group) const { return group * kPack<T> - lead; }
+};
+
+// Elements j, j + 1 ... of a row of n; `fill` for those outside of it.  16 bytes at once where they are all inside and
+// aligned.
+template <class T, int kCount>
+__device__ __forceinline__ void load_group(const T* x, int64_t n, int64_t j, float fill, float (&values)[kCount]) {
+  if (j >= 0 && j + kCount <= n && reinterpret_cast<uint64_t>(x + j) % 16 == 0) {
+    const Pack<T> pack = load_pack<false>(reinterpret_cast<const Pack<T>*>(x + j));
+    static_assert(kCount == kPack<T>);
+#pragma unroll
+    for (int e = 0; e < kCount; ++e) values[e] = to_float(pack.x[e]);
+  } else {
+#pragma unroll
+    for (int e = 0; e < kCount; ++e) values[e] = j + e >= 0 && j + e < n ? to_float(x[j + e]) : fill;
+  }
+}
+
+// As load_group(); what lies outside is not written.
+template <class G, int kCount>
+__device__ __forceinline__ void store_group(G* x, int64_t n, int64_t j, const float (&values)[kCount]) {
+  alignas(16) G rounded[kCount];
+#pragma unroll
+  for (int e = 0; e < kCount; ++e) rounded[e] = from_float<G>(values[e]);
+  if (j >= 0 && j + kCount <= n && reinterpret_cast<uint64_t>(x + j) % 16 == 0) {
+#pragma unroll
+    for (int k = 0; k < kCount / kPack<G>; ++k)
+      __stcs(reinterpret_cast<uint4*>(x + j) + k, reinterpret_cast<const uint4*>(rounded)[k]);
+  } else {
+#pragma unroll
+    for (int e = 0; e < kCount; ++e)
+      if (j + e >= 0 && j + e < n) x[j + e] = rounded[e];
+  }
+}
+
 // Tree of a fixed shape over the block's threads, a multiple of 32 up to 1024; merge(a, b) joins two values.  Every
 // thread gets the result.  `shared` holds 32 values and may be used again after the next barrier.
 template <class V, class Merge>

@@ -103,6 +103,9 @@ SACCADE_INLINE vfloat min(vfloat a, vfloat b) {
 SACCADE_INLINE vfloat at_least(vfloat x, float low) { return max(splat(low), x); }
 SACCADE_INLINE vfloat at_most(vfloat x, float high) { return min(splat(high), x); }
 
+// Between two bounds; the lower one for NaN.
+SACCADE_INLINE vfloat bounded(vfloat x, float low, float high) { return at_most(max(x, splat(low)), high); }
+
 SACCADE_INLINE float max_of(vfloat v) {
   float m = v[0];
   for (int i = 1; i < kLanes; ++i) m = v[i] > m ? v[i] : m;
@@ -406,6 +409,10 @@ SACCADE_INLINE ExpParts exp_parts(vfloat x) {
 
 // e^x, 1 ulp; results below 2^-126 are 0, x above 88 gives e^88; NaN stays.
 SACCADE_INLINE vfloat exp(vfloat x) { return select(x < splat(-87.3365f), splat(0.0f), exp_bounded(x)); }
+
+// exp_scaled(kExpScale * x) is e^x: the unit of exponents that the backend's exponential takes.
+constexpr float kExpScale = 1.0f;
+SACCADE_INLINE vfloat exp_scaled(vfloat x) { return exp(x); }
 
 // x >= 2^-126 as 2^k (1 + f), 1 + f in [sqrt(1/2), sqrt(2)).
 struct LogReduction {

@@ -1,25 +1,11 @@
 // One row of logits on a GPU: its statistics, joined from any parts of it.
 #pragma once
 
+#include "core/lane.cuh"
 #include "core/rows.cuh"
 
 namespace saccade::cuda {
 
-// 2^x within 2 ulp; below 2^-126: 0.
-__device__ __forceinline__ float exp2_fast(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-
-// The larger; NaN where either is NaN.
-__device__ __forceinline__ float max_nan(float a, float b) {
-  float y;
-  asm("max.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(a), "f"(b));
-  return y;
-}
-
-constexpr float kLog2E = 1.44269504088896341f, kLog2 = 0.693147180559945309f;
 constexpr float kFaint = -200.0f;  // 2^-200 is 0
 
 // Of z = x / temperature, in units of log 2, with scale = log2(e) / temperature: max = the largest x, so that

@@ -30,6 +30,6 @@ int32_t saccade_logit_divergence(saccade_context* context, const saccade_logit_d
                       in_place ? "logits" : nullptr);
     }
     operands.require_disjoint();
-    SACCADE_CALL_CPU(context, logit_divergence(context->pool, args));
+    SACCADE_CALL(context, logit_divergence, args);
   });
 }

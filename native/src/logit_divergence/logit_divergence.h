@@ -5,9 +5,10 @@
 // of both rows; the divergence and the mean that its gradient needs; the gradient.  FORWARD_KL's gradient needs no mean
 // and is written by the second sweep.  No probability is ever stored: no row-sized temporary.
 // Exponentials and logarithms per token: 2, then 2 (JSD: and a logarithm), then 1 (JSD: 2 and a logarithm).
+// CUDA: the same sweeps, one block a pair of rows, the later ones from the L2 cache where that holds the pairs at work.
 // Bytes: 2*R*V*sizeof(logits) read, R*V*sizeof(d_logits) written.
 #pragma once
 
 #include "core/call.h"
 
-SACCADE_DECLARE_CPU(void logit_divergence(Pool& pool, const saccade_logit_divergence_args& args))
+SACCADE_DECLARE(logit_divergence, const saccade_logit_divergence_args& args)

@@ -2,7 +2,7 @@
 // counters for every 64-bit key.
 #pragma once
 
-#include "core/simd.h"
+#include "core/lanes.h"
 
 namespace saccade::SACCADE_ISA {
 

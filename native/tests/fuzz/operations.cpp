@@ -922,6 +922,7 @@ void describe(Case& c, saccade_sample_tokens_args& a) {
   const Owners row = Case::every(rows);
   float_dtype(c, "logits_dtype", a.logits_dtype);
   c.number("temperature", a.temperature, {1.0f, 0.0f, 0.5f, 1e-40f, kLargest, kSmallest}, {-1.0f});
+  c.number("top_p", a.top_p, {0.0f, 0.9f, 1.0f, kSmallest}, {-0.1f, 1.1f});
   a.seed = static_cast<int64_t>(c.choices().bytes(8));
   a.offset = static_cast<int64_t>(c.choices().bytes(8));
   c.input("logits", a.logits, a.logits_dtype, c.table(rows, vocabulary, "logits_stride", a.logits_stride)).per(row);

@@ -110,7 +110,8 @@ final class MemoryPool {
         return;
       }
       long size = sizeClass(storage.bytes());
-      if (size > cacheLimit - cachedBytes) {
+      // Another library may use exported memory still: the native side knows when it is free.
+      if (storage.isExported() || size > cacheLimit - cachedBytes) {
         call.invoke(Saccade.saccade_memory_free(context.handle(), storage.address()));
       } else {
         cache.computeIfAbsent(size, unused -> new ArrayDeque<>()).push(storage.address());

@@ -14,6 +14,11 @@ import java.util.Set;
  * is a masked token, which is never drawn. A row with NaN or +inf, or of nothing but -inf, gives
  * -1.
  *
+ * <p>With {@code topP} the draw is from the nucleus: the tokens whose logit is at least the largest
+ * value at which the probability of all tokens with at least that logit reaches {@code topP}.
+ * Tokens that tie with the last one all stay, and their probabilities keep their proportions
+ * (Holtzman et al., "The Curious Case of Neural Text Degeneration", ICLR 2020).
+ *
  * <p>Philox: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
  */
 public final class SampleTokens {
@@ -28,30 +33,41 @@ public final class SampleTokens {
    *     the token, say
    * @param offsetScalar i64[1] that takes the place of {@code offset}, read when the operation
    *     runs; or null
+   * @param topP probability of the nucleus, in (0, 1]; 1, and 0 too, is all tokens
    */
-  public record Options(float temperature, long seed, long offset, Tensor offsetScalar) {
+  public record Options(
+      float temperature, long seed, long offset, Tensor offsetScalar, float topP) {
     /** Temperature 0: the largest logit; no random number is used. */
     public static final Options GREEDY = new Options(0.0f, 0, 0, null);
 
-    /** An offset that is known at the call. */
+    /** All tokens, and an offset that is known at the call. */
     public Options(float temperature, long seed, long offset) {
       this(temperature, seed, offset, null);
     }
 
+    /** All tokens. */
+    public Options(float temperature, long seed, long offset, Tensor offsetScalar) {
+      this(temperature, seed, offset, offsetScalar, 1.0f);
+    }
+
     public Options withTemperature(float temperature) {
-      return new Options(temperature, seed, offset, offsetScalar);
+      return new Options(temperature, seed, offset, offsetScalar, topP);
     }
 
     public Options withSeed(long seed) {
-      return new Options(temperature, seed, offset, offsetScalar);
+      return new Options(temperature, seed, offset, offsetScalar, topP);
     }
 
     public Options withOffset(long offset) {
-      return new Options(temperature, seed, offset, offsetScalar);
+      return new Options(temperature, seed, offset, offsetScalar, topP);
     }
 
     public Options withOffsetScalar(Tensor offsetScalar) {
-      return new Options(temperature, seed, offset, offsetScalar);
+      return new Options(temperature, seed, offset, offsetScalar, topP);
+    }
+
+    public Options withTopP(float topP) {
+      return new Options(temperature, seed, offset, offsetScalar, topP);
     }
   }
 
@@ -80,7 +96,8 @@ public final class SampleTokens {
           .offset(options.offset())
           .offset_scalar(offset == null ? 0 : call.strided("offset_scalar", offset, I64, 1))
           .stream(call.optionalI32("stream", stream, rows))
-          .tokens(call.i32("tokens", tokens, rows));
+          .tokens(call.i32("tokens", tokens, rows))
+          .top_p(options.topP());
       call.invoke(Saccade.saccade_sample_tokens(context.handle(), args));
     }
   }

@@ -34,10 +34,13 @@ public final class Scope implements AutoCloseable {
     }
   }
 
-  /** Foreign memory, whose {@code owner} stays reachable until the storage closes. */
-  Storage adopt(long address, long bytes, Object owner, String what) {
+  /**
+   * Foreign memory, whose {@code owner} stays reachable until the storage closes, when {@code
+   * release} runs; both may be null.
+   */
+  Storage adopt(long address, long bytes, Object owner, Runnable release, String what) {
     try (Call ignored = begin("wrap")) {
-      Storage storage = Storage.foreign(this, address, bytes, owner, what);
+      Storage storage = Storage.foreign(this, address, bytes, owner, release, what);
       owned.add(storage);
       return storage;
     }

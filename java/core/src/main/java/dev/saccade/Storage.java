@@ -33,6 +33,12 @@ final class Storage {
   /** What keeps foreign memory from being collected. */
   private Object owner;
 
+  /** Gives foreign memory back; null: nobody waits for it. */
+  private Runnable release;
+
+  /** Whether another library was given this memory, and may use it after this closes. */
+  private boolean exported;
+
   private boolean open = true;
 
   private Storage(
@@ -59,10 +65,14 @@ final class Storage {
   }
 
   /**
-   * Memory of someone else; {@code owner}, which may be null, stays reachable until this closes.
+   * Memory of someone else; {@code owner}, which may be null, stays reachable until this closes,
+   * and {@code release}, which may be null, runs then.
    */
-  static Storage foreign(Scope scope, long address, long bytes, Object owner, String what) {
-    return new Storage(scope.context(), scope, address, bytes, true, owner, what);
+  static Storage foreign(
+      Scope scope, long address, long bytes, Object owner, Runnable release, String what) {
+    Storage storage = new Storage(scope.context(), scope, address, bytes, true, owner, what);
+    storage.release = release;
+    return storage;
   }
 
   Context context() {
@@ -79,6 +89,18 @@ final class Storage {
 
   Object owner() {
     return owner;
+  }
+
+  boolean isForeign() {
+    return foreign;
+  }
+
+  void export() {
+    exported = true;
+  }
+
+  boolean isExported() {
+    return exported;
   }
 
   boolean isOpen() {
@@ -104,6 +126,9 @@ final class Storage {
       }
       if (!foreign && context.isOpen()) {
         context.memory().free(this);
+      }
+      if (release != null) {
+        release.run();
       }
     } finally {
       context.exit();

@@ -3,6 +3,7 @@ package dev.saccade;
 import static dev.saccade.InvalidArgumentException.requirePresent;
 
 import dev.saccade.binding.Saccade;
+import dev.saccade.binding.saccade_dlpack_tensor;
 import java.lang.reflect.Array;
 import java.nio.ByteBuffer;
 import java.util.Arrays;
@@ -170,7 +171,41 @@ public final class Tensor {
           "alignment to " + dtype.bytes() + " bytes for " + what,
           "0x" + Long.toHexString(address));
     }
-    return new Tensor(scope.adopt(address, bytes, owner, what), 0, dtype, own, dense(own));
+    return new Tensor(scope.adopt(address, bytes, owner, null, what), 0, dtype, own, dense(own));
+  }
+
+  /**
+   * A tensor over the memory of a {@code DLManagedTensor} of <a
+   * href="https://dmlc.github.io/dlpack">DLPack</a>, without a copy: what a capsule named {@code
+   * dltensor} holds. Row-major without gaps, but that the first dimension may have a stride.
+   *
+   * <p>The tensor takes it over: its deleter is called once, when the tensor or its scope is
+   * closed. If this throws, it stays the caller's. On a GPU the producer's work has to be ordered
+   * before the context's: see {@link Context#waitFor}.
+   *
+   * @param managedTensor address of the {@code DLManagedTensor}
+   * @throws InvalidArgumentException if it lies on another device than the scope's context, or has
+   *     an element type or a layout that tensors lack
+   */
+  public static Tensor fromDlpack(Scope scope, long managedTensor) {
+    Context context = requirePresent("from_dlpack", "scope", scope).context();
+    try (Call call = context.begin("from_dlpack")) {
+      var view = call.args(saccade_dlpack_tensor.class, saccade_dlpack_tensor::new);
+      call.invoke(Saccade.saccade_dlpack_import(context.handle(), managedTensor, view));
+      DType dtype = DType.values()[view.dtype()];
+      long[] own = new long[view.dimensions()];
+      Arrays.setAll(own, view::shape);
+      long bytes = byteSize("from_dlpack", dtype, own);
+      long[] strides = dense(own);
+      if (bytes > 0 && own[0] > 1) {
+        strides[0] = view.strides(0);
+        bytes += (own[0] - 1) * (strides[0] - product(own, 1, own.length)) * dtype.bytes();
+      }
+      Runnable release = () -> Saccade.saccade_dlpack_release(managedTensor);
+      Storage storage =
+          scope.adopt(view.data(), bytes, null, release, describe(dtype, own) + " of DLPack");
+      return new Tensor(storage, 0, dtype, own, strides);
+    }
   }
 
   // ---------------------------------------------------------------------------------- description
@@ -457,6 +492,40 @@ public final class Tensor {
       throw new InvalidArgumentException("item", "tensor", "one element", describe());
     }
     return toFloats()[0];
+  }
+
+  /**
+   * A new {@code DLManagedTensor} of <a href="https://dmlc.github.io/dlpack">DLPack</a> over this
+   * tensor's memory, without a copy: for a capsule named {@code dltensor}. The memory stays until
+   * its deleter was called, which has to happen once, even if this tensor, its scope and its
+   * context are closed before. On a GPU the consumer's work has to be ordered after the context's:
+   * see {@link Context#signal}.
+   *
+   * @return its address
+   * @throws InvalidArgumentException if the memory is foreign, the tensor has more than 8
+   *     dimensions, or gaps elsewhere than between its rows
+   */
+  public long toDlpack() {
+    try (Call call = begin("to_dlpack")) {
+      if (storage.isForeign()) {
+        throw new InvalidArgumentException(
+            "to_dlpack", "tensor", "memory of its context", describe() + " over foreign memory");
+      }
+      if (rank() > Saccade.SACCADE_DLPACK_DIMENSIONS) {
+        throw new InvalidArgumentException(
+            "to_dlpack", "tensor", "at most 8 dimensions", describe());
+      }
+      var view = call.args(saccade_dlpack_tensor.class, saccade_dlpack_tensor::new);
+      view.data(address()).dtype(dtype.code()).dimensions(rank());
+      for (int d = 0; d < rank(); d++) {
+        view.shape(d, shape[d]).strides(d, strides[d]);
+      }
+      long[] managed = new long[1];
+      call.invoke(
+          Saccade.saccade_dlpack_export(context().handle(), storage.address(), view, managed));
+      storage.export();
+      return managed[0];
+    }
   }
 
   // ------------------------------------------------------------------------------------ internals

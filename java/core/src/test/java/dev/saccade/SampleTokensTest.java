@@ -5,11 +5,14 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import dev.saccade.reference.SampleTokensReference;
 import java.util.Arrays;
+import java.util.HashSet;
 import java.util.Random;
+import java.util.Set;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 import org.junit.jupiter.params.provider.EnumSource;
+import org.junit.jupiter.params.provider.ValueSource;
 
 class SampleTokensTest {
   private static final SampleTokens.Options WARM =
@@ -159,6 +162,124 @@ class SampleTokensTest {
     }
   }
 
+  /**
+   * Every draw is the first token of the nucleus whose cumulative probability exceeds the number;
+   * with many draws of one row, every token of a small nucleus is drawn.
+   */
+  @ParameterizedTest
+  @CsvSource({
+    "F32, 1, 0.5",
+    "F32, 2, 0.6",
+    "F32, 15, 0.3",
+    "F32, 16, 0.9",
+    "F32, 17, 0.99",
+    "F32, 513, 0.9",
+    "F32, 5003, 0.999999",
+    "BF16, 17, 0.7",
+    "BF16, 5003, 0.95",
+    "F16, 33, 0.5",
+    "F16, 5003, 0.1",
+    "F32, 151936, 0.9",
+    "BF16, 151936, 0.9"
+  })
+  void drawsFromTheNucleus(DType dtype, int vocabulary, float topP) {
+    int draws = vocabulary > 10_000 ? 3 : 200;
+    Random random = new Random(vocabulary);
+    float[] x = logits(random, vocabulary, 2);
+    for (Context context : Contexts.everyInstructionSet()) {
+      try (context;
+          Scope scope = context.scope()) {
+        Tensor row = Tensor.of(scope, dtype, x, 1, vocabulary);
+        float[] rounded = row.toFloats(); // equal logits are common in 16 bits
+        double[] p = SampleTokensReference.nucleus(rounded, 0.8f, topP);
+        for (int i = 0; i < draws; i++) {
+          SampleTokens.Options options = WARM.withOffset(i).withTopP(topP);
+          int token = SampleTokens.sample(scope, row, options).toInts()[0];
+          double u = SampleTokensReference.uniform(WARM.seed(), i, 0), before = 0;
+          assertThat(token).isBetween(0, vocabulary - 1);
+          for (int j = 0; j < token; j++) {
+            before += p[j];
+          }
+          assertThat(p[token]).isPositive();
+          assertThat(u).isBetween(before - 2e-6, before + p[token] + 2e-6);
+        }
+      }
+    }
+  }
+
+  /**
+   * Exactly the nucleus is drawn, and χ² with one degree of freedom less than it has tokens stays
+   * below the 0.999 quantile.
+   */
+  @ParameterizedTest
+  @CsvSource({"0.3, 1, 0", "0.6, 3, 13.9", "0.9, 6, 20.6", "0.98, 7, 22.5", "1, 10, 27.9"})
+  void frequenciesAreThoseOfTheNucleus(float topP, int size, double bound) {
+    int draws = 20_000;
+    float inf = Float.POSITIVE_INFINITY;
+    // 0 and -0 tie, as 1 does with 1.
+    float[] row = {0, 1, -1, 2, -0f, -inf, -2, 1, 0, -1.5f, -3.5f};
+    double[] p = SampleTokensReference.nucleus(row, 0.8f, topP == 1 ? 2 : topP);
+    float[] all = new float[draws * row.length];
+    for (int i = 0; i < all.length; i++) {
+      all[i] = row[i % row.length];
+    }
+    for (Context context : Contexts.everyInstructionSet()) {
+      try (context;
+          Scope scope = context.scope()) {
+        Tensor logits = Tensor.of(scope, all, draws, row.length);
+        int[] count = new int[row.length];
+        for (int token : SampleTokens.sample(scope, logits, WARM.withTopP(topP)).toInts()) {
+          count[token]++;
+        }
+        double chi = 0;
+        int drawn = 0;
+        for (int j = 0; j < row.length; j++) {
+          assertThat(count[j] > 0).as("token %d", j).isEqualTo(p[j] > 0);
+          if (p[j] > 0) {
+            chi += Math.pow(count[j] - draws * p[j], 2) / (draws * p[j]);
+            drawn++;
+          }
+        }
+        assertThat(drawn).isEqualTo(size);
+        assertThat(chi).isLessThanOrEqualTo(bound);
+      }
+    }
+  }
+
+  @Test
+  void tinyTopPDrawsAmongTheLargestAlone() {
+    for (DType dtype : new DType[] {DType.F32, DType.BF16, DType.F16}) {
+      for (Context context : Contexts.everyInstructionSet()) {
+        try (context;
+            Scope scope = context.scope()) {
+          float[] x = logits(new Random(8), 1000, 1);
+          x[70] = x[500] = x[999] = 9;
+          Tensor row = Tensor.of(scope, dtype, x, 1, 1000);
+          Set<Integer> drawn = new HashSet<>();
+          for (int i = 0; i < 100; i++) {
+            SampleTokens.Options options = WARM.withOffset(i).withTopP(Float.MIN_VALUE);
+            drawn.add(SampleTokens.sample(scope, row, options).toInts()[0]);
+          }
+          assertThat(drawn).containsExactlyInAnyOrder(70, 500, 999);
+        }
+      }
+    }
+  }
+
+  @Test
+  void topPOfZeroIsOneAndChangesNoGreedyChoice() {
+    float[] x = logits(new Random(9), 300 * 1003, 2);
+    try (Context context = Context.cpu();
+        Scope scope = context.scope()) {
+      Tensor logits = Tensor.of(scope, x, 300, 1003);
+      int[] plain = SampleTokens.sample(scope, logits, WARM).toInts();
+      assertThat(SampleTokens.sample(scope, logits, WARM.withTopP(0)).toInts()).isEqualTo(plain);
+      SampleTokens.Options greedy = SampleTokens.Options.GREEDY;
+      assertThat(SampleTokens.sample(scope, logits, greedy.withTopP(0.1f)).toInts())
+          .isEqualTo(SampleTokens.sample(scope, logits, greedy).toInts());
+    }
+  }
+
   @Test
   void rowsDependOnTheirStreamAloneAndOffsetsDiffer() {
     Random random = new Random(4);
@@ -206,7 +327,9 @@ class SampleTokensTest {
         int[] greedy = SampleTokens.sample(scope, logits, SampleTokens.Options.GREEDY).toInts();
         assertThat(greedy).containsExactly(-1, -1, -1, 700, 600, 0);
         for (int offset = 0; offset < 200; offset++) {
-          int[] tokens = SampleTokens.sample(scope, logits, WARM.withOffset(offset)).toInts();
+          SampleTokens.Options options =
+              WARM.withOffset(offset).withTopP(offset % 2 == 0 ? 1 : 0.9f);
+          int[] tokens = SampleTokens.sample(scope, logits, options).toInts();
           assertThat(Arrays.copyOf(tokens, 4)).containsExactly(-1, -1, -1, 700);
           assertThat(tokens[4]).isBetween(600, 1199);
           assertThat(tokens[5]).isBetween(0, 599);
@@ -215,8 +338,10 @@ class SampleTokensTest {
     }
   }
 
-  @Test
-  void bitsDoNotDependOnTheThreadCountAndStrideIsHonoured() {
+  @ParameterizedTest
+  @ValueSource(floats = {1, 0.9f})
+  void bitsDoNotDependOnTheThreadCountAndStrideIsHonoured(float topP) {
+    SampleTokens.Options options = WARM.withTopP(topP);
     Random random = new Random(6);
     float[] wide = logits(random, 300 * 1030, 2);
     int[] first = null;
@@ -224,11 +349,11 @@ class SampleTokensTest {
       try (Context context = Context.builder().threads(threads).build();
           Scope scope = context.scope()) {
         Tensor strided = Tensor.of(scope, wide, 300, 1030).columns(10, 1013);
-        int[] tokens = SampleTokens.sample(scope, strided, WARM).toInts();
+        int[] tokens = SampleTokens.sample(scope, strided, options).toInts();
         if (first == null) {
           first = tokens;
           Tensor dense = Tensor.of(scope, strided.toFloats(), 300, 1003);
-          assertThat(SampleTokens.sample(scope, dense, WARM).toInts()).isEqualTo(tokens);
+          assertThat(SampleTokens.sample(scope, dense, options).toInts()).isEqualTo(tokens);
         }
         assertThat(tokens).isEqualTo(first);
       }
@@ -247,6 +372,12 @@ class SampleTokensTest {
             .isInstanceOf(InvalidArgumentException.class)
             .hasMessageContaining(
                 "sample_tokens: temperature: expected a finite number of at least 0, got ");
+      }
+      for (float topP : new float[] {-0.5f, 1.5f, Float.NaN}) {
+        assertThatThrownBy(() -> SampleTokens.sample(scope, logits, WARM.withTopP(topP)))
+            .isInstanceOf(InvalidArgumentException.class)
+            .hasMessageContaining(
+                "sample_tokens: top_p: expected 0 (off) or a number in (0, 1], got ");
       }
       assertThatThrownBy(
               () -> SampleTokens.sample(scope, Tensor.zeros(scope, DType.F32, 4, 0), WARM))

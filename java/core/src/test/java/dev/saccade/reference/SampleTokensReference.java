@@ -1,5 +1,7 @@
 package dev.saccade.reference;
 
+import java.util.Arrays;
+
 /** {@code sample_tokens} in double precision, from its definition. */
 public final class SampleTokensReference {
   private SampleTokensReference() {}
@@ -43,5 +45,31 @@ public final class SampleTokensReference {
       z[j] = Math.exp(z[j] - lse);
     }
     return z;
+  }
+
+  /**
+   * The probabilities renormalised over the nucleus, 0 off it: logits in descending order are taken
+   * until their probability reaches topP, with all that tie with the last.
+   */
+  public static double[] nucleus(float[] logits, double temperature, double topP) {
+    double[] p = probabilities(logits, temperature);
+    Integer[] order = new Integer[p.length];
+    Arrays.setAll(order, j -> j);
+    Arrays.sort(order, (a, b) -> Float.compare(logits[b], logits[a]));
+    double reached = 0;
+    float cutoff = logits[order[0]];
+    for (int i = 0; i < order.length && reached < topP; i++) {
+      cutoff = logits[order[i]];
+      reached += p[order[i]];
+    }
+    double mass = 0;
+    for (int j = 0; j < p.length; j++) {
+      p[j] = logits[j] >= cutoff ? p[j] : 0;
+      mass += p[j];
+    }
+    for (int j = 0; j < p.length; j++) {
+      p[j] /= mass;
+    }
+    return p;
   }
 }

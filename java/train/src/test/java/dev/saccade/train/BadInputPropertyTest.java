@@ -591,7 +591,8 @@ class BadInputPropertyTest {
                   in.number("temperature", List.of(1.0f, 0.0f, 1e-40f), -1.0f),
                   in.below(256),
                   in.below(256),
-                  in.optional().dense("offset_scalar", DType.I64, 1)),
+                  in.optional().dense("offset_scalar", DType.I64, 1),
+                  in.number("top_p", List.of(1.0f, 0.0f, 0.9f, 1e-40f), 1.5f)),
               in.output("tokens", DType.I32, rows));
         });
     CALLS.put(
