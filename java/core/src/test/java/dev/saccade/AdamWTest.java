@@ -52,7 +52,7 @@ class AdamWTest {
 
   @Test
   void agreesWithDoublePrecisionOnEveryInstructionSet() {
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       try (context;
           Scope scope = context.scope()) {
         List<Parameter> parameters = parameters(scope, 1);
@@ -102,7 +102,7 @@ class AdamWTest {
 
   @Test
   void scalarsTakeThePlaceOfOptions() {
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       List<Parameter> plain = parameters(scope, 2);
       List<Parameter> replayed = parameters(scope, 2);
@@ -129,7 +129,7 @@ class AdamWTest {
   @Test
   void notFiniteScaleSkipsTheWholeStep() {
     float inf = Float.POSITIVE_INFINITY;
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       List<Parameter> parameters = parameters(scope, 3);
       List<Parameter> untouched = parameters(scope, 3);
@@ -162,7 +162,7 @@ class AdamWTest {
 
   @Test
   void clipsByTheScaleOfGradNorm() {
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Tensor grad = Tensor.of(scope, new float[] {3, 4});
       Parameter parameter = Parameter.of(scope, Tensor.zeros(scope, DType.F32, 2), grad, 0);
@@ -182,7 +182,7 @@ class AdamWTest {
     // lr·decay = 2e-8: 1 - lr·decay is 1 in f32.  In units of 2^-24 a step takes 16.44 of gradient
     // and 0.34 of decay, 17
     // after rounding; without the decay it would be 16.
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Tensor param = Tensor.of(scope, new float[] {1});
       Tensor grad = Tensor.of(scope, new float[] {1});
@@ -196,7 +196,7 @@ class AdamWTest {
 
   @Test
   void nanGradientBreaksItsOwnWeightOnly() {
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       List<Parameter> clean = parameters(scope, 4);
       List<Parameter> broken = parameters(scope, 4);
@@ -238,14 +238,14 @@ class AdamWTest {
 
   @Test
   void nothingToDo() {
-    try (Context context = Context.cpu()) {
+    try (Context context = Contexts.one()) {
       AdamW.step(context, List.of(), OPTIONS, 1);
     }
   }
 
   @Test
   void rejectsWhatDoesNotFit() {
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Tensor p = Tensor.zeros(scope, DType.F32, 2, 3);
       Tensor g = Tensor.zeros(scope, DType.F32, 2, 3);

@@ -311,7 +311,7 @@ class AttentionDivergenceTest {
   void agreesWithDoublePrecisionOnEveryInstructionSet(
       Divergence kind, float beta, String with, Support support, Reduction reduction) {
     Sequences sequences = Sequences.RAGGED;
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       for (int[] heads : new int[][] {{0, 4}, {1, 3}}) {
         try (Scope scope = context.scope()) {
           Random random = new Random(heads[0] + 7);
@@ -349,7 +349,7 @@ class AttentionDivergenceTest {
   })
   void agreesForEveryDimensionAndGrouping(int heads, int kvHeads, int dim) {
     Sequences sequences = Sequences.RAGGED;
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       for (Reduction reduction : Reduction.values()) {
         try (Scope scope = context.scope()) {
           Random random = new Random(dim);
@@ -381,7 +381,7 @@ class AttentionDivergenceTest {
   void gradientsAgreeWithFiniteDifferences(
       Divergence kind, float beta, String with, boolean divergence, boolean entropy) {
     Sequences sequences = Sequences.RAGGED;
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       for (Reduction reduction : Reduction.values()) {
         if (reduction == Reduction.NONE && with.equals("map")) {
@@ -413,7 +413,7 @@ class AttentionDivergenceTest {
 
   @Test
   void compactMapsBeginAtTheRange() {
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       try (context;
           Scope scope = context.scope()) {
         Sequences sequences = Sequences.RAGGED;
@@ -449,7 +449,7 @@ class AttentionDivergenceTest {
       Divergence kind, float beta, Reduction reduction) {
     Sequences sequences =
         new Sequences(new int[] {8, 11}, new int[] {33, 60}, new int[] {0, 30, 5, 50});
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       for (Support support : Support.values()) {
         try (Scope scope = context.scope()) {
           Random random = new Random(23);
@@ -494,7 +494,7 @@ class AttentionDivergenceTest {
   @EnumSource(Reduction.class)
   void equalPoliciesHaveNoDivergenceAndNoGradient(Reduction reduction) {
     Sequences sequences = Sequences.RAGGED;
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       AttentionPolicy.Input input = sequences.random(scope, new Random(24), DType.F32, 4, 2, 8, 1);
       for (Divergence kind : Divergence.values()) {
@@ -520,7 +520,7 @@ class AttentionDivergenceTest {
   @ValueSource(doubles = {4, 12})
   void sharpPoliciesKeepTheirAccuracy(double deviation) {
     Sequences sequences = Sequences.RAGGED;
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       for (Divergence kind : new Divergence[] {Divergence.JSD, Divergence.REVERSE_KL}) {
         for (Reduction reduction : Reduction.values()) {
           try (Scope scope = context.scope()) {
@@ -555,7 +555,7 @@ class AttentionDivergenceTest {
   void theFormulaOfTheGradientAgreesWithDifferences(
       Divergence kind, float beta, String with, Reduction reduction) {
     Sequences sequences = Sequences.RAGGED;
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       for (Support support : Support.values()) {
         Random random = new Random(50);
@@ -608,7 +608,7 @@ class AttentionDivergenceTest {
       String with, Divergence kind, boolean givenLse) {
     Sequences sequences = new Sequences(new int[] {31}, new int[] {200}, new int[] {0, 1});
     int dim = 64;
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       try (context;
           Scope scope = context.scope()) {
         Random random = new Random(51);
@@ -665,7 +665,7 @@ class AttentionDivergenceTest {
                 .withScale(1),
             Divergence.FORWARD_KL,
             0);
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       try (context;
           Scope scope = context.scope()) {
         float[] q = new float[2 * rows];
@@ -716,7 +716,7 @@ class AttentionDivergenceTest {
   @EnumSource(Divergence.class)
   void longRowsKeepTheirAccuracy(Divergence kind) {
     Sequences sequences = new Sequences(new int[] {2}, new int[] {70_000}, new int[] {0, 1});
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Random random = new Random(26);
       AttentionPolicy.Input input = sequences.random(scope, random, DType.F32, 2, 1, 4, 0.8);
@@ -749,7 +749,7 @@ class AttentionDivergenceTest {
   @Test
   void tallProblemsKeepTheirAccuracy() {
     Sequences sequences = new Sequences(new int[] {1500}, new int[] {1503}, new int[] {0, 4});
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Random random = new Random(27);
       AttentionPolicy.Input input = sequences.random(scope, random, DType.F32, 4, 1, 1, 1);
@@ -776,7 +776,7 @@ class AttentionDivergenceTest {
   @EnumSource(Reduction.class)
   void policyAndNormaliserAreThoseOfAttentionPolicy(Reduction reduction) {
     Sequences sequences = Sequences.RAGGED;
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       try (context;
           Scope scope = context.scope()) {
         Random random = new Random(28);
@@ -825,7 +825,7 @@ class AttentionDivergenceTest {
   @Test
   void headsOutsideTheRangeHaveNoGradient() {
     Sequences sequences = Sequences.RAGGED;
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Random random = new Random(29);
       AttentionPolicy.Input input = sequences.random(scope, random, DType.F32, 6, 3, 8, 1);
@@ -866,7 +866,7 @@ class AttentionDivergenceTest {
   @EnumSource(Reduction.class)
   void deadPoliciesAndSupportsOfOneTokenHaveNoGradient(Reduction reduction) {
     Sequences sequences = new Sequences(new int[] {4}, new int[] {3}, new int[] {0, 1});
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       try (context;
           Scope scope = context.scope()) {
         Random random = new Random(30);
@@ -892,7 +892,7 @@ class AttentionDivergenceTest {
   @Test
   void rowsWhoseSupportHoldsNextToNothingAreDead() {
     Sequences sequences = new Sequences(new int[] {2}, new int[] {3}, new int[] {0, 1});
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       // The last row's own position holds all but e^-60.
       AttentionPolicy.Input input =
@@ -919,7 +919,7 @@ class AttentionDivergenceTest {
   @ValueSource(strings = {"map", "old policy", "index"})
   void rowsWithoutAReferenceHaveTheirEntropyAlone(String with) {
     Sequences sequences = new Sequences(new int[] {4}, new int[] {6}, new int[] {0, 1});
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       try (context;
           Scope scope = context.scope()) {
         Random random = new Random(31);
@@ -977,7 +977,7 @@ class AttentionDivergenceTest {
   @Test
   void sampledPositionsGiveTheirNegativeLogProbability() {
     Sequences sequences = new Sequences(new int[] {3}, new int[] {9}, new int[] {0, 9});
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       AttentionPolicy.Input input = sequences.random(scope, new Random(32), DType.F32, 4, 2, 8, 1);
       float[] map =
@@ -998,7 +998,7 @@ class AttentionDivergenceTest {
   @Test
   void badSampledPositionsGiveNanInTheirRow() {
     Sequences sequences = new Sequences(new int[] {3, 2}, new int[] {9, 4}, new int[] {0, 9, 0, 9});
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       try (context;
           Scope scope = context.scope()) {
         AttentionPolicy.Input input =
@@ -1032,7 +1032,7 @@ class AttentionDivergenceTest {
   @Test
   void withoutWeightsThereIsNothingToLoseButValuesAreGiven() {
     Sequences sequences = Sequences.RAGGED;
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Random random = new Random(34);
       AttentionPolicy.Input input = sequences.random(scope, random, DType.F32, 4, 2, 8, 1);
@@ -1052,7 +1052,7 @@ class AttentionDivergenceTest {
   void inactiveRowsMayHoldAnything(Reduction reduction) {
     Sequences sequences =
         new Sequences(new int[] {6, 5}, new int[] {20, 5}, new int[] {0, 9, 0, 9});
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       try (context;
           Scope scope = context.scope()) {
         Random random = new Random(35);
@@ -1102,7 +1102,7 @@ class AttentionDivergenceTest {
   @Test
   void gradOutputMultipliesGradientsAlone() {
     Sequences sequences = Sequences.RAGGED;
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Random random = new Random(36);
       AttentionPolicy.Input input = sequences.random(scope, random, DType.F32, 4, 2, 8, 1);
@@ -1144,7 +1144,7 @@ class AttentionDivergenceTest {
       names = {"BF16", "F16"})
   void lowPrecisionInputsHaveGradientsOfTheirTypeOrF32(DType dtype) {
     Sequences sequences = Sequences.RAGGED;
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       for (Reduction reduction : Reduction.values()) {
         try (Scope scope = context.scope()) {
           Random random = new Random(37);
@@ -1180,7 +1180,7 @@ class AttentionDivergenceTest {
     Sequences sequences = new Sequences(lengths, lengths, new int[] {0, 3, 0, 1, 2, 9});
     int n = 26;
     int d = 17;
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Random random = new Random(38);
       AttentionPolicy.Input input = sequences.random(scope, random, dtype, 4, 2, d, 1);
@@ -1233,7 +1233,7 @@ class AttentionDivergenceTest {
     Sequences sequences = Sequences.RAGGED;
     int dim = 5;
     int step = 8;
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Random random = new Random(42);
       AttentionPolicy.Input input = sequences.random(scope, random, dtype, 4, 2, dim, 1);
@@ -1316,7 +1316,7 @@ class AttentionDivergenceTest {
   @Test
   void everyOutputIsOptional() {
     Sequences sequences = Sequences.RAGGED;
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Random random = new Random(39);
       AttentionPolicy.Input input = sequences.random(scope, random, DType.F32, 4, 2, 8, 1);
@@ -1354,7 +1354,7 @@ class AttentionDivergenceTest {
 
   @Test
   void emptyProblemsAreLegalAndOverwriteTheirOutputs() {
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       for (int[] keys : new int[][] {{}, {0, 0}, {0, 7}}) {
         Sequences sequences = new Sequences(new int[keys.length], keys, new int[2 * keys.length]);
@@ -1402,7 +1402,7 @@ class AttentionDivergenceTest {
     Sequences sequences =
         new Sequences(
             new int[] {3, 6, 2, 9}, new int[] {3, 11, 35, 9}, new int[] {0, 2, 0, 9, 0, 9, 0, 9});
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       try (context;
           Scope scope = context.scope()) {
         Random random = new Random(40);
@@ -1522,7 +1522,7 @@ class AttentionDivergenceTest {
 
   @Test
   void rejectsReferencesThatDoNotFit() {
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       AttentionPolicy.Input in = SMALL.random(scope, new Random(1), DType.F32, 4, 2, 8, 1);
       Tensor q = in.q();
@@ -1600,7 +1600,7 @@ class AttentionDivergenceTest {
 
   @Test
   void rejectsOptionsAndWeightsThatDoNotFit() {
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       AttentionPolicy.Input in = SMALL.random(scope, new Random(1), DType.F32, 4, 2, 8, 1);
       Reference reference = new Reference.QueriesKeys(in.q(), in.k());
@@ -1699,7 +1699,7 @@ class AttentionDivergenceTest {
 
   @Test
   void rejectsOutputsThatDoNotFit() {
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       AttentionPolicy.Input in = SMALL.random(scope, new Random(1), DType.BF16, 4, 2, 8, 1);
       Reference reference = new Reference.QueriesKeys(in.q(), in.k());

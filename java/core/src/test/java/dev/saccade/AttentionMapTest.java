@@ -10,7 +10,7 @@ import org.junit.jupiter.api.Test;
 
 /** Maps that are views of larger tensors: what lies beside them is neither read nor written. */
 class AttentionMapTest {
-  private final Context context = Context.cpu();
+  private final Context context = Contexts.one();
   private final Scope scope = context.scope();
   private AttentionPolicy.Input input;
   private Tensor all;

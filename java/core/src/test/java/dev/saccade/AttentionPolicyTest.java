@@ -195,7 +195,7 @@ class AttentionPolicyTest {
   void agreesWithDoublePrecisionOnEveryInstructionSet(
       DType dtype, int heads, int kvHeads, int dim, int headBegin, int headEnd) {
     Sequences sequences = Sequences.RAGGED;
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       for (Support support : Support.values()) {
         for (Reduction reduction : Reduction.values()) {
           try (Scope scope = context.scope()) {
@@ -226,7 +226,7 @@ class AttentionPolicyTest {
   @CsvSource({"5000, 1", "5000, 6", "70000, 0.1", "70000, 3"})
   void longRowsKeepTheirAccuracy(int keys, double deviation) {
     Sequences sequences = new Sequences(new int[] {3}, new int[] {keys}, new int[] {9, keys - 7});
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       for (Support support : Support.values()) {
         try (Scope scope = context.scope()) {
           AttentionPolicy.Input input =
@@ -249,7 +249,7 @@ class AttentionPolicyTest {
     float[] q = {1};
     float[] k = gaussian(random, 40, 1);
     k[39] = (float) ahead;
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       for (Support support : new Support[] {Support.PREVIOUS, Support.RANGES}) {
         try (Scope scope = context.scope()) {
           AttentionPolicy.Input input =
@@ -278,7 +278,7 @@ class AttentionPolicyTest {
     for (int i = 0; i < k.length; i++) {
       k[i] = (random.nextInt(3) - 1) * 10;
     }
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       for (Support support : Support.values()) {
         try (Scope scope = context.scope()) {
           AttentionPolicy.Input input =
@@ -303,7 +303,7 @@ class AttentionPolicyTest {
   @CsvSource({"20, 0", "1, 60"})
   void largeScoresOfF32KeepTheAccuracyOfSmallOnes(double deviation, float common) {
     Sequences sequences = new Sequences(new int[] {31}, new int[] {200}, new int[] {20, 150});
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       for (Support support : Support.values()) {
         for (Reduction reduction : Reduction.values()) {
           try (Scope scope = context.scope()) {
@@ -335,7 +335,7 @@ class AttentionPolicyTest {
   @Test
   void compactMapsBeginAtTheRange() {
     Sequences sequences = Sequences.RAGGED;
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       try (context;
           Scope scope = context.scope()) {
         AttentionPolicy.Input input = sequences.random(scope, new Random(7), DType.F32, 4, 2, 8, 1);
@@ -366,7 +366,7 @@ class AttentionPolicyTest {
   @ValueSource(booleans = {false, true})
   void bf16MapsAreTheRoundedMaps(boolean compact) {
     Sequences sequences = Sequences.RAGGED;
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       try (context;
           Scope scope = context.scope()) {
         AttentionPolicy.Input input = sequences.random(scope, new Random(8), DType.F32, 4, 2, 8, 1);
@@ -400,7 +400,7 @@ class AttentionPolicyTest {
   @Test
   void everyOutputIsOptional() {
     Sequences sequences = Sequences.RAGGED;
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       AttentionPolicy.Input input = sequences.random(scope, new Random(9), DType.F32, 4, 2, 8, 1);
       // Heads outside of the range have an lse too.
@@ -433,7 +433,7 @@ class AttentionPolicyTest {
     Sequences sequences = new Sequences(new int[] {3, 1}, new int[] {2, 2}, new int[] {0, 1, 0, 1});
     float[] q = {1, 1, 1, 1};
     float[] k = {0, 1, 0, 60};
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       try (context;
           Scope scope = context.scope()) {
         AttentionPolicy.Input input =
@@ -468,7 +468,7 @@ class AttentionPolicyTest {
   @Test
   void deadHeadsCountInTheMeanOverHeads() {
     Sequences sequences = new Sequences(new int[] {1}, new int[] {3}, new int[] {0, 2});
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       // The first head puts all on the row's own position, the second head looks around.
       AttentionPolicy.Input input =
@@ -485,7 +485,7 @@ class AttentionPolicyTest {
 
   @Test
   void emptyProblemsAreLegal() {
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       for (int[] keys : new int[][] {{}, {0, 0}, {0, 7}}) {
         Sequences sequences = new Sequences(new int[keys.length], keys, new int[2 * keys.length]);
@@ -514,7 +514,7 @@ class AttentionPolicyTest {
   void stridesAreHonoured(DType dtype) {
     int[] lengths = {5, 1, 20};
     Sequences sequences = new Sequences(lengths, lengths, new int[] {0, 3, 0, 1, 2, 9});
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       AttentionPolicy.Input dense = sequences.random(scope, new Random(10), dtype, 4, 2, 17, 1);
       Tensor qkv = unwritten(scope, dtype, 26, 3 + 6 * 17 + 40);
@@ -548,7 +548,7 @@ class AttentionPolicyTest {
     Sequences sequences =
         new Sequences(
             new int[] {3, 6, 2, 9}, new int[] {3, 11, 35, 9}, new int[] {0, 2, 0, 9, 0, 9, 0, 9});
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       try (context;
           Scope scope = context.scope()) {
         AttentionPolicy.Input input =
@@ -630,7 +630,7 @@ class AttentionPolicyTest {
   @Test
   void rejectsInputsThatDoNotFit() {
     Sequences sequences = new Sequences(new int[] {2, 3}, new int[] {4, 3}, new int[] {0, 2, 0, 2});
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       AttentionPolicy.Input in = sequences.random(scope, new Random(1), DType.F32, 4, 2, 8, 1);
       Tensor oq = in.offsetsQ();
@@ -685,7 +685,7 @@ class AttentionPolicyTest {
   @Test
   void rejectsOptionsAndOutputsThatDoNotFit() {
     Sequences sequences = new Sequences(new int[] {2, 3}, new int[] {4, 3}, new int[] {0, 2, 0, 2});
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       AttentionPolicy.Input in = sequences.random(scope, new Random(1), DType.F32, 4, 2, 8, 1);
       AttentionPolicy.Options[] options = {

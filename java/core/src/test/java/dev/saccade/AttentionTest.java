@@ -235,7 +235,7 @@ class AttentionTest {
     Problem problem = new Problem(dim, packing(packing), heads, kvHeads, dim, 1);
     AttentionReference.Forward forward = problem.forward();
     AttentionReference.Gradients backward = problem.backward();
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       try (context;
           Scope scope = context.scope()) {
         Results results = problem.run(scope);
@@ -262,7 +262,7 @@ class AttentionTest {
     AttentionReference.Forward forward = problem.forward();
     assertThat(largest(Arrays.stream(forward.lse()).filter(Double::isFinite).toArray()))
         .isCloseTo(200, within(4.0));
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       try (context;
           Scope scope = context.scope()) {
         Results results = problem.run(scope);
@@ -280,7 +280,7 @@ class AttentionTest {
   @Test
   void rowsThatSeeNothingAreZerosAndHaveNoGradient() {
     Problem problem = new Problem(4, BLIND, 4, 2, 8, 1);
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Results results = problem.run(scope);
       // The first sequence has 6 queries and 4 keys, the second 4 queries and none.
@@ -306,7 +306,7 @@ class AttentionTest {
   @Test
   void sequencesOfOneKeyPassItsValueOn() {
     Problem problem = new Problem(5, new int[][] {{1, 1}, {1, 1}}, 4, 2, 17, 1);
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Results results = problem.run(scope);
       for (int row = 0; row < 2; row++) {
@@ -392,7 +392,7 @@ class AttentionTest {
     int dim = 5;
     int step = 8;
     Problem problem = new Problem(7, RAGGED, heads, kvHeads, dim, 1);
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Results dense = problem.run(scope);
       // As [rows * heads, dim] views a head stride is a row stride.
@@ -446,7 +446,7 @@ class AttentionTest {
     int[] lengths = {7, 3, 33, 0, 0};
     int[] queries = {1, 3, 5, 1, 0};
     Problem packed = new Problem(8, new int[][] {queries, lengths}, 4, 2, 17, 1);
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       try (context;
           Scope scope = context.scope()) {
         Results dense = packed.run(scope);
@@ -502,7 +502,7 @@ class AttentionTest {
 
   @Test
   void emptyProblemsAreLegal() {
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       assertThat(new Problem(9, new int[][] {{}, {}}, 4, 2, 8, 1).run(scope).o.size()).isZero();
       assertThat(new Problem(9, new int[][] {{0, 0}, {0, 0}}, 4, 2, 8, 1).run(scope).o.size())
@@ -555,7 +555,7 @@ class AttentionTest {
   void nanStaysInItsSequence(String where) {
     int[][] lengths = {{3, 6, 2, 9}, {3, 11, 35, 9}};
     int broken = 1;
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       try (context;
           Scope scope = context.scope()) {
         Problem problem = new Problem(10, lengths, 4, 2, 8, 1);
@@ -624,7 +624,7 @@ class AttentionTest {
   @Test
   void rejectsTensorsThatDoNotFit() {
     Problem problem = new Problem(12, new int[][] {{2, 3}, {4, 3}}, 4, 2, 8, 1);
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Attention.Input in = problem.input(scope);
       Tensor o = Tensor.zeros(scope, DType.F32, 5, 4, 8);
@@ -682,7 +682,7 @@ class AttentionTest {
   @Test
   void rejectsOffsetsAndOptionsThatDoNotFit() {
     Problem problem = new Problem(12, new int[][] {{2, 3}, {4, 3}}, 4, 2, 8, 1);
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Attention.Input in = problem.input(scope);
       Tensor o = Tensor.zeros(scope, DType.F32, 5, 4, 8);
@@ -736,7 +736,7 @@ class AttentionTest {
   @Test
   void backwardRejectsWhatDoesNotFit() {
     Problem problem = new Problem(13, new int[][] {{2, 3}, {4, 3}}, 4, 2, 8, 1);
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Results r = problem.run(scope);
       Attention.Input in = r.input;

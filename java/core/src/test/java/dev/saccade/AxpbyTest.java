@@ -42,7 +42,7 @@ class AxpbyTest {
     int width = columns + padding;
     float[] x = gaussian(random, rows * width);
     float[] y = gaussian(random, rows * width);
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       try (context;
           Scope scope = context.scope()) {
         Tensor tx = Tensor.of(scope, x, rows, width).columns(0, columns);
@@ -68,7 +68,7 @@ class AxpbyTest {
 
   @Test
   void doesNotReadYWhereItCountsNothing() {
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       float[] x = gaussian(new Random(1), 20);
       float[] nan = new float[20];
@@ -83,7 +83,7 @@ class AxpbyTest {
 
   @Test
   void takesDenseTensorsOfAnyShape() {
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       float[] x = gaussian(new Random(2), 24);
       for (long[] shape : new long[][] {{24}, {2, 3, 4}}) {
@@ -120,7 +120,7 @@ class AxpbyTest {
 
   @Test
   void rejectsWhatDoesNotFit() {
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Tensor x = Tensor.zeros(scope, DType.F32, 4, 6);
       assertThatThrownBy(() -> Axpby.apply(context, 1, x, 1, Tensor.zeros(scope, DType.F32, 4, 5)))

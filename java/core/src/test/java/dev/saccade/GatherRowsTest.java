@@ -83,7 +83,7 @@ class GatherRowsTest {
       double[][] want = matrix(y, yRows, wide, columns);
       GatherRowsReference.gather(
           matrix(x, xRows, wide, columns), index, outIndex, accumulate, want, count);
-      for (Context context : Contexts.everyInstructionSet()) {
+      for (Context context : Contexts.every()) {
         try (context;
             Scope scope = context.scope()) {
           Tensor all = Tensor.of(scope, y, yRows, wide);
@@ -110,7 +110,7 @@ class GatherRowsTest {
 
   @Test
   void anAbsentIndexCountsFromZero() {
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Tensor x = Tensor.of(scope, new float[] {1, 2, 3, 4, 5, 6}, 3, 2);
       assertThat(GatherRows.gather(scope, x, Tensor.of(scope, new int[] {2, -1, 0, 3})).toFloats())
@@ -145,7 +145,7 @@ class GatherRowsTest {
 
   @Test
   void rejectsWhatDoesNotFit() {
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Tensor x = Tensor.zeros(scope, DType.F32, 4, 6);
       Tensor y = Tensor.zeros(scope, DType.F32, 3, 6);

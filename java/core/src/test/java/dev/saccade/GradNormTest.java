@@ -35,7 +35,7 @@ class GradNormTest {
     int[][] shapes = {
       {}, {0}, {0, 0}, {1}, {7, 8, 9}, {15, 0, 16, 17, 31, 32, 33}, {32_767, 1, 32_769}, {100_003}
     };
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       try (context) {
         for (int[] sizes : shapes) {
           List<float[]> gradients = gradients(sizes);
@@ -55,7 +55,7 @@ class GradNormTest {
 
   @Test
   void squaresNeitherOverflowNorVanish() {
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       float[] huge = {3e30f, 4e30f};
       float[] tiny = {3e-30f, 4e-30f};
@@ -72,7 +72,7 @@ class GradNormTest {
 
   @Test
   void notFiniteGradientGivesAScaleOfNan() {
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       for (float bad : new float[] {Float.NaN, Float.NEGATIVE_INFINITY}) {
         var out = forward(scope, List.of(new float[40], new float[] {1, bad, 2}), 1);
@@ -98,7 +98,7 @@ class GradNormTest {
 
   @Test
   void scaleIsOptionalAndShapesAreFree() {
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Tensor norm = Tensor.empty(scope, DType.F32, 1);
       GradNorm.forward(
@@ -112,7 +112,7 @@ class GradNormTest {
 
   @Test
   void rejectsWhatDoesNotFit() {
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Tensor g = Tensor.zeros(scope, DType.F32, 4);
       Tensor half = Tensor.zeros(scope, DType.BF16, 4);

@@ -101,7 +101,7 @@ class GradientMomentsTest {
       value = DType.class,
       names = {"F32", "BF16", "F16"})
   void agreesWithTwoPassesOnEveryInstructionSet(DType dtype) {
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       try (context) {
         for (int n : new int[] {1, 7, 8, 15, 16, 17, 33, BLOCK - 1, BLOCK, BLOCK + 1, 40_003}) {
           for (int count : new int[] {1, 2, n < 100 ? 200 : 5}) {
@@ -118,7 +118,7 @@ class GradientMomentsTest {
   /** The mean is 10,000 deviations away from 0: a difference of sums of squares would be noise. */
   @Test
   void largeMeansKeepTheirVariance() {
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       try (context;
           Scope scope = context.scope()) {
         List<Tensor> samples = samples(scope, DType.F32, 40, 1001, 1e4, 1);
@@ -133,7 +133,7 @@ class GradientMomentsTest {
 
   @Test
   void equalSamplesHaveNoVariance() {
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Tensor sample = samples(scope, DType.F32, 1, 300, 3, 1).get(0);
       State state = stateOf(scope, List.of(sample, sample, sample), 300);
@@ -148,7 +148,7 @@ class GradientMomentsTest {
 
   @Test
   void statesHaveTheShapeOfTheirSamples() {
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       State state = State.zeros(scope, 2, 3);
       GradientMoments.update(
@@ -163,7 +163,7 @@ class GradientMomentsTest {
 
   @Test
   void mergedStatesAreThoseOfAllSamples() {
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       try (context) {
         for (int n : new int[] {1, 16, 17, 33, BLOCK + 5}) {
           for (int[] split : new int[][] {{1, 1}, {1, 6}, {6, 1}, {3, 4}}) {
@@ -185,7 +185,7 @@ class GradientMomentsTest {
 
   @Test
   void emptyStatesChangeNothingAndBecomeCopies() {
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       try (context;
           Scope scope = context.scope()) {
         int n = BLOCK + 3;
@@ -254,7 +254,7 @@ class GradientMomentsTest {
   @Test
   void segmentsMayBeAnyRanges() {
     int n = 3 * BLOCK + 100;
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       try (context;
           Scope scope = context.scope()) {
         List<Tensor> samples = samples(scope, DType.F32, 4, n, 0.3, 1);
@@ -307,7 +307,7 @@ class GradientMomentsTest {
 
   @Test
   void everyOutputIsOptional() {
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       State state = stateOf(scope, samples(scope, DType.F32, 3, 50, 0, 1), 50);
       Tensor offsets = offsets(scope, 0, 20, 50);
@@ -327,7 +327,7 @@ class GradientMomentsTest {
 
   @Test
   void fewerThanTwoSamplesSayNothingOfTheNoise() {
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       State none = unwritten(scope, 4);
       State one = stateOf(scope, List.of(Tensor.of(scope, new float[] {1, 2, 3, 4})), 4);
@@ -348,7 +348,7 @@ class GradientMomentsTest {
 
   @Test
   void sizeZeroIsLegal() {
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       State state = State.zeros(scope, 0);
       for (int i = 0; i < 2; i++) {
@@ -367,7 +367,7 @@ class GradientMomentsTest {
   @Test
   void nanStaysInItsElementAndItsSegment() {
     int n = BLOCK + 50;
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       for (float bad : new float[] {Float.NaN, Float.POSITIVE_INFINITY}) {
         try (Scope scope = context.scope()) {
           List<Tensor> samples = samples(scope, DType.F32, 3, n, 0, 1);
@@ -413,7 +413,7 @@ class GradientMomentsTest {
   @Test
   void negativeCountsGiveNan() {
     int n = BLOCK + 3;
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       try (context;
           Scope scope = context.scope()) {
         Tensor sample = Tensor.zeros(scope, DType.F32, n);
@@ -453,7 +453,7 @@ class GradientMomentsTest {
 
   @Test
   void rejectsStatesAndSamplesThatDoNotFit() {
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       State state = State.zeros(scope, 4);
       Tensor sample = Tensor.zeros(scope, DType.F32, 4);
@@ -516,7 +516,7 @@ class GradientMomentsTest {
 
   @Test
   void rejectsSegmentsAndOutputsThatDoNotFit() {
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       State state = State.zeros(scope, 4);
       Tensor two = Tensor.zeros(scope, DType.F32, 2);

@@ -46,7 +46,7 @@ class GroupAdvantageTest {
     // batch.
     int[] small = new Random(1).ints(3000, 0, 9).toArray();
     int[][] shapes = {{5, 1, 8, 0, 3, 16, 2}, {4097, 0, 2}, {0, 0}, {}, small};
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       try (context) {
         for (int[] sizes : shapes) {
           int[] offsets = offsets(sizes);
@@ -87,7 +87,7 @@ class GroupAdvantageTest {
   @ParameterizedTest
   @EnumSource
   void degenerateGroupsGetExactZeros(Estimator estimator) {
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       float[] r = {0.1f, 0.1f, 0.1f, 7, 1, 5, 5};
       byte[] valid = {1, 1, 1, 1, 0, 1, 0};
@@ -113,7 +113,7 @@ class GroupAdvantageTest {
         garbage[i] = i % 2 == 0 ? Float.NaN : Float.POSITIVE_INFINITY;
       }
     }
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       var options = Options.DEFAULT.withEstimator(estimator);
       var want = forward(scope, clean, offsets(13, 20, 7), valid, options);
@@ -132,7 +132,7 @@ class GroupAdvantageTest {
     broken[5] = Float.NaN;
     boolean shared =
         estimator == Estimator.BATCH_STD || estimator == Estimator.REINFORCE_PP_BASELINE;
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       var options = Options.DEFAULT.withEstimator(estimator);
       float[] want = forward(scope, clean, offsets(4, 4, 4), null, options).advantage().toFloats();
@@ -168,7 +168,7 @@ class GroupAdvantageTest {
 
   @Test
   void statisticsAreOptional() {
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Tensor advantage = Tensor.empty(scope, DType.F32, 2);
       GroupAdvantage.forward(
@@ -184,7 +184,7 @@ class GroupAdvantageTest {
 
   @Test
   void rejectsWhatDoesNotFit() {
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Tensor r = Tensor.zeros(scope, DType.F32, 4);
       Tensor offsets = Tensor.of(scope, new int[] {0, 1, 4});

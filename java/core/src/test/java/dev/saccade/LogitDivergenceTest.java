@@ -142,7 +142,7 @@ class LogitDivergenceTest {
     Wanted want = Wanted.of(options, logits, refLogits, vocabulary);
     // In double precision the logarithm of a mixture rounds at 1e-16.
     double floor = options.kind() == Divergence.JSD ? 1e-15 : 1e-30;
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       try (context) {
         Got got = Got.of(context, options, logits, refLogits, vocabulary);
         String what = options + " of " + vocabulary + " on " + context.instructionSet();
@@ -213,7 +213,7 @@ class LogitDivergenceTest {
       x[i] = random.nextInt(-5000, 5000) / 1024f;
       moved[i] = x[i] + 100;
     }
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       try (context) {
         Got same = Got.of(context, options, x, x, x.length);
         assertThat(same.divergence()).containsOnly(0f);
@@ -341,7 +341,7 @@ class LogitDivergenceTest {
         assertAgrees(options, rows[0], rows[1], vocabulary, 5e-6, 1e-5, 0);
         continue;
       }
-      for (Context context : Contexts.everyInstructionSet()) {
+      for (Context context : Contexts.every()) {
         try (context) {
           Got got = Got.of(context, options, rows[0], rows[1], vocabulary);
           assertThat(got.divergence()).containsExactly(INF);
@@ -367,7 +367,7 @@ class LogitDivergenceTest {
     brokenY[4 * vocabulary + 17] = INF;
     Arrays.fill(brokenX, 5 * vocabulary, 6 * vocabulary, -INF);
     Arrays.fill(brokenY, 5 * vocabulary, 6 * vocabulary, -INF);
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       try (context) {
         Got clean = Got.of(context, options, x, y, vocabulary);
         Got got = Got.of(context, options, brokenX, brokenY, vocabulary);
@@ -396,7 +396,7 @@ class LogitDivergenceTest {
     x[3 * vocabulary] = NAN;
     y[4 * vocabulary] = -INF;
     x[4 * vocabulary + 1] = -INF;
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Inputs plain =
           Inputs.of(Tensor.of(scope, x, 5, vocabulary), Tensor.of(scope, y, 5, vocabulary));
@@ -439,7 +439,7 @@ class LogitDivergenceTest {
       x[vocabulary - 1] += 12; // a row whose top token gets its gradient last
       float[] y = near(random, x, 0.5);
       for (DType dtype : new DType[] {DType.BF16, DType.F16}) {
-        for (Context context : Contexts.everyInstructionSet()) {
+        for (Context context : Contexts.every()) {
           try (context;
               Scope scope = context.scope()) {
             float[] roundedX = Tensor.of(scope, dtype, x, x.length).toFloats();
@@ -467,7 +467,7 @@ class LogitDivergenceTest {
     x[5] += 12;
     float[] y = near(random, x, 0.5);
     for (DType dtype : new DType[] {DType.F32, DType.BF16, DType.F16}) {
-      try (Context context = Context.cpu();
+      try (Context context = Contexts.one();
           Scope scope = context.scope()) {
         Tensor logits = Tensor.of(scope, dtype, x, 3, vocabulary);
         Inputs inputs =
@@ -498,7 +498,7 @@ class LogitDivergenceTest {
     Random random = new Random(1);
     float[] wideX = normal(random, 5 * 40, 1);
     float[] wideY = normal(random, 5 * 47, 1);
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Tensor allX = Tensor.of(scope, wideX, 5, 40);
       Tensor x = allX.columns(3, 36);
@@ -546,7 +546,7 @@ class LogitDivergenceTest {
 
   @Test
   void noRows() {
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Tensor none = Tensor.empty(scope, DType.BF16, 0, 7);
       Outputs outputs = LogitDivergence.forward(scope, Inputs.of(none, none), Options.DEFAULT);
@@ -557,7 +557,7 @@ class LogitDivergenceTest {
 
   @Test
   void rejectsWhatDoesNotFit() {
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Tensor x = Tensor.zeros(scope, DType.F32, 4, 7);
       Tensor y = Tensor.zeros(scope, DType.F32, 4, 7);

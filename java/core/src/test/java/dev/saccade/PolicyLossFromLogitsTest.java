@@ -236,7 +236,7 @@ class PolicyLossFromLogitsTest {
   @MethodSource("options")
   void agreesWithDoublePrecisionOnEveryInstructionSet(Options options) {
     Data data = Data.of(1, 37, RAGGED);
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       try (context) {
         agrees(context, data, options);
       }
@@ -252,7 +252,7 @@ class PolicyLossFromLogitsTest {
   @MethodSource("vocabularies")
   void everyVocabularyIsWalkedToItsEnd(int vocabulary) {
     Data data = Data.of(2, vocabulary, 0, 2, 0, 1, 2, 4);
-    try (Context context = Context.cpu()) {
+    try (Context context = Contexts.one()) {
       agrees(context, data, options(Objective.PPO_CLIP));
       agrees(context, data, options(Objective.GSPO));
     }
@@ -263,7 +263,7 @@ class PolicyLossFromLogitsTest {
   @EnumSource(names = {"PPO_CLIP", "GSPO"})
   void manyRowsOfASmallVocabulary(Objective objective) {
     Data data = Data.of(3, 3, 4095, 1, 0, 700, 4, 800);
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Options options = options(objective);
       var out = PolicyLossFromLogits.forward(scope, data.inputs(scope, DType.F32), options);
@@ -280,7 +280,7 @@ class PolicyLossFromLogitsTest {
       Data data = Data.of(4, 11, 3, 4);
       Options options = options(objective);
       float[] gradient;
-      try (Context context = Context.cpu();
+      try (Context context = Contexts.one();
           Scope scope = context.scope()) {
         var out = PolicyLossFromLogits.forward(scope, data.inputs(scope, DType.F32), options);
         gradient = out.dLogits().toFloats();
@@ -344,7 +344,7 @@ class PolicyLossFromLogitsTest {
   void sixteenBitLogits(DType dtype) {
     Data data = Data.of(6, 531, RAGGED);
     double unit = dtype == DType.BF16 ? 0x1p-8 : 0x1p-11;
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       try (context;
           Scope scope = context.scope()) {
         Tensor narrow = Tensor.empty(scope, dtype, data.rows(), 531).copyFrom(data.logits);
@@ -372,7 +372,7 @@ class PolicyLossFromLogitsTest {
   @EnumSource
   void theGradientMayTakeThePlaceOfTheLogits(Objective objective) {
     Data data = Data.of(7, 70, RAGGED);
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       var want =
           PolicyLossFromLogits.forward(scope, data.inputs(scope, DType.F32), options(objective));
@@ -402,7 +402,7 @@ class PolicyLossFromLogitsTest {
   @EnumSource
   void knownLogProbabilitiesTakeThePlaceOfComputedOnes(Objective objective) {
     Data data = Data.of(8, 300, RAGGED);
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Inputs inputs = data.inputs(scope, DType.F32);
       Options options = options(objective);
@@ -455,7 +455,7 @@ class PolicyLossFromLogitsTest {
         }
       }
     }
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       try (context;
           Scope scope = context.scope()) {
         assertSame(
@@ -479,7 +479,7 @@ class PolicyLossFromLogitsTest {
     int end = clean.offsets[6];
     int row = begin + 4;
     clean.mask[row] = 1;
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       var want = PolicyLossFromLogits.forward(scope, clean.inputs(scope, DType.F32), options);
       for (int kind = 0; kind < 5; kind++) {
@@ -529,7 +529,7 @@ class PolicyLossFromLogitsTest {
         data.logits[r * 40 + j] = Float.NEGATIVE_INFINITY;
       }
     }
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       float[] gradient =
           PolicyLossFromLogits.forward(
@@ -553,7 +553,7 @@ class PolicyLossFromLogitsTest {
   @ParameterizedTest
   @EnumSource
   void nothingActiveGivesZeros(Objective objective) {
-    try (Context context = Context.cpu()) {
+    try (Context context = Contexts.one()) {
       for (int[] lengths : new int[][] {{}, {0}, {5, 0, 20}}) {
         Data data = Data.of(12, 20, lengths);
         Arrays.fill(data.mask, (byte) 0);
@@ -575,7 +575,7 @@ class PolicyLossFromLogitsTest {
   @Test
   void onlyTheLossIsRequired() {
     Data data = Data.of(13, 64, RAGGED);
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       for (Objective objective : Objective.values()) {
         Tensor loss = Tensor.empty(scope, DType.F32, 1);
@@ -598,7 +598,7 @@ class PolicyLossFromLogitsTest {
   @Test
   void rejectsWhatDoesNotFit() {
     Data data = Data.of(14, 9, 4);
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Options d = Options.DEFAULT;
       Inputs good = data.inputs(scope, DType.F32);

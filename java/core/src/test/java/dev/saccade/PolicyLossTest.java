@@ -179,7 +179,7 @@ class PolicyLossTest {
   @MethodSource("options")
   void agreesWithDoublePrecisionOnEveryInstructionSet(Options options) {
     Data data = Data.of(1, RAGGED);
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       try (context) {
         agrees(context, data, options, 1);
       }
@@ -189,7 +189,7 @@ class PolicyLossTest {
   @ParameterizedTest
   @EnumSource
   void sequencesMayCrossBlocks(Objective objective) {
-    try (Context context = Context.cpu()) {
+    try (Context context = Contexts.one()) {
       Options options =
           base(objective).withAggregation(Aggregation.SEQ_MEAN_TOKEN_MEAN).withKlCoef(0.1f);
       agrees(context, Data.of(2, LONG), options, 97);
@@ -241,7 +241,7 @@ class PolicyLossTest {
         garbage.weight[r] = junk[(r / 2) % 4];
       }
     }
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       try (context;
           Scope scope = context.scope()) {
         Options options =
@@ -257,7 +257,7 @@ class PolicyLossTest {
   @EnumSource
   void nanStaysInItsSequence(Objective objective) {
     Options options = base(objective).withKlCoef(0.1f);
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Data data = Data.of(5, RAGGED);
       int row = data.offsets[11] + 3; // in the sequence of 17
@@ -301,7 +301,7 @@ class PolicyLossTest {
     float[] old = {-1, -1, -1, -1, -1, -1, NAN};
     float[] a = {1, 1, 1, -1, -1, -1, 9};
     byte[] mask = {1, 1, 1, 1, 1, 1, 0};
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Inputs inputs =
           Inputs.of(
@@ -338,7 +338,7 @@ class PolicyLossTest {
   @ParameterizedTest
   @EnumSource
   void clampedRatioPassesNoGradient(Objective objective) {
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Inputs inputs =
           Inputs.of(
@@ -361,7 +361,7 @@ class PolicyLossTest {
   @EnumSource
   void nothingActiveGivesZeros(Objective objective) {
     Options options = base(objective).withKlCoef(0.1f);
-    try (Context context = Context.cpu()) {
+    try (Context context = Contexts.one()) {
       for (Aggregation aggregation : Aggregation.values()) {
         for (int[] lengths : new int[][] {{}, {0}, {0, 0}, {5, 0, 20}}) {
           try (Scope scope = context.scope()) {
@@ -387,7 +387,7 @@ class PolicyLossTest {
   @Test
   void advantagesOfSequencesAreThoseOfTheirRows() {
     Data data = Data.of(7, RAGGED);
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Inputs rows = data.inputs(scope);
       Inputs sequences =
@@ -412,7 +412,7 @@ class PolicyLossTest {
   @EnumSource
   void scalarsComeAsData(Objective objective) {
     Data data = Data.of(8, RAGGED);
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Inputs inputs = data.inputs(scope);
       Options options = base(objective);
@@ -450,7 +450,7 @@ class PolicyLossTest {
     Data data = Data.of(9, 20, 7, 0, 33, 5, 12);
     int cut = 3;
     int row = data.offsets[cut];
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Options options = Options.DEFAULT.withAggregation(aggregation).withConstant(100);
       Inputs all = data.inputs(scope);
@@ -497,7 +497,7 @@ class PolicyLossTest {
   void valuesOfTheKlEstimatorNeedNoCoefficient(KlEstimator estimator) {
     Data data = Data.of(12, RAGGED);
     Options options = Options.DEFAULT.withKlEstimator(estimator);
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       try (context;
           Scope scope = context.scope()) {
         for (boolean corrected : new boolean[] {false, true}) {
@@ -520,7 +520,7 @@ class PolicyLossTest {
   @Test
   void resultsOtherThanTheLossAreOptional() {
     Data data = Data.of(10, RAGGED);
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       for (Objective objective : Objective.values()) {
         Tensor loss = Tensor.empty(scope, DType.F32, 1);
@@ -570,7 +570,7 @@ class PolicyLossTest {
       {d.withKlCoef(-1), "kl_coef: expected a finite number of at least 0, got -1"},
       {d.withKlCoef(1), "ref_log_prob: expected an address, got null with 3 elements"},
     };
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Tensor x = Tensor.zeros(scope, DType.F32, 3);
       Inputs inputs = Inputs.of(x, x, x, Tensor.of(scope, new int[] {0, 3}));
@@ -585,7 +585,7 @@ class PolicyLossTest {
   @Test
   void rejectsTensorsThatDoNotFit() {
     Options d = Options.DEFAULT;
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Tensor x = Tensor.zeros(scope, DType.F32, 3);
       Tensor four = Tensor.zeros(scope, DType.F32, 4);

@@ -70,7 +70,7 @@ class RmsNormTest {
         size[j] += Math.abs(terms[j]);
       }
     }
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       try (context;
           Scope scope = context.scope()) {
         Tensor tx = Tensor.of(scope, x, rows, columns);
@@ -117,7 +117,7 @@ class RmsNormTest {
     float[] x = gaussian(random, columns);
     float[] weight = gaussian(random, columns);
     float[] dy = gaussian(random, columns);
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Tensor tx = Tensor.of(scope, x, 1, columns);
       Tensor tw = Tensor.of(scope, weight);
@@ -146,7 +146,7 @@ class RmsNormTest {
   @Test
   void accumulates() {
     Random random = new Random(5);
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Tensor x = Tensor.of(scope, gaussian(random, 70), 2, 35);
       Tensor w = Tensor.of(scope, gaussian(random, 35));
@@ -178,7 +178,7 @@ class RmsNormTest {
     broken[columns + 4] = Float.NaN;
     float[] dy = gaussian(random, 3 * columns);
     float[] weight = gaussian(random, columns);
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       float[][] y = new float[2][];
       float[][] dx = new float[2][];
@@ -221,7 +221,7 @@ class RmsNormTest {
   void stridesAreHonouredAndPaddingUntouched() {
     Random random = new Random(7);
     int columns = 33;
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Tensor x = Tensor.of(scope, gaussian(random, 5 * 40), 5, 40).columns(2, 35);
       Tensor dy = Tensor.of(scope, gaussian(random, 5 * 37), 5, 37).columns(4, 37);
@@ -300,7 +300,7 @@ class RmsNormTest {
 
   @Test
   void rejectsWhatDoesNotFit() {
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Tensor x = Tensor.zeros(scope, DType.F32, 4, 7);
       Tensor w = Tensor.zeros(scope, DType.F32, 7);

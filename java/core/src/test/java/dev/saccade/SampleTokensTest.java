@@ -46,7 +46,7 @@ class SampleTokensTest {
    */
   @Test
   void drawsThePublishedRandomNumbers() {
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       try (context;
           Scope scope = context.scope()) {
         Tensor equal = Tensor.zeros(scope, DType.F32, 1, 1 << 16);
@@ -80,7 +80,7 @@ class SampleTokensTest {
   })
   void drawsTheFirstTokenWhoseCumulativeProbabilityExceedsTheNumber(int rows, int vocabulary) {
     float[] x = logits(new Random(vocabulary), rows * vocabulary, 2);
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       try (context;
           Scope scope = context.scope()) {
         int[] tokens =
@@ -110,7 +110,7 @@ class SampleTokensTest {
     Random random = new Random(2);
     for (int vocabulary : new int[] {1, 2, 15, 16, 17, 33, 1000, 32_001}) {
       float[] x = logits(random, 20 * vocabulary, 2);
-      for (Context context : Contexts.everyInstructionSet()) {
+      for (Context context : Contexts.every()) {
         try (context;
             Scope scope = context.scope()) {
           Tensor logits = Tensor.of(scope, dtype, x, 20, vocabulary);
@@ -139,7 +139,7 @@ class SampleTokensTest {
     int draws = 100_000;
     float[] row = {0, 1, -1, 2, 0.5f, Float.NEGATIVE_INFINITY, -2, 1.5f, 0.25f, -0.5f, 0.75f};
     double[] p = SampleTokensReference.probabilities(row, 0.8f);
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Tensor logits = Tensor.empty(scope, dtype, draws, row.length);
       float[] all = new float[draws * row.length];
@@ -186,7 +186,7 @@ class SampleTokensTest {
     int draws = vocabulary > 10_000 ? 3 : 200;
     Random random = new Random(vocabulary);
     float[] x = logits(random, vocabulary, 2);
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       try (context;
           Scope scope = context.scope()) {
         Tensor row = Tensor.of(scope, dtype, x, 1, vocabulary);
@@ -223,7 +223,7 @@ class SampleTokensTest {
     for (int i = 0; i < all.length; i++) {
       all[i] = row[i % row.length];
     }
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       try (context;
           Scope scope = context.scope()) {
         Tensor logits = Tensor.of(scope, all, draws, row.length);
@@ -249,7 +249,7 @@ class SampleTokensTest {
   @Test
   void tinyTopPDrawsAmongTheLargestAlone() {
     for (DType dtype : new DType[] {DType.F32, DType.BF16, DType.F16}) {
-      for (Context context : Contexts.everyInstructionSet()) {
+      for (Context context : Contexts.every()) {
         try (context;
             Scope scope = context.scope()) {
           float[] x = logits(new Random(8), 1000, 1);
@@ -269,7 +269,7 @@ class SampleTokensTest {
   @Test
   void topPOfZeroIsOneAndChangesNoGreedyChoice() {
     float[] x = logits(new Random(9), 300 * 1003, 2);
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Tensor logits = Tensor.of(scope, x, 300, 1003);
       int[] plain = SampleTokens.sample(scope, logits, WARM).toInts();
@@ -285,7 +285,7 @@ class SampleTokensTest {
     Random random = new Random(4);
     int vocabulary = 1000;
     float[] row = logits(random, vocabulary, 1);
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       float[] many = new float[60 * vocabulary];
       for (int i = 0; i < many.length; i++) {
@@ -320,7 +320,7 @@ class SampleTokensTest {
     x[3 * vocabulary + 700] = -1e30f; // the only token left
     Arrays.fill(x, 4 * vocabulary, 4 * vocabulary + 600, -inf);
     Arrays.fill(x, 5 * vocabulary + 600, 6 * vocabulary, -inf);
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       try (context;
           Scope scope = context.scope()) {
         Tensor logits = Tensor.of(scope, x, 6, vocabulary);
@@ -362,7 +362,7 @@ class SampleTokensTest {
 
   @Test
   void rejectsWhatDoesNotFit() {
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Tensor logits = Tensor.zeros(scope, DType.F32, 4, 6);
       Tensor tokens = Tensor.zeros(scope, DType.I32, 4);

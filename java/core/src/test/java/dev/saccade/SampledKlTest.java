@@ -36,7 +36,7 @@ class SampledKlTest {
   @EnumSource
   void agreesWithDoublePrecisionOnEveryInstructionSet(KlEstimator estimator) {
     Random random = new Random(estimator.ordinal());
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       try (context) {
         for (int n : SIZES) {
           float[] l = logProbs(random, n);
@@ -106,7 +106,7 @@ class SampledKlTest {
             case K3 -> beyond ? 0 : -Math.expm1(d[i]);
           };
     }
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       try (context;
           Scope scope = context.scope()) {
         var out =
@@ -124,7 +124,7 @@ class SampledKlTest {
 
   @Test
   void correctionClampsItsRatio() {
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       var out =
           SampledKl.forward(
@@ -166,7 +166,7 @@ class SampledKlTest {
 
   @Test
   void gradientIsOptional() {
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Tensor l = Tensor.of(scope, new float[] {-1, -2});
       Tensor kl = Tensor.empty(scope, DType.F32, 2);
@@ -178,7 +178,7 @@ class SampledKlTest {
 
   @Test
   void rejectsWhatDoesNotFit() {
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Tensor l = Tensor.zeros(scope, DType.F32, 4);
       var options = SampledKl.Options.DEFAULT;

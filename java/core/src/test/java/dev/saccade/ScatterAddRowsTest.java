@@ -68,7 +68,7 @@ class ScatterAddRowsTest {
     int[] index = index(random, count, yRows);
     double[][] want = matrix(y, yRows, wide, columns);
     ScatterAddRowsReference.add(matrix(x, count, wide, columns), index, want);
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       try (context;
           Scope scope = context.scope()) {
         Tensor all = Tensor.of(scope, y, yRows, wide);
@@ -93,7 +93,7 @@ class ScatterAddRowsTest {
   @Test
   void addsRowsOfEqualIndexInTheirOrder() {
     float large = 1 << 24; // 1 is lost beside it, and 2 is not
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Tensor y = Tensor.zeros(scope, DType.F32, 2, 1);
       ScatterAddRows.add(
@@ -111,7 +111,7 @@ class ScatterAddRowsTest {
     int[] index = random.ints(40, -1, 10).toArray();
     float[] x = gaussian(random, 10 * 19);
     float[] d = gaussian(random, 40 * 19);
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Tensor ti = Tensor.of(scope, index);
       float[] y = GatherRows.gather(scope, Tensor.of(scope, x, 10, 19), ti).toFloats();
@@ -155,7 +155,7 @@ class ScatterAddRowsTest {
 
   @Test
   void rejectsWhatDoesNotFit() {
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Tensor x = Tensor.zeros(scope, DType.F32, 4, 6);
       Tensor y = Tensor.zeros(scope, DType.F32, 3, 6);

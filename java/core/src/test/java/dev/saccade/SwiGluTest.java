@@ -34,7 +34,7 @@ class SwiGluTest {
     Random random = new Random(17L * rows + columns);
     float[] x = gaussian(random, rows * 2 * columns, 4);
     float[] dy = gaussian(random, rows * columns, 1);
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       try (context;
           Scope scope = context.scope()) {
         Tensor tx = Tensor.of(scope, x, rows, 2 * columns);
@@ -66,7 +66,7 @@ class SwiGluTest {
   void gradientAgreesWithFiniteDifferences() {
     float[] x = {-9, -1.3f, -0.2f, 0, 0.4f, 3, 1.5f, -2, 0.3f, 7, -1, 0.1f};
     float[] dy = {1, -2, 0.5f, 1.5f, -1, 0.7f};
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Tensor dx = Tensor.empty(scope, DType.F32, 1, 12);
       SwiGlu.backward(context, Tensor.of(scope, x, 1, 12), Tensor.of(scope, dy, 1, 6), dx);
@@ -89,7 +89,7 @@ class SwiGluTest {
   @Test
   void largeGatesSaturateAndNanStaysInItsElement() {
     float[] x = {1000, -1000, 88, -88, Float.NaN, 3, 2, 1e30f, 2, 2, 2, Float.NaN};
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       try (context;
           Scope scope = context.scope()) {
         Tensor tx = Tensor.of(scope, x, 1, 12);
@@ -135,7 +135,7 @@ class SwiGluTest {
 
   @Test
   void rejectsWhatDoesNotFit() {
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Tensor x = Tensor.zeros(scope, DType.F32, 4, 6);
       Tensor y = Tensor.zeros(scope, DType.F32, 4, 3);

@@ -13,7 +13,7 @@ import org.junit.jupiter.params.provider.EnumSource;
 class TensorTest {
   private static final long[] FLAT = {};
 
-  private final Context context = Context.cpu();
+  private final Context context = Contexts.one();
   private final Scope scope = context.scope();
 
   @AfterEach

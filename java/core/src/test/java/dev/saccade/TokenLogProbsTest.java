@@ -38,7 +38,7 @@ class TokenLogProbsTest {
     int rows = 3;
     float[] x = logits(random, rows * vocabulary, 3);
     int[] targets = random.ints(rows, 0, vocabulary).toArray();
-    for (Context context : Contexts.everyInstructionSet()) {
+    for (Context context : Contexts.every()) {
       try (context;
           Scope scope = context.scope()) {
         Tensor logits = Tensor.of(scope, x, rows, vocabulary);
@@ -85,7 +85,7 @@ class TokenLogProbsTest {
     float[] x = logits(random, vocabulary, 2);
     float dl = 0.7f;
     float de = -1.3f;
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Tensor dx = Tensor.empty(scope, DType.F32, 1, vocabulary);
       TokenLogProbs.backward(
@@ -120,7 +120,7 @@ class TokenLogProbsTest {
       5, 6, 7, 8
     };
     int[] targets = {2, -100, 1, 0, 0, 4, 3};
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Tensor logits = Tensor.of(scope, x, 7, 4);
       Tensor target = Tensor.of(scope, targets);
@@ -158,7 +158,7 @@ class TokenLogProbsTest {
   @Test
   void strideIsHonouredAndPaddingUntouched() {
     Random random = new Random(1);
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       float[] wide = logits(random, 5 * 40, 1);
       Tensor all = Tensor.of(scope, wide, 5, 40);
@@ -207,7 +207,7 @@ class TokenLogProbsTest {
 
   @Test
   void rejectsWhatDoesNotFit() {
-    try (Context context = Context.cpu();
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Tensor logits = Tensor.zeros(scope, DType.F32, 4, 7);
       Tensor targets = Tensor.zeros(scope, DType.I32, 4);
