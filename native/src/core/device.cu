@@ -29,11 +29,13 @@ bool is_fatal(cudaError_t status) {
 
 cudaStream_t as_stream(saccade_address stream) { return reinterpret_cast<cudaStream_t>(stream); }
 
-bool on_device(saccade_address address) {
+cudaMemoryType memory_type(saccade_address address) {
   cudaPointerAttributes attributes;
   check(cudaPointerGetAttributes(&attributes, pointer<void>(address)), "pointer attributes");
-  return attributes.type == cudaMemoryTypeDevice || attributes.type == cudaMemoryTypeManaged;
+  return attributes.type;
 }
+
+bool is_host(cudaMemoryType type) { return type == cudaMemoryTypeUnregistered || type == cudaMemoryTypeHost; }
 
 // How many GPUs there are; at least one, and `index` is one of them.
 int require_gpu(const char* argument, int32_t index) {
@@ -175,7 +177,10 @@ void copy(const Device& device, saccade_address destination, saccade_address sou
   check(cudaMemcpyAsync(pointer<void>(destination), pointer<const void>(source), static_cast<size_t>(bytes),
                         cudaMemcpyDefault, device.stream),
         "copy");
-  if (!capturing(device.stream) && !(on_device(destination) && on_device(source))) synchronize(device);
+  if (capturing(device.stream)) return;
+  // CUDA has read pageable memory when the call returns: what was launched before need not be waited for.
+  const cudaMemoryType from = memory_type(source), to = memory_type(destination);
+  if (is_host(to) || from == cudaMemoryTypeHost) synchronize(device);
 }
 
 void zero(const Device& device, saccade_address destination, int64_t bytes) {

@@ -30,7 +30,7 @@ saccade_address allocate(const Device& device, int64_t bytes);
 void free(const Device& device, saccade_address address);
 // Without a context: waits for what uses the memory of GPU `index`.  Errors are lost.
 void free_now(int32_t index, saccade_address address);
-// Waits for the copy where one side is host memory.
+// Returns when host memory that it reads may be changed, and what it writes there can be read.
 void copy(const Device& device, saccade_address destination, saccade_address source, int64_t bytes);
 void zero(const Device& device, saccade_address destination, int64_t bytes);
 

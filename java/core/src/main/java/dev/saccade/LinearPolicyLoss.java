@@ -8,9 +8,13 @@ import java.util.Set;
  * {@link PolicyLossFromLogits} of logits = hidden·weightᵀ, fused with that projection: of the [R,
  * V] logits and their gradient at most chunkRows rows exist at a time.
  *
- * <p>Only active rows are multiplied. The products come from the context's provider ({@link
- * Context#setGemm}). GSPO and GSPO_TOKEN compute the logits twice; once where {@link
- * PolicyLoss.Inputs#logProb} is given.
+ * <p>The products come from the context's provider ({@link Context#setGemm}, {@link
+ * Context#setCublas}). On the CPU only active rows are multiplied. GSPO and GSPO_TOKEN compute the
+ * logits twice; once where {@link PolicyLoss.Inputs#logProb} is given.
+ *
+ * <p>On a GPU 16-bit tensors are multiplied as they are: sums and logits are f32, and the gradient
+ * of the logits is rounded to the type before it is multiplied. That of f16 loses what is below
+ * 2⁻²⁵: scale the loss by {@link PolicyLoss.Inputs#gradOutput}.
  */
 public final class LinearPolicyLoss {
   private LinearPolicyLoss() {}
@@ -18,8 +22,8 @@ public final class LinearPolicyLoss {
   /**
    * @param policy as for {@link PolicyLossFromLogits}
    * @param chunkRows active rows whose logits exist at a time; above 0. The workspace holds
-   *     chunkRows·(V + D) floats, per-row values, and for 16-bit types f32 copies of a part of the
-   *     weight and of dWeight
+   *     chunkRows·(V + D) floats, per-row values, and for 16-bit types an f32 copy of dWeight and,
+   *     on the CPU, of a part of the weight, on a GPU chunkRows·V elements more
    */
   public record Options(PolicyLossFromLogits.Options policy, int chunkRows) {
     /** {@link PolicyLossFromLogits.Options#DEFAULT}, chunks of 1024 rows. */
