@@ -155,6 +155,18 @@ typedef struct saccade_cublas {
    and give the same bits every time.  The library that the functions are of must outlive the context. */
 SACCADE_API int32_t saccade_context_set_cublas(saccade_context* context, const saccade_cublas* functions);
 
+/* ------------------------------------------------------------------------------------------------------ graphs */
+
+/* CUDA: operations, copies within the GPU and saccade_memory_zero are recorded from here on instead of run, until
+   saccade_graph_end.  The stream must not be the legacy default one.  Memory may be allocated meanwhile, not freed. */
+SACCADE_API int32_t saccade_graph_begin(saccade_context* context);
+/* Ends the recording.  *graph: what was recorded, 0 where that failed. */
+SACCADE_API int32_t saccade_graph_end(saccade_context* context, saccade_address* graph);
+/* Runs what was recorded, in the order of the context's stream, on the same addresses. */
+SACCADE_API int32_t saccade_graph_launch(saccade_context* context, saccade_address graph);
+/* 0 is allowed.  A launch that is under way ends well. */
+SACCADE_API int32_t saccade_graph_destroy(saccade_context* context, saccade_address graph);
+
 /* ------------------------------------------------------------------------------------------------------ memory */
 
 /* bytes of memory on the context's device, 64-byte aligned; 0 bytes give address 0. */

@@ -235,6 +235,38 @@ int32_t saccade_context_stream(saccade_context* context, saccade_address* stream
   });
 }
 
+int32_t saccade_graph_begin(saccade_context* context) {
+  return saccade::run(context, "graph_begin", [&] {
+    saccade::require_gpu(context);
+    SACCADE_IF_CUDA(saccade::cuda::begin_capture(*context->gpu);)
+  });
+}
+
+int32_t saccade_graph_end(saccade_context* context, saccade_address* graph) {
+  return saccade::run(context, "graph_end", [&] {
+    if (!graph) saccade::invalid("graph", "an address for the result", "null");
+    *graph = 0;
+    saccade::require_gpu(context);
+    SACCADE_IF_CUDA(*graph = saccade::cuda::end_capture(*context->gpu);)
+  });
+}
+
+int32_t saccade_graph_launch(saccade_context* context, saccade_address graph) {
+  return saccade::run(context, "graph_launch", [&] {
+    saccade::require_gpu(context);
+    if (!graph) saccade::invalid("graph", "a graph", "0");
+    SACCADE_IF_CUDA(saccade::cuda::launch_graph(*context->gpu, graph);)
+  });
+}
+
+int32_t saccade_graph_destroy(saccade_context* context, saccade_address graph) {
+  return saccade::run(context, "graph_destroy", [&] {
+    saccade::require_gpu(context);
+    (void)graph;
+    SACCADE_IF_CUDA(saccade::cuda::destroy_graph(*context->gpu, graph);)
+  });
+}
+
 int32_t saccade_memory_allocate(saccade_context* context, int64_t bytes, saccade_address* address) {
   return saccade::run(context, "memory_allocate", [&] {
     if (!address) saccade::invalid("address", "a place for the result", "null");

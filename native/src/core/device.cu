@@ -109,6 +109,7 @@ Device* open(int32_t index, saccade_address stream, bool own_stream) {
   properties.location.id = index;
   check(cudaMemPoolCreate(&device->pool, &properties), "memory pool");
   check(cudaEventCreateWithFlags(&device->event, cudaEventDisableTiming), "event");
+  check(cudaStreamCreateWithFlags(&device->aside, cudaStreamNonBlocking), "stream");
   device->stream = as_stream(stream);
   device->owns_stream = own_stream;
   if (own_stream) check(cudaStreamCreateWithFlags(&device->stream, cudaStreamNonBlocking), "stream");
@@ -123,6 +124,7 @@ void close(Device* device) {
     cudaStreamSynchronize(device->stream);
     close_cublas(*device);
     if (device->owns_stream) cudaStreamDestroy(device->stream);
+    cudaStreamDestroy(device->aside);
     cudaEventDestroy(device->event);
     cudaMemPoolDestroy(device->pool);
     cudaGetLastError();
@@ -145,11 +147,13 @@ Current::~Current() {
 
 saccade_address allocate(const Device& device, int64_t bytes) {
   void* memory = nullptr;
+  const bool recording = capturing(device.stream);
+  const cudaStream_t stream = recording ? device.aside : device.stream;
   const auto take = [&] {
-    return cudaMallocFromPoolAsync(&memory, static_cast<size_t>(bytes), device.pool, device.stream);
+    return cudaMallocFromPoolAsync(&memory, static_cast<size_t>(bytes), device.pool, stream);
   };
   cudaError_t status = take();
-  if (status == cudaErrorMemoryAllocation && !capturing(device.stream)) {
+  if (status == cudaErrorMemoryAllocation && !recording) {
     // What was freed is the system's again, and can be cut anew, once the stream is past it.
     cudaGetLastError();
     synchronize(device);
@@ -157,11 +161,15 @@ saccade_address allocate(const Device& device, int64_t bytes) {
     status = take();
   }
   check(status, "allocate");
+  if (recording) check(cudaStreamSynchronize(stream), "allocate");
   return reinterpret_cast<saccade_address>(memory);
 }
 
 void free(const Device& device, saccade_address address) {
-  if (address) check(cudaFreeAsync(pointer<void>(address), device.stream), "free");
+  if (!address) return;
+  if (capturing(device.stream))
+    fail(SACCADE_UNSUPPORTED, "context", "no memory freed while a graph is recorded", "a free");
+  check(cudaFreeAsync(pointer<void>(address), device.stream), "free");
 }
 
 void free_now(int32_t index, saccade_address address) {
@@ -174,17 +182,43 @@ void free_now(int32_t index, saccade_address address) {
 }
 
 void copy(const Device& device, saccade_address destination, saccade_address source, int64_t bytes) {
+  const cudaMemoryType from = memory_type(source), to = memory_type(destination);
+  const bool recording = capturing(device.stream);
+  if (recording && (is_host(from) || is_host(to)))
+    fail(SACCADE_UNSUPPORTED, "copy", "memory of the GPU on both sides while a graph is recorded", "host memory");
   check(cudaMemcpyAsync(pointer<void>(destination), pointer<const void>(source), static_cast<size_t>(bytes),
                         cudaMemcpyDefault, device.stream),
         "copy");
-  if (capturing(device.stream)) return;
+  if (recording) return;
   // CUDA has read pageable memory when the call returns: what was launched before need not be waited for.
-  const cudaMemoryType from = memory_type(source), to = memory_type(destination);
   if (is_host(to) || from == cudaMemoryTypeHost) synchronize(device);
 }
 
 void zero(const Device& device, saccade_address destination, int64_t bytes) {
   check(cudaMemsetAsync(pointer<void>(destination), 0, static_cast<size_t>(bytes), device.stream), "zero");
+}
+
+void begin_capture(const Device& device) {
+  // Relaxed: allocations that a recording needs go to another stream.
+  check(cudaStreamBeginCapture(device.stream, cudaStreamCaptureModeRelaxed), "recording");
+}
+
+saccade_address end_capture(const Device& device) {
+  cudaGraph_t graph = nullptr;
+  check(cudaStreamEndCapture(device.stream, &graph), "recording");
+  cudaGraphExec_t executable = nullptr;
+  const cudaError_t status = cudaGraphInstantiate(&executable, graph, 0);
+  cudaGraphDestroy(graph);
+  check(status, "graph");
+  return reinterpret_cast<saccade_address>(executable);
+}
+
+void launch_graph(const Device& device, saccade_address graph) {
+  check(cudaGraphLaunch(reinterpret_cast<cudaGraphExec_t>(graph), device.stream), "launch");
+}
+
+void destroy_graph(const Device&, saccade_address graph) {
+  if (graph) check(cudaGraphExecDestroy(reinterpret_cast<cudaGraphExec_t>(graph)), "graph");
 }
 
 void wait_for(const Device& device, saccade_address stream) {

@@ -18,7 +18,8 @@ struct Device {
   int processors;     // multiprocessors
   int capability;     // 10 * major + minor
   int shared_memory;  // most bytes of it that a block may have
-  cudaEvent_t event;  // for orders between streams
+  cudaEvent_t event;   // for orders between streams
+  cudaStream_t aside;  // what must happen at once while the other stream records
   Cublas* cublas;     // null: no provider of matrix products
 };
 

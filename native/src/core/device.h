@@ -34,6 +34,12 @@ void free_now(int32_t index, saccade_address address);
 void copy(const Device& device, saccade_address destination, saccade_address source, int64_t bytes);
 void zero(const Device& device, saccade_address destination, int64_t bytes);
 
+// Between the two what the stream is given is recorded.  end_capture() gives an executable graph.
+void begin_capture(const Device& device);
+saccade_address end_capture(const Device& device);
+void launch_graph(const Device& device, saccade_address graph);
+void destroy_graph(const Device& device, saccade_address graph);
+
 void wait_for(const Device& device, saccade_address stream);
 void signal(const Device& device, saccade_address stream);
 void synchronize(const Device& device);

@@ -6,7 +6,9 @@ import dev.saccade.binding.saccade_context_args;
 import dev.saccade.binding.saccade_cublas;
 import java.lang.System.Logger.Level;
 import java.util.ArrayList;
+import java.util.LinkedHashSet;
 import java.util.List;
+import java.util.Set;
 import java.util.concurrent.atomic.AtomicReference;
 import org.bytedeco.javacpp.BytePointer;
 import org.bytedeco.javacpp.PointerPointer;
@@ -49,6 +51,8 @@ public final class Context implements AutoCloseable {
   private final List<Call> calls = new ArrayList<>();
 
   private final MemoryPool memory;
+
+  private final Set<Graph> graphs = new LinkedHashSet<>();
 
   /** Null when closed. Written inside the gate; volatile for the checks made outside it. */
   private volatile saccade_context handle;
@@ -235,6 +239,43 @@ public final class Context implements AutoCloseable {
     }
   }
 
+  /** {@link Graph#capture}. */
+  Graph capture(Runnable work) {
+    try (Call current = begin("graph")) {
+      freeWorkspaces(); // those of the recording are the graph's
+      current.invoke(Saccade.saccade_graph_begin(handle));
+      memory.beginArena();
+      long[] recorded = new long[1];
+      try {
+        work.run();
+      } catch (Throwable e) {
+        Saccade.saccade_graph_end(handle, recorded);
+        Saccade.saccade_graph_destroy(handle, recorded[0]);
+        freeWorkspaces();
+        memory.release(memory.endArena());
+        throw e;
+      }
+      int status = Saccade.saccade_graph_end(handle, recorded);
+      freeWorkspaces();
+      MemoryPool.Arena arena = memory.endArena();
+      if (status != Saccade.SACCADE_OK) {
+        memory.release(arena);
+      }
+      current.invoke(status);
+      Graph graph = new Graph(this, arena, recorded[0]);
+      graphs.add(graph);
+      return graph;
+    }
+  }
+
+  void forget(Graph graph) {
+    graphs.remove(graph);
+  }
+
+  private void freeWorkspaces() {
+    List.copyOf(calls).forEach(Call::freeWorkspace); // freeing nests, which may lengthen the list
+  }
+
   /** A new scope: closing it frees the tensors that were allocated in it. */
   public Scope scope() {
     try (Call ignored = begin("scope")) {
@@ -309,7 +350,7 @@ public final class Context implements AutoCloseable {
   /** Gives cached memory of freed tensors, and workspaces, back to the system. */
   public void trim() {
     try (Call ignored = begin("trim")) {
-      List.copyOf(calls).forEach(Call::freeWorkspace); // freeing nests, which may lengthen the list
+      freeWorkspaces();
       memory.trim();
     }
   }
@@ -331,6 +372,7 @@ public final class Context implements AutoCloseable {
       if (DEBUG) {
         leaks().forEach(leak -> LOG.log(Level.WARNING, "not closed before its context: " + leak));
       }
+      List.copyOf(graphs).forEach(Graph::close);
       memory.close();
       calls.forEach(Call::free);
       Saccade.saccade_context_destroy(handle);

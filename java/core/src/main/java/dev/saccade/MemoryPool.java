@@ -27,6 +27,20 @@ final class MemoryPool {
   private final long[] result = new long[1];
   private long cachedBytes;
 
+  /** Blocks that graphs replay on, by address. */
+  private final Map<Long, Arena> arenas = new HashMap<>();
+
+  /** Of the graph that is being recorded, null for none. */
+  private Arena recording;
+
+  /**
+   * The memory of a graph: what was allocated, or freed, while it was recorded. Nobody else gets it
+   * before the graph closes.
+   */
+  static final class Arena {
+    private final Map<Long, ArrayDeque<Long>> free = new HashMap<>();
+  }
+
   /** Of tensors, not of workspaces. Written inside the gate, read from anywhere. */
   private volatile long liveBytes;
 
@@ -63,13 +77,15 @@ final class MemoryPool {
 
   private long take(Call call, long bytes, String what) {
     long size = sizeClass(bytes);
-    ArrayDeque<Long> blocks = cache.get(size);
+    ArrayDeque<Long> blocks = (recording == null ? cache : recording.free).get(size);
     if (blocks != null && !blocks.isEmpty()) {
-      cachedBytes -= size;
+      if (recording == null) {
+        cachedBytes -= size;
+      }
       return blocks.pop();
     }
     int status = Saccade.saccade_memory_allocate(context.handle(), size, result);
-    if (status == Saccade.SACCADE_OUT_OF_MEMORY) {
+    if (status == Saccade.SACCADE_OUT_OF_MEMORY && recording == null) {
       trim();
       status = Saccade.saccade_memory_allocate(context.handle(), size, result);
     }
@@ -79,7 +95,33 @@ final class MemoryPool {
               .formatted(what, bytes, context.device()));
     }
     call.invoke(status);
+    if (recording != null) {
+      arenas.put(result[0], recording);
+    }
     return result[0];
+  }
+
+  /** From here on memory comes from, and goes to, an arena of its own. */
+  void beginArena() {
+    recording = new Arena();
+  }
+
+  Arena endArena() {
+    Arena arena = recording;
+    recording = null;
+    return arena;
+  }
+
+  /** Gives an arena's memory, but that of tensors which are still open, to all. */
+  void release(Arena arena) {
+    arenas.values().removeIf(owner -> owner == arena);
+    arena.free.forEach((size, blocks) -> blocks.forEach(address -> keep(size, address)));
+    arena.free.clear();
+  }
+
+  private void keep(long size, long address) {
+    cache.computeIfAbsent(size, unused -> new ArrayDeque<>()).push(address);
+    cachedBytes += size;
   }
 
   /**
@@ -110,12 +152,19 @@ final class MemoryPool {
         return;
       }
       long size = sizeClass(storage.bytes());
+      if (recording != null) {
+        arenas.putIfAbsent(storage.address(), recording);
+      }
+      Arena arena = arenas.get(storage.address());
+      if (arena != null) {
+        arena.free.computeIfAbsent(size, unused -> new ArrayDeque<>()).push(storage.address());
+        return;
+      }
       // Another library may use exported memory still: the native side knows when it is free.
       if (storage.isExported() || size > cacheLimit - cachedBytes) {
         call.invoke(Saccade.saccade_memory_free(context.handle(), storage.address()));
       } else {
-        cache.computeIfAbsent(size, unused -> new ArrayDeque<>()).push(storage.address());
-        cachedBytes += size;
+        keep(size, storage.address());
       }
     }
   }

@@ -1,11 +1,13 @@
 package dev.saccade.cli;
 
 import dev.saccade.Context;
+import dev.saccade.Graph;
 import dev.saccade.Scope;
 import dev.saccade.Tensor;
 import dev.saccade.UnsupportedException;
 import dev.saccade.cli.cases.CaseException;
 import dev.saccade.cli.cases.CaseInputs;
+import dev.saccade.cli.cases.OpCase;
 import dev.saccade.cli.cases.OpCases;
 import dev.saccade.train.MatrixProducts;
 import dev.saccade.train.io.Safetensors;
@@ -76,6 +78,11 @@ final class OpCommand implements Callable<Integer> {
       names = {"-q", "--quiet"},
       description = "Show only cases that fail, and the summary.")
   private boolean quiet;
+
+  @Option(
+      names = "--graph",
+      description = "GPU: record each operation in a CUDA graph, and check what its run gives.")
+  private boolean graph;
 
   private enum Outcome {
     PASS,
@@ -164,13 +171,19 @@ final class OpCommand implements Callable<Integer> {
         throw new CaseException("metadata op is missing");
       }
       CaseInputs inputs = new CaseInputs(given, scope);
-      Map<String, Tensor> results =
-          new TreeMap<>(OpCases.named(operation).run(context, scope, inputs));
-      inputs.requireAllUsed();
-      if (outFolder != null) {
-        write(results, given, outFolder.resolve(file.getFileName()));
+      OpCase named = OpCases.named(operation);
+      Map<String, Tensor> results = new TreeMap<>();
+      if (graph) {
+        inputs.loadAll();
+        try (Graph recorded =
+            Graph.capture(
+                context, () -> results.putAll(named.run(context, scope, inputs)))) {
+          recorded.launch();
+          return finish(file, given, inputs, results);
+        }
       }
-      return compare(file, given, results);
+      results.putAll(named.run(context, scope, inputs));
+      return finish(file, given, inputs, results);
     } catch (IOException | RuntimeException e) {
       PrintWriter err = spec.commandLine().getErr();
       String message = Main.describe(e);
@@ -181,6 +194,16 @@ final class OpCommand implements Callable<Integer> {
       }
       return Outcome.NOT_RUN;
     }
+  }
+
+  private Outcome finish(
+      Path file, Safetensors given, CaseInputs inputs, Map<String, Tensor> results)
+      throws IOException {
+    inputs.requireAllUsed();
+    if (outFolder != null) {
+      write(results, given, outFolder.resolve(file.getFileName()));
+    }
+    return compare(file, given, results);
   }
 
   private static void write(Map<String, Tensor> results, Safetensors given, Path file)

@@ -6,11 +6,13 @@ import com.fasterxml.jackson.core.json.JsonReadFeature;
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectReader;
 import com.fasterxml.jackson.databind.json.JsonMapper;
+import dev.saccade.DType;
 import dev.saccade.Scope;
 import dev.saccade.Tensor;
 import dev.saccade.train.io.Safetensors;
 import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
@@ -36,6 +38,8 @@ public final class CaseInputs {
   private final Safetensors file;
   private final Scope scope;
   private final JsonNode attributes;
+  private final Map<String, Tensor> loaded = new HashMap<>();
+  private final Map<String, Tensor> loadedLongs = new HashMap<>();
   private final Set<String> usedAttributes = new TreeSet<>();
   private final Set<String> usedTensors = new TreeSet<>();
 
@@ -68,7 +72,39 @@ public final class CaseInputs {
 
   /** A copy of {@code in.<name>} on the device, null if there is none. */
   public Tensor optional(String name) {
-    return has(name) ? file.load(scope, PREFIX + name) : null;
+    if (!has(name)) {
+      return null;
+    }
+    Tensor early = loaded.remove(name);
+    return early == null ? file.load(scope, PREFIX + name) : early;
+  }
+
+  /**
+   * The integers of {@code in.<name>} as i64 on the device.
+   *
+   * @throws CaseException if there is none, or it does not hold integers
+   */
+  public Tensor longs(String name) {
+    long[] values = integers(name);
+    Tensor early = loadedLongs.remove(name);
+    return early == null ? Tensor.of(scope, values, new long[] {values.length}) : early;
+  }
+
+  /** Copies all tensors to the device, so that later asking for one copies nothing. */
+  public void loadAll() {
+    file.entries()
+        .forEach(
+            (entry, value) -> {
+              if (!entry.startsWith(PREFIX)) {
+                return;
+              }
+              String name = entry.substring(PREFIX.length());
+              loaded.put(name, file.load(scope, entry));
+              if (value.dtype() == DType.I32) {
+                long[] values = value.toLongs();
+                loadedLongs.put(name, Tensor.of(scope, values, new long[] {values.length}));
+              }
+            });
   }
 
   /**

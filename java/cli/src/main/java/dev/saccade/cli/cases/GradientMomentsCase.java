@@ -19,14 +19,13 @@ final class GradientMomentsCase implements OpCase {
           "tensor in.samples: expected [samples, n], got " + samples.rank() + " dimensions");
     }
     long n = samples.shape(1);
-    long[] segments = inputs.integers("segments");
+    Tensor segments = inputs.longs("segments");
     var state = GradientMoments.State.zeros(scope, n);
     for (long i = 0; i < samples.shape(0); i++) {
       GradientMoments.update(context, state, samples.rows(i, i + 1).reshape(n));
     }
     var report =
-        GradientMoments.report(
-            scope, state, Tensor.of(scope, segments, new long[] {segments.length}));
+        GradientMoments.report(scope, state, segments);
     return Map.of(
         "count", state.count(),
         "mean", state.mean(),
