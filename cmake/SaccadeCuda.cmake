@@ -6,6 +6,8 @@ set_property(CACHE SACCADE_CUDA PROPERTY STRINGS AUTO ON OFF)
 set(SACCADE_CUDA_CODE "arch=compute_80,code=sm_80;arch=compute_90a,code=sm_90a;arch=compute_80,code=compute_80"
   CACHE STRING "-gencode values that CUDA kernels are compiled for")
 
+option(SACCADE_LINEINFO "Line numbers in CUDA kernels, for profilers and compute-sanitizer" OFF)
+
 set(SACCADE_WITH_CUDA OFF)
 if(NOT SACCADE_CUDA STREQUAL "OFF" AND NOT SACCADE_SANITIZE)
   include(CheckLanguage)
@@ -31,9 +33,12 @@ function(saccade_cuda_kernels target)
   foreach(code IN LISTS SACCADE_CUDA_CODE)
     target_compile_options(${objects} PRIVATE -gencode=${code})
   endforeach()
-  # __host__ __device__ lambdas and constexpr functions in kernels; line numbers for profilers and sanitizers.
-  target_compile_options(${objects} PRIVATE --extended-lambda --expt-relaxed-constexpr -lineinfo
+  # __host__ __device__ lambdas and constexpr functions in kernels.
+  target_compile_options(${objects} PRIVATE --extended-lambda --expt-relaxed-constexpr
     -Xcompiler=-Wall,-Wextra,-Wno-unused-parameter)
+  if(SACCADE_LINEINFO)
+    target_compile_options(${objects} PRIVATE -lineinfo)
+  endif()
   if(SACCADE_WERROR)
     target_compile_options(${objects} PRIVATE --Werror=all-warnings)
   endif()

@@ -3,14 +3,14 @@ package dev.saccade;
 import dev.saccade.binding.Saccade;
 
 /**
- * Operations that were recorded once on a GPU and run again as one launch, on the same tensors. What
- * changes from run to run is what the tensors hold; options that take a device scalar (learning
- * rate, step, coefficient of the KL term, scale of the gradient, offset of the random numbers) read
- * it in every run.
+ * Operations that were recorded once on a GPU and run again as one launch, on the same tensors.
+ * What changes from run to run is what the tensors hold; options that take a device scalar
+ * (learning rate, step, coefficient of the KL term, scale of the gradient, offset of the random
+ * numbers) read it in every run.
  *
- * <p>A graph owns the memory that was allocated while it was recorded, workspaces included, until it
- * closes: its runs never write what another tensor got since. Tensors that were made meanwhile hold
- * the results of the last run; once closed they are the graph's to write to.
+ * <p>A graph owns the memory that was allocated while it was recorded, workspaces included, until
+ * it closes: its runs never write what another tensor got since. Tensors that were made meanwhile
+ * hold the results of the last run; once closed they are the graph's to write to.
  *
  * <p>Used by one thread at a time, as its context is.
  */
@@ -52,7 +52,9 @@ public final class Graph implements AutoCloseable {
     }
   }
 
-  /** Frees the graph and its memory. Closing twice is allowed, also after the context was closed. */
+  /**
+   * Frees the graph and its memory. Closing twice is allowed, also after the context was closed.
+   */
   @Override
   public void close() {
     context.enter("close");

@@ -60,8 +60,7 @@ class GraphTest {
               Tensor.zeros(scope, DType.F32, n)
             });
       }
-      var scalars =
-          AdamW.Scalars.NONE.withLr(lr).withGradScale(scale).withStep(step);
+      var scalars = AdamW.Scalars.NONE.withLr(lr).withGradScale(scale).withStep(step);
       var options = AdamW.Options.of(0.5f);
       Tensor[] replayed = states.get(0);
       try (Graph graph =
@@ -135,8 +134,7 @@ class GraphTest {
       var input = new Attention.Input(q, k, v, offsetsQ, offsetsK, lengths, room, 0.2f);
       Tensor o = Tensor.empty(scope, DType.F32, 2, 4, 32);
       Tensor plain = Tensor.empty(scope, DType.F32, 2, 4, 32);
-      try (Graph graph =
-          Graph.capture(context, () -> Attention.forward(context, input, o, null))) {
+      try (Graph graph = Graph.capture(context, () -> Attention.forward(context, input, o, null))) {
         for (int length : new int[] {1, 64, 65, room}) {
           lengths.copyFrom(new int[] {length, length / 2 + 1});
           graph.launch();

@@ -176,8 +176,7 @@ final class OpCommand implements Callable<Integer> {
       if (graph) {
         inputs.loadAll();
         try (Graph recorded =
-            Graph.capture(
-                context, () -> results.putAll(named.run(context, scope, inputs)))) {
+            Graph.capture(context, () -> results.putAll(named.run(context, scope, inputs)))) {
           recorded.launch();
           return finish(file, given, inputs, results);
         }

@@ -24,8 +24,7 @@ final class GradientMomentsCase implements OpCase {
     for (long i = 0; i < samples.shape(0); i++) {
       GradientMoments.update(context, state, samples.rows(i, i + 1).reshape(n));
     }
-    var report =
-        GradientMoments.report(scope, state, segments);
+    var report = GradientMoments.report(scope, state, segments);
     return Map.of(
         "count", state.count(),
         "mean", state.mean(),
