@@ -4,15 +4,8 @@
 namespace saccade::cuda {
 namespace {
 
-constexpr int kThreads = 256, kWarps = kThreads / 32;
-constexpr int kHeld = 8;  // rewards of a group that a lane holds: groups of up to 256 are read once
-
-template <class V>
-__device__ V sum_warp(V v) {
-#pragma unroll
-  for (int distance = 1; distance < 32; distance *= 2) v = v + __shfl_xor_sync(~0u, v, distance);
-  return v;
-}
+constexpr int kThreads = 256;
+constexpr int kHeld = 8;  // rewards of a group that a lane holds: groups of up to kHeld * kLanes are read once
 
 // Standard deviation of `count` numbers from their sum and sum of squares, both of differences from any number near
 // them.
@@ -21,7 +14,8 @@ __device__ double deviation_of(double count, double sum, double squares, int32_t
   return count > ddof ? sqrt(m2 < 0.0 ? 0.0 : m2 / (count - ddof)) : 0.0;
 }
 
-// One group, in the hands of a warp.
+// One group, in the hands of kLanes lanes of a warp.
+template <int kLanes>
 struct Group {
   int64_t begin, end;
   bool clamped;  // the offsets are no offsets
@@ -31,7 +25,7 @@ struct Group {
   double sum, squares;  // of their differences from the pivot
   const float* rewards;
   const uint8_t* valid;
-  float held[kHeld];  // of the first 32 kHeld members
+  float held[kHeld];  // of the first kLanes kHeld members
   uint32_t has;       // bit k: member k of this lane is there and valid
 
   __device__ double mean() const { return degenerate ? static_cast<double>(pivot) : pivot + sum / count; }
@@ -43,7 +37,7 @@ struct Group {
 #pragma unroll
     for (int k = 0; k < kHeld; ++k)
       if (has >> k & 1) body(held[k]);
-    for (int64_t i = begin + 32 * kHeld + threadIdx.x % 32; i < end; i += 32)
+    for (int64_t i = begin + kLanes * kHeld + threadIdx.x % kLanes; i < end; i += kLanes)
       if (!valid || valid[i]) body(rewards[i]);
   }
 
@@ -51,6 +45,12 @@ struct Group {
     const int32_t* offsets = pointer<const int32_t>(args.offsets);
     rewards = pointer<const float>(args.rewards);
     valid = pointer<const uint8_t>(args.valid);
+    const uint32_t lanes = (~0u >> (32 - kLanes)) << (threadIdx.x % 32 / kLanes * kLanes);
+    const auto sum_lanes = [&](double v) {
+#pragma unroll
+      for (int distance = 1; distance < kLanes; distance *= 2) v += __shfl_xor_sync(lanes, v, distance);
+      return v;
+    };
     const int64_t first = offsets[g], last = offsets[g + 1], size = args.size;
     begin = first < 0 ? 0 : first > size ? size : first;
     end = last < begin ? begin : last > size ? size : last;
@@ -58,8 +58,8 @@ struct Group {
     has = 0;
 #pragma unroll
     for (int k = 0; k < kHeld; ++k) {
-      if (begin + k * 32 >= end) break;
-      const int64_t i = begin + k * 32 + threadIdx.x % 32;
+      if (begin + k * kLanes >= end) break;
+      const int64_t i = begin + k * kLanes + threadIdx.x % kLanes;
       const bool there = i < end && (!valid || valid[i]);
       held[k] = there ? rewards[i] : 0.0f;
       has |= static_cast<uint32_t>(there) << k;
@@ -71,8 +71,8 @@ struct Group {
       own = found ? own : x;
       found = true;
     });
-    const uint32_t finders = __ballot_sync(~0u, found);
-    pivot = finders ? __shfl_sync(~0u, own, __ffs(finders) - 1) : 0.0f;
+    const uint32_t finders = __ballot_sync(lanes, found);
+    pivot = finders ? __shfl_sync(lanes, own, __ffs(finders) - 1) : 0.0f;
     int members = 0;
     bool equal = true;
     double differences = 0.0, square = 0.0;
@@ -83,10 +83,10 @@ struct Group {
       differences += d;
       square = fma(d, d, square);
     });
-    count = __reduce_add_sync(~0u, members);
-    degenerate = count < 2 || __all_sync(~0u, equal);
-    sum = sum_warp(differences);
-    squares = sum_warp(square);
+    count = __reduce_add_sync(lanes, members);
+    degenerate = count < 2 || __all_sync(lanes, equal);
+    sum = sum_lanes(differences);
+    squares = sum_lanes(square);
   }
 };
 
@@ -107,14 +107,15 @@ __device__ float batch_pivot(const saccade_group_advantage_args& args) {
   return first - first == 0.0f ? first : 0.0f;
 }
 
+template <int kLanes>
 __global__ void __launch_bounds__(kThreads) batch_kernel(saccade_group_advantage_args args) {
   __shared__ Batch shared[32];
   const bool baseline = args.estimator == SACCADE_ADVANTAGE_REINFORCE_PP_BASELINE;
   const double pivot = static_cast<double>(batch_pivot(args));
   const int64_t begin = args.groups * blockIdx.x / kSlices, end = args.groups * (blockIdx.x + 1) / kSlices;
   Batch own{0.0, 0.0, 0.0};
-  for (int64_t g = begin + threadIdx.x / 32; g < end; g += kWarps) {
-    const Group group(args, g);
+  for (int64_t g = begin + threadIdx.x / kLanes; g < end; g += kThreads / kLanes) {
+    const Group<kLanes> group(args, g);
     const double n = group.count, shift = static_cast<double>(group.pivot) - pivot;
     if (group.count == 0) continue;
     // Of the centred rewards, or of the rewards themselves.
@@ -123,12 +124,12 @@ __global__ void __launch_bounds__(kThreads) batch_kernel(saccade_group_advantage
         own, baseline ? Batch{n, 0.0, m2}
                       : Batch{n, group.sum + n * shift, group.squares + 2.0 * shift * group.sum + n * shift * shift});
   }
-  if (threadIdx.x % 32 != 0) own = {0.0, 0.0, 0.0};
+  if (threadIdx.x % kLanes != 0) own = {0.0, 0.0, 0.0};
   own = reduce_block(own, shared, Batch::add);
   if (threadIdx.x == 0) pointer<Batch>(args.workspace)[blockIdx.x] = own;
 }
 
-template <bool kBatch>
+template <int kLanes, bool kBatch>
 __global__ void __launch_bounds__(kThreads) advantage_kernel(saccade_group_advantage_args args) {
   double divisor_of_all = 1.0;
   if (kBatch) {
@@ -136,10 +137,10 @@ __global__ void __launch_bounds__(kThreads) advantage_kernel(saccade_group_advan
     const Batch all = reduce_block(pointer<const Batch>(args.workspace)[threadIdx.x], shared, Batch::add);
     divisor_of_all = deviation_of(all.count, all.sum, all.squares, args.ddof) + static_cast<double>(args.eps);
   }
-  const int64_t g = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
+  const int64_t g = static_cast<int64_t>(blockIdx.x) * (kThreads / kLanes) + threadIdx.x / kLanes;
   if (g >= args.groups) return;
-  const Group group(args, g);
-  const int lane = threadIdx.x % 32;
+  const Group<kLanes> group(args, g);
+  const int lane = threadIdx.x % kLanes;
   const double n = group.count, mean = group.mean(), deviation = group.deviation(args.ddof);
   double factor = 1.0;
   if (args.estimator == SACCADE_ADVANTAGE_GRPO) factor = 1.0 / (deviation + static_cast<double>(args.eps));
@@ -152,10 +153,10 @@ __global__ void __launch_bounds__(kThreads) advantage_kernel(saccade_group_advan
   };
 #pragma unroll
   for (int k = 0; k < kHeld; ++k) {
-    const int64_t i = group.begin + k * 32 + lane;
+    const int64_t i = group.begin + k * kLanes + lane;
     if (i < group.end) write(i, group.has >> k & 1, group.held[k]);
   }
-  for (int64_t i = group.begin + 32 * kHeld + lane; i < group.end; i += 32)
+  for (int64_t i = group.begin + kLanes * kHeld + lane; i < group.end; i += kLanes)
     write(i, !group.valid || group.valid[i], group.rewards[i]);
   if (lane != 0) return;
   if (args.mean) pointer<float>(args.mean)[g] = group.clamped ? NAN : static_cast<float>(mean);
@@ -170,13 +171,22 @@ int64_t group_advantage_workspace(const saccade_group_advantage_args& args) {
 }
 
 void group_advantage(const Device& device, const saccade_group_advantage_args& args) {
-  const int64_t blocks = divide_up(args.groups, kWarps);
-  if (divides_by_batch(args)) {
-    launch(device, batch_kernel, blocks > 0 ? kSlices : 0, kThreads, args);
-    launch(device, advantage_kernel<true>, blocks, kThreads, args);
-  } else {
-    launch(device, advantage_kernel<false>, blocks, kThreads, args);
-  }
+  const auto run = [&](auto lanes) {
+    constexpr int kLanes = decltype(lanes)::value;
+    const int64_t blocks = divide_up(args.groups, kThreads / kLanes);
+    if (divides_by_batch(args)) {
+      launch(device, batch_kernel<kLanes>, blocks > 0 ? kSlices : 0, kThreads, args);
+      launch(device, advantage_kernel<kLanes, true>, blocks, kThreads, args);
+    } else {
+      launch(device, advantage_kernel<kLanes, false>, blocks, kThreads, args);
+    }
+  };
+  // What a group costs besides its rewards, f64 divisions above all, costs a warp as much for four groups as for one.
+  constexpr int kFew = 8;
+  if (args.size <= args.groups * kFew * kHeld)
+    run(std::integral_constant<int, kFew>{});
+  else
+    run(std::integral_constant<int, 32>{});
 }
 
 }  // namespace saccade::cuda
