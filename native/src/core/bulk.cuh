@@ -5,7 +5,6 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
-#include <cstring>
 
 namespace saccade::cuda {
 
@@ -52,26 +51,6 @@ __device__ __forceinline__ void cluster_store(float* p, int rank, float value) {
   asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(shared_address(p)), "r"(rank));
   asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(there), "f"(value) : "memory");
 #endif
-}
-
-// What all blocks of a cluster of `blocks` hold, joined in their order by merge(a, b); every thread gets the result.
-// `parts` is shared memory for the value of each block, and is not used again.
-template <class V, int kMost, class Merge>
-__device__ __forceinline__ V join_cluster(const V& value, V (&parts)[kMost], int blocks, const Merge& merge) {
-  static_assert(sizeof(V) % 4 == 0);
-  if (blocks == 1) return value;
-  if (static_cast<int>(threadIdx.x) < blocks) {
-    float words[sizeof(V) / 4];
-    memcpy(words, &value, sizeof value);
-    auto* const own = reinterpret_cast<float*>(&parts[cluster_rank()]);
-#pragma unroll
-    for (int i = 0; i < static_cast<int>(sizeof(V) / 4); ++i)
-      cluster_store(own + i, static_cast<int>(threadIdx.x), words[i]);
-  }
-  cluster_sync();
-  V joined = parts[0];
-  for (int i = 1; i < blocks; ++i) joined = merge(joined, parts[i]);
-  return joined;
 }
 
 // Waits for the end of phase 0 or 1.

@@ -1,4 +1,3 @@
-#include "core/bulk.cuh"
 #include "core/softmax_row.cuh"
 #include "logit_divergence/logit_divergence.h"
 #include "logit_divergence/pair.h"
@@ -6,14 +5,9 @@
 namespace saccade::cuda {
 namespace {
 
-constexpr int kThreads = 512, kBlocks = 2;  // on a multiprocessor: one reads while another computes
-constexpr int kCluster = 8;
+constexpr int kMaxThreads = 1024, kMinThreads = 128;
 constexpr float kNan = __builtin_nanf("");
 constexpr float kMasked = -INFINITY;
-
-struct PairOfRows {
-  SoftmaxRow policy, reference;
-};
 
 struct Sums {
   double divergence;
@@ -33,8 +27,8 @@ struct Sums {
   }
 };
 
-// A block's part of a pair of rows.  A token is read, and its gradient written, by one thread in all sweeps.
-template <Form kForm, class T>
+// What a block holds of a pair of rows.  A token is read, and its gradient written, by one thread in all sweeps.
+template <int kThreads, Form kForm, class T>
 struct Sweep {
   const T *policy, *reference;
   int64_t n;
@@ -125,65 +119,51 @@ struct Sweep {
   }
 };
 
-// A cluster of `cluster` blocks a pair of rows.  Every block takes a part of the tokens, and keeps to it.
-template <Form kForm, class T, class G>
-__global__ void __launch_bounds__(kThreads, kBlocks)
-    rows_kernel(const __grid_constant__ saccade_logit_divergence_args args, int cluster) {
+// One block a row.
+template <int kThreads, Form kForm, class T, class G>
+__global__ void __launch_bounds__(kThreads) rows_kernel(const __grid_constant__ saccade_logit_divergence_args args) {
   __shared__ SoftmaxRow shared_rows[2][32];
-  __shared__ Sums shared_sums[32], cluster_sums[kCluster];
-  __shared__ double shared_top[32], cluster_top[kCluster];
-  __shared__ PairOfRows cluster_rows[kCluster];
-  const int rank = cluster == 1 ? 0 : cluster_rank();
-  const int64_t r = blockIdx.x / cluster;
-  const int64_t part = (args.vocabulary / cluster / kPack<T> + 1) * kPack<T>, begin = rank * part;
-  const int64_t left = args.vocabulary - begin, n = left < 0 ? 0 : left < part ? left : part;
-  const T* logits = pointer<const T>(args.logits) + r * args.logits_stride + begin;
-  const T* ref_logits = pointer<const T>(args.ref_logits) + r * args.ref_logits_stride + begin;
-  G* dx = args.d_logits ? pointer<G>(args.d_logits) + r * args.d_logits_stride + begin : nullptr;
+  __shared__ Sums shared_sums[32];
+  __shared__ double shared_top[32];
+  const int64_t r = blockIdx.x, n = args.vocabulary;
+  const T* logits = pointer<const T>(args.logits) + r * args.logits_stride;
+  const T* ref_logits = pointer<const T>(args.ref_logits) + r * args.ref_logits_stride;
+  G* dx = args.d_logits ? pointer<G>(args.d_logits) + r * args.d_logits_stride : nullptr;
   const float weight = args.weight ? pointer<const float>(args.weight)[r] : 1.0f;
   const bool inactive = weight == 0.0f;
   if (inactive && !args.divergence) return fill_row<kThreads>(dx, n, 0.0f);
-  if (cluster > 1) cluster_sync();  // until all of its blocks are there to be written to
 
   const float inverse = 1.0f / args.temperature, scale = inverse * kLog2E;
-  const PairOfRows own{softmax_row<kThreads, false>(logits, n, scale, shared_rows[0]),
-                       softmax_row<kThreads, false>(ref_logits, n, scale, shared_rows[1])};
-  const auto [policy,
-              reference] = join_cluster(own, cluster_rows, cluster, [&](const PairOfRows& a, const PairOfRows& b) {
-    return PairOfRows{SoftmaxRow::merge(a.policy, b.policy, scale), SoftmaxRow::merge(a.reference, b.reference, scale)};
-  });
+  const SoftmaxRow policy = softmax_row<kThreads, false>(logits, n, scale, shared_rows[0]);
+  const SoftmaxRow reference = softmax_row<kThreads, false>(ref_logits, n, scale, shared_rows[1]);
   const float policy_log_sum = policy.log_sum(), ref_log_sum = reference.log_sum();
   double divergence = static_cast<double>(policy_log_sum + ref_log_sum);  // NaN where a row is no distribution
   if (divergence == divergence) {
     const Pair<kForm> pair({policy.max, policy_log_sum}, {reference.max, ref_log_sum},
                            ::log(static_cast<double>(reference.sum) / static_cast<double>(policy.sum)), inverse,
                            args.beta);
-    const Sweep<kForm, T> sweep{logits, ref_logits, n, Groups<T>(logits, n)};
+    const Sweep<kThreads, kForm, T> sweep{logits, ref_logits, n, Groups<T>(logits, n)};
     const float grad_output = args.grad_output ? *pointer<const float>(args.grad_output) : 1.0f;
     double slope =
         static_cast<double>(weight) * static_cast<double>(grad_output) / static_cast<double>(args.temperature);
     if (is_jsd(kForm)) slope *= 1.0 - static_cast<double>(args.beta);
     G* const out = inactive ? nullptr : dx;
     int64_t top = -1;
-    const Sums sums = join_cluster(sweep.measure(pair, static_cast<float>(slope), out, top, shared_sums), cluster_sums,
-                                   cluster, Sums::merge);
+    const Sums sums = sweep.measure(pair, static_cast<float>(slope), out, top, shared_sums);
     divergence = pair.corrected(sums.divergence, sums.change);
     if (!is_jsd(kForm) && sums.lowest == kMasked) divergence = static_cast<double>(INFINITY);  // p > 0 = q
     if (out && divergence < static_cast<double>(INFINITY)) {
       double top_gradient;
-      if constexpr (kForm == Form::kForwardKl) {
+      if constexpr (kForm == Form::kForwardKl)
         // Without the others' share of the error.
         top_gradient = sums.change * (1.0 - 1.0 / static_cast<double>(policy.sum)) - sums.others;
-      } else {
-        const double others = sweep.write_gradient(pair, static_cast<float>(sums.score / sums.mass),
-                                                   static_cast<float>(slope), out, top, shared_top);
-        top_gradient = -join_cluster(others, cluster_top, cluster, [](double a, double b) { return a + b; });
-      }
+      else
+        top_gradient = -sweep.write_gradient(pair, static_cast<float>(sums.score / sums.mass),
+                                             static_cast<float>(slope), out, top, shared_top);
       if (top >= 0 && policy.sum < 2.0f) out[top] = from_float<G>(static_cast<float>(top_gradient * slope));
     }
   }
-  if (args.divergence && rank == 0 && threadIdx.x == 0)
-    pointer<float>(args.divergence)[r] = static_cast<float>(divergence);
+  if (args.divergence && threadIdx.x == 0) pointer<float>(args.divergence)[r] = static_cast<float>(divergence);
   if (!dx || (!inactive && divergence < static_cast<double>(INFINITY))) return;
   __syncthreads();  // until FORWARD_KL's gradient is written
   fill_row<kThreads>(dx, n, inactive ? 0.0f : kNan);
@@ -194,14 +174,10 @@ void launch_rows(const Device& device, const saccade_logit_divergence_args& args
   const auto rows = [&](auto logit, auto gradient) {
     using T = decltype(logit);
     using G = decltype(gradient);
-    const auto kernel = rows_kernel<kForm, T, G>;
-    // A pair for each block of the device would leave its L2 cache between two sweeps.
-    constexpr int64_t kCached = 40 << 20;
-    const int64_t pairs = int64_t{kBlocks} * device.processors, size = 2 * static_cast<int64_t>(sizeof(T));
-    if (device.capability == 90 && args.rows > 0 && pairs * args.vocabulary * size > kCached)
-      launch_clusters(device, kernel, kCluster, args.rows, kThreads, 0, args, kCluster);
+    if (args.vocabulary > kMinThreads * 64)
+      launch(device, rows_kernel<kMaxThreads, kForm, T, G>, args.rows, kMaxThreads, args);
     else
-      launch(device, kernel, args.rows, kThreads, args, 1);
+      launch(device, rows_kernel<kMinThreads, kForm, T, G>, args.rows, kMinThreads, args);
   };
   with_float_type(args.dtype, [&](auto logit) {
     if (args.d_logits_dtype == SACCADE_F32)

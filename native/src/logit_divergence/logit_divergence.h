@@ -5,9 +5,8 @@
 // of both rows; the divergence and the mean that its gradient needs; the gradient.  FORWARD_KL's gradient needs no mean
 // and is written by the second sweep.  No probability is ever stored: no row-sized temporary.
 // Exponentials and logarithms per token: 2, then 2 (JSD: and a logarithm), then 1 (JSD: 2 and a logarithm).
-// CUDA: the same sweeps, one block a pair of rows, the later ones from the L2 cache.  On Hopper a cluster of blocks
-// takes a pair of long rows, so that the pairs at work fit into that cache. Bytes: 2*R*V*sizeof(logits) read,
-// R*V*sizeof(d_logits) written.
+// CUDA: the same sweeps, one block a pair of rows, the later ones from the L2 cache where that holds the pairs at work.
+// Bytes: 2*R*V*sizeof(logits) read, R*V*sizeof(d_logits) written.
 #pragma once
 
 #include "core/call.h"
