@@ -269,7 +269,7 @@ class AdamWTest {
       Object[][] parameters = {
         {
           new Parameter(null, g, good.m(), good.v(), null, 0),
-          "entries[1].param: expected f32[], got null"
+          "entries[1].param: expected f32 of any shape, got null"
         },
         {
           new Parameter(p, g.reshape(6), good.m(), good.v(), null, 0),

@@ -708,7 +708,7 @@ class AttentionTest {
       String[] messages = {
         "offsets_q: expected i32[*], got null",
         "offsets_q: expected i32[*], got i64[3]",
-        "sequences: expected 0 to 2147483647, got -1",
+        "offsets_q: expected i32[1] or more, got i32[0]",
         "offsets_q: expected offsets that begin at 0, got 1",
         "offsets_q: expected non-decreasing offsets, got 5 after 6 at 2",
         "offsets_q: expected offsets that end at 5, got 4",

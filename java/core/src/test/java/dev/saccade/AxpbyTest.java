@@ -129,7 +129,7 @@ class AxpbyTest {
       assertThatThrownBy(() -> Axpby.apply(context, 1, x, 1, Tensor.zeros(scope, DType.F16, 4, 6)))
           .hasMessage("axpby: y: expected f32[4, 6], got f16[4, 6]");
       assertThatThrownBy(() -> Axpby.apply(context, 1, null, 1, x))
-          .hasMessage("axpby: x: expected f32[*, *], got null");
+          .hasMessage("axpby: x: expected f32 of any shape, got null");
       assertThatThrownBy(() -> Axpby.apply(context, 1, x, 1, null))
           .hasMessage("axpby: y: expected f32[4, 6], got null");
       assertThatThrownBy(() -> Axpby.apply(context, 1, x.rows(0, 3), 1, x.rows(1, 4)))

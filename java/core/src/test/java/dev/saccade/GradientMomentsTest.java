@@ -473,7 +473,7 @@ class GradientMomentsTest {
         "count: expected i64[1], got null",
         "count: expected i64[1], got i32[1]",
         "count: expected i64[1], got i64[2]",
-        "mean: expected f32[], got null",
+        "mean: expected f32 of any shape, got null",
         "mean: expected f32[4], got f64[4]",
         "m2: expected f64[4], got null",
         "m2: expected f64[4], got f32[4]",
@@ -532,7 +532,7 @@ class GradientMomentsTest {
       String[] messages = {
         "offsets: expected i64[*], got null",
         "offsets: expected i64[*], got i32[2]",
-        "segments: expected at least 0, got -1",
+        "offsets: expected i64[1] or more, got i64[0]",
         "offsets: expected offsets that begin at 0, got 1",
         "offsets: expected non-decreasing offsets, got 2 after 3 at 2",
         "offsets: expected offsets within 4 elements, got 5"

@@ -5,13 +5,11 @@ import static org.assertj.core.api.Assertions.assertThat;
 import dev.saccade.Context;
 import java.io.IOException;
 import java.io.UncheckedIOException;
-import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.TimeUnit;
-import java.util.stream.Stream;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.api.io.TempDir;
@@ -22,36 +20,12 @@ class TrainerMemoryTest {
 
   @TempDir private Path folder;
 
-  /**
-   * Trains in a JVM whose own memory keeps still, so that growth is native memory: a heap of fixed
-   * size that is touched from the start, and no optimizing compiler with its large arenas.
-   */
   @Test
   @Timeout(value = 2, unit = TimeUnit.MINUTES)
   void nativeMemoryStaysFlat() throws Exception {
-    Path output = folder.resolve("output.txt");
-    Process process =
-        new ProcessBuilder(
-                Path.of(System.getProperty("java.home"), "bin", "java").toString(),
-                "--enable-native-access=ALL-UNNAMED",
-                "-XX:+UseSerialGC",
-                "-Xms128m",
-                "-Xmx128m",
-                "-XX:+AlwaysPreTouch",
-                "-XX:TieredStopAtLevel=1",
-                "-Dorg.bytedeco.javacpp.maxPhysicalBytes=0",
-                "-cp",
-                System.getProperty(
-                    "surefire.test.class.path", System.getProperty("java.class.path")),
-                Program.class.getName(),
-                folder.resolve("run").toString())
-            .redirectErrorStream(true)
-            .redirectOutput(output.toFile())
-            .start();
-    assertThat(process.waitFor()).as(Files.readString(output)).isZero();
-
+    List<String> lines = StillJvm.run(Program.class, folder, folder.resolve("run").toString());
     List<long[]> steps =
-        Files.readAllLines(output).stream()
+        lines.stream()
             .map(line -> Arrays.stream(line.split(" ")).mapToLong(Long::parseLong).toArray())
             .toList();
     assertThat(steps).hasSize(STEPS);
@@ -79,7 +53,11 @@ class TrainerMemoryTest {
               @Override
               public void onStep(
                   Trainer.Stage stage, int step, int steps, Map<String, Object> metrics) {
-                System.out.println(context.liveBytes() + " " + resident());
+                try {
+                  System.out.println(context.liveBytes() + " " + StillJvm.residentBytes());
+                } catch (IOException e) {
+                  throw new UncheckedIOException(e);
+                }
               }
 
               @Override
@@ -87,15 +65,6 @@ class TrainerMemoryTest {
                   Trainer.Stage stage, int step, boolean endOfStage, Evaluator.Result result) {}
             },
             () -> false);
-      }
-    }
-
-    private static long resident() {
-      try (Stream<String> lines = Files.lines(Path.of("/proc/self/status"))) {
-        String line = lines.filter(l -> l.startsWith("VmRSS:")).findFirst().orElseThrow();
-        return Long.parseLong(line.replaceAll("[^0-9]", "")) * 1024;
-      } catch (IOException e) {
-        throw new UncheckedIOException(e);
       }
     }
   }
