@@ -180,14 +180,14 @@ __global__ void __launch_bounds__(kRowOfLogitsThreads) gradient_kernel(const __g
 
 // ------------------------------------------------------------------------------------------------------- Hopper
 
-constexpr int kRingWarps = 16, kRingSlots = 2;  // every warp holds at most two chunks of a row
+constexpr int kRingWarps = 19, kRingSlots = 2;  // every warp holds at most two chunks of a row
 constexpr int kRingThreads = kRingWarps * 32;
 constexpr int kRingStep = 512;  // bytes that a warp takes at once: chunks are multiples of it
 
 // Clusters of kCluster blocks; cluster c takes the active rows c, c + clusters ...  Chunk k of a row, of `chunk` bytes,
 // is in the hands of warp k modulo the cluster's warps.
 template <class T, int kCluster>
-__global__ void __launch_bounds__(kRingThreads, 2)
+__global__ void __launch_bounds__(kRingThreads)
     ring_kernel(const __grid_constant__ LogitPolicyCall call, int32_t chunk) {
   extern __shared__ __align__(128) unsigned char ring[];
   __shared__ uint64_t loaded[kRingWarps][kRingSlots];
@@ -321,12 +321,12 @@ inline int64_t ring_chunk(int64_t row_bytes, int cluster) {
   return divide_up(divide_up(row_bytes, cluster * kRingWarps * kRingSlots), kRingStep) * kRingStep;
 }
 
-// False where a block would need more than `room` bytes of shared memory.
 template <class T, int kCluster>
-bool launch_ring(const Device& device, const LogitPolicyCall& call, int64_t room) {
+bool launch_ring(const Device& device, const LogitPolicyCall& call) {
   const int64_t chunk = ring_chunk(call.args.vocabulary * static_cast<int64_t>(sizeof(T)), kCluster);
   const int64_t shared = kRingWarps * kRingSlots * chunk;
-  if (shared > room) return false;
+  constexpr int kStatic = 4096;
+  if (shared > device.shared_memory - kStatic) return false;
   const auto kernel = ring_kernel<T, kCluster>;
   int64_t clusters = resident_clusters(device, kernel, kCluster, kRingThreads, static_cast<int>(shared));
   if (clusters == 0) return false;
@@ -342,17 +342,10 @@ void launch_gradient(const Device& device, const LogitPolicyCall& call) {
   if constexpr (std::is_same_v<T, G>) {
     const uint64_t pieces = call.args.logits | call.args.d_logits | call.args.vocabulary * sizeof(T) |
                             call.args.logits_stride * sizeof(T) | call.args.d_logits_stride * sizeof(T);
-    if (device.capability == 90 && pieces % 16 == 0) {
-      // Two blocks on a multiprocessor, of which one moves bytes while the other waits for its cluster; one where rows
-      // are too long for that.  Every block also needs kReserved bytes.
-      constexpr int64_t kReserved = 4096;
-      for (int blocks = 2; blocks > 0; --blocks) {
-        const int64_t room = device.shared_memory / blocks - kReserved;
-        if (launch_ring<T, 1>(device, call, room) || launch_ring<T, 2>(device, call, room) ||
-            launch_ring<T, 4>(device, call, room) || launch_ring<T, 8>(device, call, room))
-          return;
-      }
-    }
+    if (device.capability == 90 && pieces % 16 == 0 &&
+        (launch_ring<T, 1>(device, call) || launch_ring<T, 2>(device, call) || launch_ring<T, 4>(device, call) ||
+         launch_ring<T, 8>(device, call)))
+      return;
   }
   launch(device, gradient_kernel<T, G>, call.count, kRowOfLogitsThreads, call);
 }
