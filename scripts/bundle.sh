@@ -60,8 +60,8 @@ cat >"$out/bin/test" <<'LAUNCHER'
 # JUnit's console launcher over the tests of java/core and java/train: bin/test --include-tag gpu,
 # bin/test -c dev.saccade.AdamWTest, JAVA_TOOL_OPTIONS=-Dsaccade.test.device=cuda bin/test -c dev.saccade.train.GemmTest
 root="$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-exec "$root/bin/java" -cp "$root/lib/*:$root/tests/lib/*" org.junit.platform.console.ConsoleLauncher execute \
-  --class-path "$root/tests/classes" --details=summary --disable-banner "$@"
+exec "$root/bin/java" -cp "$root/lib/*:$root/tests/lib/*:$root/tests/classes" \
+  org.junit.platform.console.ConsoleLauncher execute --details=summary --disable-banner "$@"
 LAUNCHER
 chmod +x "$out"/bin/*
 

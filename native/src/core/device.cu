@@ -149,9 +149,7 @@ saccade_address allocate(const Device& device, int64_t bytes) {
   void* memory = nullptr;
   const bool recording = capturing(device.stream);
   const cudaStream_t stream = recording ? device.aside : device.stream;
-  const auto take = [&] {
-    return cudaMallocFromPoolAsync(&memory, static_cast<size_t>(bytes), device.pool, stream);
-  };
+  const auto take = [&] { return cudaMallocFromPoolAsync(&memory, static_cast<size_t>(bytes), device.pool, stream); };
   cudaError_t status = take();
   if (status == cudaErrorMemoryAllocation && !recording) {
     // What was freed is the system's again, and can be cut anew, once the stream is past it.

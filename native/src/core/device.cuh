@@ -15,12 +15,12 @@ struct Device {
   cudaStream_t stream;
   bool owns_stream;
   cudaMemPool_t pool;
-  int processors;     // multiprocessors
-  int capability;     // 10 * major + minor
-  int shared_memory;  // most bytes of it that a block may have
+  int processors;      // multiprocessors
+  int capability;      // 10 * major + minor
+  int shared_memory;   // most bytes of it that a block may have
   cudaEvent_t event;   // for orders between streams
   cudaStream_t aside;  // what must happen at once while the other stream records
-  Cublas* cublas;     // null: no provider of matrix products
+  Cublas* cublas;      // null: no provider of matrix products
 };
 
 // Frees the provider of matrix products, whatever state the device is in.

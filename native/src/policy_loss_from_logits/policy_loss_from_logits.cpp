@@ -12,8 +12,8 @@ saccade_policy_loss_args copy_policy(const saccade_policy_loss_args* caller) {
   return policy;
 }
 
-LogitPolicyWorkspace carve_logit_policy(const saccade_context* context, saccade_policy_loss_args& policy,
-                                        int64_t parts, bool gradient, Carver& carver) {
+LogitPolicyWorkspace carve_logit_policy(const saccade_context* context, saccade_policy_loss_args& policy, int64_t parts,
+                                        bool gradient, Carver& carver) {
   LogitPolicyWorkspace workspace;
   workspace.mask = pointer<const uint8_t>(policy.mask);
   workspace.known_log_prob = pointer<const float>(policy.log_prob);

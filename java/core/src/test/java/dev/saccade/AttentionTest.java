@@ -682,7 +682,7 @@ class AttentionTest {
   @Test
   void rejectsOffsetsAndOptionsThatDoNotFit() {
     Problem problem = new Problem(12, new int[][] {{2, 3}, {4, 3}}, 4, 2, 8, 1);
-    try (Context context = Contexts.one();
+    try (Context context = Context.cpu();
         Scope scope = context.scope()) {
       Attention.Input in = problem.input(scope);
       Tensor o = Tensor.zeros(scope, DType.F32, 5, 4, 8);

@@ -184,7 +184,7 @@ class GroupAdvantageTest {
 
   @Test
   void rejectsWhatDoesNotFit() {
-    try (Context context = Contexts.one();
+    try (Context context = Context.cpu();
         Scope scope = context.scope()) {
       Tensor r = Tensor.zeros(scope, DType.F32, 4);
       Tensor offsets = Tensor.of(scope, new int[] {0, 1, 4});

@@ -448,10 +448,16 @@ class LogitDivergenceTest {
             Got wide = Got.of(context, options, dtype, DType.F32, x, y, vocabulary);
             Got narrow = Got.of(context, options, dtype, dtype, x, y, vocabulary);
             float[] rounded = Tensor.of(scope, dtype, f32.gradient(), x.length).toFloats();
-            assertThat(wide.divergence()).isEqualTo(f32.divergence());
-            assertThat(narrow.divergence()).isEqualTo(f32.divergence());
-            assertThat(wide.gradient()).isEqualTo(f32.gradient());
-            assertThat(narrow.gradient()).isEqualTo(rounded);
+            Near.assertSame("divergence", wide.divergence(), f32.divergence());
+            Near.assertSame("divergence", narrow.divergence(), f32.divergence());
+            Near.assertSame("gradient", wide.gradient(), f32.gradient());
+            // The sums of 16-bit rows have another order on a GPU: a gradient may round the other
+            // way.
+            float ulp = dtype == DType.BF16 ? 0x1p-7f : 0x1p-10f;
+            for (int i = 0; i < rounded.length; i++) {
+              float off = Contexts.CUDA ? ulp * Math.abs(rounded[i]) + 0x1p-24f : 0f;
+              assertThat(narrow.gradient()[i]).isBetween(rounded[i] - off, rounded[i] + off);
+            }
           }
         }
       }
@@ -513,12 +519,12 @@ class LogitDivergenceTest {
       Tensor divergence = poisoned(scope, DType.F32, 5);
       LogitDivergence.forward(
           context, Inputs.of(x, y), options, new Outputs(divergence, allD.columns(1, 34)));
-      assertThat(divergence.toFloats()).isEqualTo(dense.divergence().toFloats());
-      assertThat(allD.columns(1, 34).toFloats()).isEqualTo(dense.dLogits().toFloats());
+      Near.assertSame("divergence", divergence.toFloats(), dense.divergence().toFloats());
+      Near.assertSame("d_logits", allD.columns(1, 34).toFloats(), dense.dLogits().toFloats());
       assertThat(allD.columns(0, 1).toFloats()).containsOnly(NAN);
       assertThat(allD.columns(34, 35).toFloats()).containsOnly(NAN);
       LogitDivergence.forward(context, Inputs.of(x, y), options, new Outputs(null, x));
-      assertThat(x.toFloats()).isEqualTo(dense.dLogits().toFloats());
+      Near.assertSame("d_logits", x.toFloats(), dense.dLogits().toFloats());
       float[] after = allX.toFloats();
       for (int i = 0; i < after.length; i++) {
         if (i % 40 < 3 || i % 40 >= 36) {

@@ -31,4 +31,20 @@ final class Near {
     }
     return largest;
   }
+
+  /**
+   * The same bits on the CPU; on a GPU, where the order of a row's sums follows its address, the
+   * same but for the rounding of sums.
+   */
+  static void assertSame(String what, float[] got, float[] want) {
+    if (!Contexts.CUDA) {
+      assertThat(got).as(what).isEqualTo(want);
+      return;
+    }
+    double[] wanted = new double[want.length];
+    for (int i = 0; i < want.length; i++) {
+      wanted[i] = want[i];
+    }
+    assertNear(what, got, wanted, 2e-6, 1e-6 * largest(wanted));
+  }
 }

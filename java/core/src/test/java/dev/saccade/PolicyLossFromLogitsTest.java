@@ -316,7 +316,7 @@ class PolicyLossFromLogitsTest {
 
   private static void assertSame(List<float[]> got, List<float[]> want) {
     for (int i = 0; i < got.size(); i++) {
-      assertThat(Arrays.equals(got.get(i), want.get(i))).as("result %d", i).isTrue();
+      Near.assertSame("result " + i, got.get(i), want.get(i));
     }
   }
 
@@ -387,8 +387,8 @@ class PolicyLossFromLogitsTest {
           data.inputs(scope, logits),
           options(objective),
           new Outputs(Values.of(loss), logits));
-      assertThat(loss.toFloats()).isEqualTo(want.values().loss().toFloats());
-      assertThat(logits.toFloats()).isEqualTo(want.dLogits().toFloats());
+      Near.assertSame("loss", loss.toFloats(), want.values().loss().toFloats());
+      Near.assertSame("d_logits", logits.toFloats(), want.dLogits().toFloats());
       float[] after = all.toFloats();
       for (int i = 0; i < after.length; i++) {
         if (i % 80 < 3 || i % 80 >= 73) {

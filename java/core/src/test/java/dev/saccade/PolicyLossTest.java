@@ -585,7 +585,7 @@ class PolicyLossTest {
   @Test
   void rejectsTensorsThatDoNotFit() {
     Options d = Options.DEFAULT;
-    try (Context context = Contexts.one();
+    try (Context context = Context.cpu();
         Scope scope = context.scope()) {
       Tensor x = Tensor.zeros(scope, DType.F32, 3);
       Tensor four = Tensor.zeros(scope, DType.F32, 4);
