@@ -42,7 +42,7 @@ cp -r java/core/target/test-classes "$out/tests/classes"
 cp -r java/train/target/test-classes/. "$out/tests/classes/"
 find "$out/tests/classes" -name 'BadInput*' -delete # needs jqwik
 cp -r java/cli/src/test/resources/golden "$out/golden"
-cp scripts/gpu-check.sh "$out/scripts/" 2>/dev/null || true
+cp scripts/gpu-check.sh "$out/scripts/"
 
 cat >"$out/bin/java" <<'LAUNCHER'
 #!/usr/bin/env bash
