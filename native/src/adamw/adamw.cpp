@@ -1,5 +1,8 @@
 #include "adamw/adamw.h"
 
+#include <algorithm>
+#include <vector>
+
 using namespace saccade;
 
 namespace {
@@ -36,6 +39,44 @@ void check_entry(const saccade_context* context, const saccade_adamw_tensor& ent
   require_disjoint(context, &entry, args);
 }
 
+// What an entry writes is nothing that another one reads or writes.
+void require_disjoint_entries(const saccade_adamw_tensor* entries, int64_t tensors, char (&argument)[64]) {
+  struct Range {
+    saccade_address begin, end;
+    int64_t entry;
+    const char* name;
+    bool written;
+  };
+  std::vector<Range> ranges;
+  ranges.reserve(static_cast<size_t>(tensors) * 5);
+  for (int64_t t = 0; t < tensors; ++t) {
+    const saccade_adamw_tensor& entry = entries[t];
+    const auto add = [&](const char* name, saccade_address address, uint64_t size, bool written) {
+      if (address && entry.count > 0)
+        ranges.push_back({address, address + static_cast<uint64_t>(entry.count) * size, t, name, written});
+    };
+    add("param", entry.param, 4, true);
+    add("grad", entry.grad, 4, false);
+    add("m", entry.m, 4, true);
+    add("v", entry.v, 4, true);
+    add("param_bf16", entry.param_bf16, 2, true);
+  }
+  std::sort(ranges.begin(), ranges.end(),
+            [](const Range& a, const Range& b) { return a.begin != b.begin ? a.begin < b.begin : a.entry < b.entry; });
+  // Those that reach furthest so far.  Ranges of one entry do not overlap where one is written.
+  const Range *any = nullptr, *written = nullptr;
+  for (const Range& range : ranges) {
+    const Range* other = range.written ? any : written;
+    if (other && range.begin < other->end && range.entry != other->entry) {
+      std::snprintf(argument, sizeof argument, "entries[%lld].%s", static_cast<long long>(range.entry), range.name);
+      invalid(argument, "memory that overlaps no other entry", "an overlap with entries[%lld].%s",
+              static_cast<long long>(other->entry), other->name);
+    }
+    if (!any || range.end > any->end) any = &range;
+    if (range.written && (!written || range.end > written->end)) written = &range;
+  }
+}
+
 }  // namespace
 
 int32_t saccade_adamw(saccade_context* context, const saccade_adamw_args* caller) {
@@ -67,6 +108,7 @@ int32_t saccade_adamw(saccade_context* context, const saccade_adamw_args* caller
         throw;
       }
     }
+    require_disjoint_entries(entries, args.tensors, argument);
     SACCADE_CALL(context, adamw, args, elements);
   });
 }

@@ -275,11 +275,14 @@ class Passes {
       RowBlock queries, out;
       if (any) {
         load_rows(side_.q, row, h, count, dim, queries);
-        side_.score(packing, s, h, queries, count, 0, most, scores_of(worker), width_, [&](const auto* scores) {
-          for (int64_t r = 0; r < count; ++r)
+        const auto weigh = [&](const auto* scores, uint32_t which) {
+          for (int64_t r = 0; r < count; ++r) {
+            if (!(which >> r & 1)) continue;
             exponentials(scores + r * width_, active(row + r) ? packing.visible(s, i + r) : 0,
                          work_.lse[h * args_.rows + row + r], p + r * width_);
-        });
+          }
+        };
+        side_.score(packing, s, h, queries, count, 0, most, scores_of(worker), width_, weigh);
       }
       for (int64_t r = 0; r < count; ++r) {
         float* pr = p + r * width_;
@@ -346,8 +349,9 @@ class Passes {
         float scratch[2 * kRows][kColumnBlock], ds[kRows][kColumnBlock];
         load_rows(side_.q, row, h, count, dim, queries);
         side_.score(packing, s, h, queries, count, first, kColumnBlock, scratch[0], kColumnBlock,
-                    [&](const auto* scores) {
+                    [&](const auto* scores, uint32_t which) {
                       for (int r = 0; r < kRows; ++r) {
+                        if (r < count && !(which >> r & 1)) continue;
                         const bool live = r < count && active(row + r);
                         int64_t n = live ? packing.visible(s, i + r) - first : 0;
                         n = n < 0 ? 0 : n > kColumnBlock ? kColumnBlock : n;

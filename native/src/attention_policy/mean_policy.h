@@ -36,7 +36,7 @@ struct PolicyRows {
 // 16-bit inputs do not carry more themselves.
 constexpr float kF32Scores = 32.0f;
 
-// Norm of x, 0 where it is not finite: whatever such a row or key is scored in, the result is NaN.
+// Norm of x; infinity or NaN where its square leaves f32.
 template <class T>
 SACCADE_INLINE float norm(const T* x, int64_t n) {
   vfloat sum = splat(0.0f);
@@ -44,8 +44,7 @@ SACCADE_INLINE float norm(const T* x, int64_t n) {
     const vfloat v = load(x + d, lanes, 0.0f);
     sum += v * v;
   });
-  const float square = reduce_add(sum);
-  return square <= __FLT_MAX__ ? std::sqrt(square) : 0.0f;
+  return std::sqrt(reduce_add(sum));
 }
 
 // The side of a policy: its queries, keys and heads.
@@ -73,23 +72,30 @@ struct PolicySide {
     });
   }
 
-  // Calls body(scores) with the scores of a block of queries of head h with n keys from `first` on, scores[r][j] at
-  // r * width + j, in f32 or f64.  scratch holds 2 kRows * width floats.
+  // Calls body(scores, rows) with the scores of a block of queries of head h with n keys from `first` on, scores[r][j]
+  // at r * width + j, in f32 or f64, for the rows whose bits are set: every row comes once, and what it is scored in
+  // depends on no other row.  scratch holds 2 kRows * width floats.
   template <class Body>
   SACCADE_INLINE void score(const Packing& packing, int64_t s, int64_t h, const RowBlock& queries, int64_t count,
                             int64_t first, int64_t n, float* scratch, int64_t width, const Body& body) const {
-    const auto run = [&](auto* scores) {
+    const auto run = [&](auto* scores, uint32_t which) {
       dot_columns(queries, count, keys.dim, keys.at(packing, s, h / group(), first), n, scale, scores, width);
-      body(scores);
+      body(scores, which);
     };
+    const uint32_t all = (1u << count) - 1;
+    uint32_t large = 0;
     if constexpr (std::is_same_v<T, float>) {
-      float longest = 0.0f, longest_key = 0.0f;
-      for (int64_t r = 0; r < count; ++r) longest = std::fmax(longest, norm(queries[r], keys.dim));
+      float longest_key = 0.0f;
       for (int64_t j = 0; j < n; j += kColumnBlock)
         longest_key = std::fmax(longest_key, key_norms[keys.block(packing, s, h / group(), first + j)]);
-      if (!(std::fabs(scale) * longest * longest_key <= kF32Scores)) return run(reinterpret_cast<double*>(scratch));
+      for (int64_t r = 0; r < count; ++r) {
+        // NaN does not fit.
+        const bool fits = std::fabs(scale) * norm(queries[r], keys.dim) * longest_key <= kF32Scores;
+        large |= static_cast<uint32_t>(!fits) << r;
+      }
+      if (large) run(reinterpret_cast<double*>(scratch), large);
     }
-    run(scratch);
+    if (large != all) run(scratch, all & ~large);
   }
 };
 
@@ -111,8 +117,9 @@ void sum_heads(const PolicySide<T>& side, const PolicyRows& rows, int64_t s, int
     if (!inside && !all_heads) continue;
     RowBlock queries;
     load_rows(side.q, row, h, count, side.keys.dim, queries);
-    side.score(packing, s, h, queries, count, 0, most, scratch, width, [&](auto* scores) {
+    side.score(packing, s, h, queries, count, 0, most, scratch, width, [&](auto* scores, uint32_t which) {
       for (int64_t r = 0; r < count; ++r) {
+        if (!(which >> r & 1)) continue;
         auto* score = scores + r * width;
         float* e = reinterpret_cast<float*>(score);  // takes its place
         const int64_t n = packing.visible(s, i + r), at = h * side.rows + row + r;

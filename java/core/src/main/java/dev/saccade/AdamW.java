@@ -116,8 +116,8 @@ public final class AdamW {
    * Takes a step.
    *
    * @param step number of the step, 1 or more; corrects the bias of the moments
-   * @throws InvalidArgumentException if a type, shape or option is wrong, or tensors of a parameter
-   *     overlap
+   * @throws InvalidArgumentException if a type, shape or option is wrong, or what is written
+   *     overlaps another tensor of its or another parameter
    */
   public static void step(
       Context context, List<Parameter> parameters, Options options, long step, Scalars scalars) {

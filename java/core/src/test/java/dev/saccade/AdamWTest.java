@@ -8,6 +8,7 @@ import dev.saccade.AdamW.Parameter;
 import dev.saccade.AdamW.Scalars;
 import dev.saccade.reference.AdamWReference;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 import java.util.Random;
 import org.junit.jupiter.api.Test;
@@ -266,6 +267,8 @@ class AdamWTest {
       }
       assertThatThrownBy(() -> AdamW.step(context, list, OPTIONS, 0))
           .hasMessage("adamw: step: expected at least 1, got 0");
+      Tensor[] own = new Tensor[3];
+      Arrays.setAll(own, i -> Tensor.zeros(scope, DType.F32, 2, 3));
       Object[][] parameters = {
         {
           new Parameter(null, g, good.m(), good.v(), null, 0),
@@ -295,6 +298,12 @@ class AdamWTest {
           new Parameter(p, g, good.m(), good.m(), null, 0),
           "entries[1].m: expected memory that overlaps no input, got an overlap with v"
         },
+        {
+          new Parameter(own[0], own[1], good.m(), own[2], null, 0),
+          "entries[1].m: expected memory that overlaps no other entry, got an overlap with"
+              + " entries[0].m"
+        },
+        {new Parameter(own[0], p, own[1], own[2], null, 0), "entries["},
       };
       for (Object[] bad : parameters) {
         assertThatThrownBy(() -> AdamW.step(context, List.of(good, (Parameter) bad[0]), OPTIONS, 1))

@@ -1066,7 +1066,8 @@ class AttentionDivergenceTest {
           c.entropyWeight[row] = 0;
         }
         Outputs clean = c.run(DType.F32);
-        for (float bad : new float[] {Float.NaN, Float.NEGATIVE_INFINITY}) {
+        // Also what makes scores so large that f32 would not do for them.
+        for (float bad : new float[] {1000f, 1e30f, Float.NaN, Float.NEGATIVE_INFINITY}) {
           float[] row = new float[32];
           Arrays.fill(row, bad);
           for (int broken : new int[] {0, 3, 8}) {
@@ -1079,7 +1080,7 @@ class AttentionDivergenceTest {
           assertThat(bits(got.dk())).isEqualTo(bits(clean.dk()));
           assertThat(bits(got.dscoreSq())).isEqualTo(bits(clean.dscoreSq()));
           for (int r = 0; r < 11; r++) {
-            boolean broken = r == 0 || r == 3 || r == 8;
+            boolean broken = (r == 0 || r == 3 || r == 8) && !(Math.abs(bad) < 1e9f);
             assertThat(Float.isNaN(got.divergence().toFloats()[r])).isEqualTo(broken);
           }
           for (int zero : new int[] {0, 3, 8}) {
