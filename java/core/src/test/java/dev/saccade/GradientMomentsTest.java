@@ -516,7 +516,7 @@ class GradientMomentsTest {
 
   @Test
   void rejectsSegmentsAndOutputsThatDoNotFit() {
-    try (Context context = Contexts.one();
+    try (Context context = Context.cpu();
         Scope scope = context.scope()) {
       State state = State.zeros(scope, 4);
       Tensor two = Tensor.zeros(scope, DType.F32, 2);

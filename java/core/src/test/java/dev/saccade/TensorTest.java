@@ -171,7 +171,7 @@ class TensorTest {
     assertThat(tensor.size()).isEqualTo(6);
     assertThat(tensor.shape(1)).isEqualTo(3);
     assertThat(tensor.stride(0)).isEqualTo(3);
-    assertThat(tensor).hasToString("f32[2, 3] on cpu");
+    assertThat(tensor).hasToString("f32[2, 3] on " + context.device());
     assertThat(tensor.context()).isSameAs(context);
     assertThat(tensor.dtype()).isEqualTo(DType.F32);
   }
