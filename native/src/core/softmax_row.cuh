@@ -58,15 +58,25 @@ struct SoftmaxRow {
     return {top, a.sum + b.sum, a.moment + b.moment};
   }
 
+  // Of parts of one maximum.
+  __device__ static SoftmaxRow join(const SoftmaxRow& a, const SoftmaxRow& b) {
+    return {a.max, a.sum + b.sum, a.moment + b.moment};
+  }
+
   // Natural logarithms.  A row of nothing but masked tokens has none.
   __device__ float log_sum() const { return sum == 0.0f ? __int_as_float(0x7fc00000) : logf(sum); }
   __device__ float entropy() const { return log_sum() - moment / sum * kLog2; }
 };
 
+struct SoftmaxShared {
+  float tops[32];
+  SoftmaxRow rows[32];
+};
+
 // The statistics of a row that the block reads, 16 bytes a load and `kLoads` of them in flight a thread.  kOnce: it
 // will not be read again.
 template <int kThreads, bool kOnce, class T>
-__device__ SoftmaxRow softmax_row(const T* x, int64_t n, float scale, SoftmaxRow* shared) {
+__device__ SoftmaxRow softmax_row(const T* x, int64_t n, float scale, SoftmaxShared& shared) {
   constexpr int kLoads = 4;
   constexpr int64_t kPartial = 1 << 12;  // terms of one f32 sum
   const Split<T> split(x, n);
@@ -89,8 +99,9 @@ __device__ SoftmaxRow softmax_row(const T* x, int64_t n, float scale, SoftmaxRow
     for (; i < end; i += kThreads) part.add(load_pack<kOnce>(packs + i), scale);
     row = SoftmaxRow::merge(row, part, scale);
   }
-  return reduce_block(row, shared,
-                      [&](const SoftmaxRow& a, const SoftmaxRow& b) { return SoftmaxRow::merge(a, b, scale); });
+  // To the row's maximum first, once: every rescaling costs the sums an exponential's error.
+  row.raise(reduce_block(row.max, shared.tops, [](float a, float b) { return fmaxf(a, b); }), scale);
+  return reduce_block(row, shared.rows, SoftmaxRow::join);
 }
 
 // What the gradient of a row is made of: that of d_log_prob * log_prob[target] + d_entropy * entropy.

@@ -122,7 +122,7 @@ struct Sweep {
 // One block a row.
 template <int kThreads, Form kForm, class T, class G>
 __global__ void __launch_bounds__(kThreads) rows_kernel(const __grid_constant__ saccade_logit_divergence_args args) {
-  __shared__ SoftmaxRow shared_rows[2][32];
+  __shared__ SoftmaxShared shared_rows[2];
   __shared__ Sums shared_sums[32];
   __shared__ double shared_top[32];
   const int64_t r = blockIdx.x, n = args.vocabulary;

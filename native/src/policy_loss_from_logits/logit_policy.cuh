@@ -153,7 +153,7 @@ __global__ void __launch_bounds__(kInputThreads) inputs_kernel(const __grid_cons
 // One block a row, statistics only.
 template <class T>
 __global__ void __launch_bounds__(kRowOfLogitsThreads) forward_kernel(const __grid_constant__ LogitPolicyCall call) {
-  __shared__ SoftmaxRow shared[32];
+  __shared__ SoftmaxShared shared;
   const int64_t i = call.first + blockIdx.x;
   if (i >= call.active_end()) return;
   const LogitPolicyRow& input = call.workspace.inputs[i];
@@ -165,11 +165,11 @@ __global__ void __launch_bounds__(kRowOfLogitsThreads) forward_kernel(const __gr
 // One block a row: statistics, and the gradient from a second read that the L2 cache serves.
 template <class T, class G>
 __global__ void __launch_bounds__(kRowOfLogitsThreads) gradient_kernel(const __grid_constant__ LogitPolicyCall call) {
-  __shared__ SoftmaxRow shared[32];
+  __shared__ SoftmaxShared shared;
   const int64_t i = call.first + blockIdx.x;
-  const LogitPolicyRow input = call.workspace.inputs[i];
-  G* dx = call.d_logits<G>(i, input.row);
+  G* dx = call.d_logits<G>(i, call.workspace.inputs[i].row);
   if (i >= call.active_end()) return fill_row<kRowOfLogitsThreads>(dx, call.args.vocabulary, 0.0f);
+  const LogitPolicyRow input = call.workspace.inputs[i];
   const T* x = call.logits<T>(i, input.row);
   const SoftmaxRow row =
       softmax_row<kRowOfLogitsThreads, false>(x, call.args.vocabulary, call.inverse() * kLog2E, shared);
@@ -224,13 +224,16 @@ __global__ void __launch_bounds__(kRingThreads)
 
   const Objective objective(call.policy);
   const float kl_coef = call.kl_coef(), inverse = call.inverse(), scale = inverse * kLog2E;
-  const auto merge = [&](const SoftmaxRow& a, const SoftmaxRow& b) { return SoftmaxRow::merge(a, b, scale); };
+  // To the largest maximum first: every rescaling costs the sums an exponential's error.
   const auto merge_lanes = [&](SoftmaxRow row) {
+    float top = row.max;
+#pragma unroll
+    for (int distance = 1; distance < 32; distance *= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, distance));
+    row.raise(top, scale);
 #pragma unroll
     for (int distance = 1; distance < 32; distance *= 2) {
-      const SoftmaxRow other{__shfl_xor_sync(~0u, row.max, distance), __shfl_xor_sync(~0u, row.sum, distance),
-                             __shfl_xor_sync(~0u, row.moment, distance)};
-      row = lane & distance ? merge(other, row) : merge(row, other);
+      row.sum += __shfl_xor_sync(~0u, row.sum, distance);
+      row.moment += __shfl_xor_sync(~0u, row.moment, distance);
     }
     return row;
   };

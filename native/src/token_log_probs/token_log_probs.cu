@@ -10,7 +10,7 @@ constexpr float kNan = __builtin_nanf("");
 // One block a row.
 template <class T>
 __global__ void __launch_bounds__(kThreads) forward_kernel(saccade_token_log_probs_args args) {
-  __shared__ SoftmaxRow shared[32];
+  __shared__ SoftmaxShared shared;
   const int64_t r = blockIdx.x;
   const float inverse = 1.0f / args.temperature;
   const T* x = pointer<const T>(args.logits) + r * args.logits_stride;
@@ -27,7 +27,7 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(saccade_token_log_pro
 // One block a row, which stays in the L2 cache between its two reads.
 template <class T, class G>
 __global__ void __launch_bounds__(kThreads) backward_kernel(saccade_token_log_probs_backward_args args) {
-  __shared__ SoftmaxRow shared[32];
+  __shared__ SoftmaxShared shared;
   const int64_t r = blockIdx.x;
   const T* x = pointer<const T>(args.logits) + r * args.logits_stride;
   G* dx = pointer<G>(args.d_logits) + r * args.d_logits_stride;

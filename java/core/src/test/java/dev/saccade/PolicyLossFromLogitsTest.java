@@ -316,7 +316,8 @@ class PolicyLossFromLogitsTest {
 
   private static void assertSame(List<float[]> got, List<float[]> want) {
     for (int i = 0; i < got.size(); i++) {
-      Near.assertSame("result " + i, got.get(i), want.get(i));
+      boolean gradient = i == 7;
+      Near.assertSame("result " + i, got.get(i), want.get(i), gradient ? 0 : 5e-7);
     }
   }
 
