@@ -707,11 +707,12 @@ SACCADE_API int32_t saccade_gradient_moments_report(saccade_context* context,
 
 /* ------------------------------------------------------------------------- what a policy model needs besides */
 
-/* What the factors of a product are rounded to before they are multiplied; sums are f32. */
+/* What the factors of a product may be rounded to before they are multiplied; sums are f32.  A CPU context takes F32
+   only. */
 typedef enum saccade_precision {
   SACCADE_PRECISION_F32 = 0,
-  SACCADE_PRECISION_TF32 = 1, /* 10 bits of mantissa; CUDA only */
-  SACCADE_PRECISION_BF16 = 2  /* 7 bits of mantissa; CUDA only */
+  SACCADE_PRECISION_TF32 = 1, /* 10 bits of mantissa */
+  SACCADE_PRECISION_BF16 = 2  /* 7 bits of mantissa */
 } saccade_precision;
 
 /* gemm: C = alpha * op(A) * op(B) + beta * C, f32, by the context's provider.  A is [m,k] ([k,m] when trans_a),
@@ -732,7 +733,7 @@ typedef struct saccade_gemm_args {
   float alpha;
   float beta; /* 0: C is not read */
   saccade_address workspace;
-  int32_t precision; /* saccade_precision; a CPU context takes F32 only */
+  int32_t precision; /* saccade_precision */
 } saccade_gemm_args;
 
 SACCADE_API int32_t saccade_gemm_workspace(saccade_context* context, const saccade_gemm_args* args, int64_t* bytes);
@@ -852,7 +853,8 @@ SACCADE_API int32_t saccade_axpby(saccade_context* context, const saccade_axpby_
 
 /* attention: causal grouped-query attention over packed sequences, o = softmax(scale*q*k^T)*v, f32.  Row i of a
    sequence of nq queries and nk keys sees keys 0 .. nk-nq+i (as §8).  lengths_k makes a cache of fixed capacity:
-   sequence s then has lengths_k[s] keys, the first of its region offsets_k[s] .. offsets_k[s+1]-1. */
+   sequence s then has lengths_k[s] keys, the first of its region offsets_k[s] .. offsets_k[s+1]-1.
+   precision is that of all products, of probabilities and their gradients too; TF32 is computed as F32. */
 typedef struct saccade_attention_args {
   uint64_t struct_size;
   int64_t rows;
@@ -880,6 +882,7 @@ typedef struct saccade_attention_args {
   int64_t o_head_stride;
   saccade_address lse; /* out [heads,rows], optional */
   saccade_address workspace;
+  int32_t precision; /* saccade_precision */
 } saccade_attention_args;
 
 SACCADE_API int32_t saccade_attention_workspace(saccade_context* context, const saccade_attention_args* args,
@@ -924,6 +927,7 @@ typedef struct saccade_attention_backward_args {
   int64_t dv_row_stride;
   int64_t dv_head_stride;
   saccade_address workspace;
+  int32_t precision; /* saccade_precision, that of the forward pass */
 } saccade_attention_backward_args;
 
 SACCADE_API int32_t saccade_attention_backward_workspace(saccade_context* context,

@@ -3,15 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "check.h"
 #include "saccade.h"
-
-#define CHECK(condition)                                      \
-  do {                                                        \
-    if (!(condition)) {                                       \
-      fprintf(stderr, "line %d: %s\n", __LINE__, #condition); \
-      return 1;                                               \
-    }                                                         \
-  } while (0)
 
 /* As in dlpack.h 1.x. */
 typedef struct {

@@ -3,15 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "check.h"
 #include "saccade.h"
-
-#define CHECK(condition)                                      \
-  do {                                                        \
-    if (!(condition)) {                                       \
-      fprintf(stderr, "line %d: %s\n", __LINE__, #condition); \
-      return 1;                                               \
-    }                                                         \
-  } while (0)
 
 int main(void) {
   saccade_context* context = 0;

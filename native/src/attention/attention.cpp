@@ -2,6 +2,7 @@
 
 #include "core/attention_checks.h"
 #include "core/attention_layout.h"
+#include "core/device.h"
 
 namespace saccade {
 namespace {
@@ -12,15 +13,31 @@ int64_t transposed(const Args& args) {
   return total_columns(args.keys, args.sequences) * args.kv_heads * args.head_dim;
 }
 
-// Sizes that the layout multiplies.
+// Sizes that the layout multiplies, and options.
 template <class Args>
-void check_sizes(const Args& args) {
+void check_sizes(const saccade_context* context, const Args& args) {
   require_rows("rows", args.rows);
   require_rows("keys", args.keys);
   require_rows("sequences", args.sequences);
   require_rows("max_keys", args.max_keys);
   require_heads("heads", args.heads, "kv_heads", args.kv_heads, "head_dim", args.head_dim);
   require(std::isfinite(args.scale), "scale", "a finite number", static_cast<double>(args.scale));
+  require_precision(context, args.precision);
+}
+
+// Whether tiles for Hopper's warpgroups are worth their writing: sequences have rows enough to read them often.
+template <class Args>
+bool has_tiles(const saccade_context* context, const Args& args) {
+  return context->gpu && cuda::capability_of(*context->gpu) == 90 && args.precision == SACCADE_PRECISION_BF16 &&
+         args.head_dim <= 128 && args.rows >= 64 * args.sequences;
+}
+
+// Of `rows` rows a tile and a head of them each, with `extra` bytes beside every tile.
+uint8_t* carve_tiles(Carver& carver, int64_t rows, int64_t sequences, int tile, int64_t heads, int64_t dim,
+                     int64_t extra = 0) {
+  const int64_t bytes = tile * (dim <= 64 ? 64 : 128) * 2 + extra;
+  const int64_t tiles = checked_product("workspace", pieces_of(rows, sequences, tile), heads);
+  return carver.take<uint8_t>(checked_product("workspace", tiles, bytes));
 }
 
 }  // namespace
@@ -30,6 +47,9 @@ AttentionWorkspace attention_layout(const saccade_context* context, const saccad
   AttentionWorkspace workspace{};
   if (context->gpu) {
     workspace.packing = carve_packing(args.sequences, carver);
+    if (has_tiles(context, args))
+      for (uint8_t** tiles : {&workspace.key_tiles, &workspace.value_tiles})
+        *tiles = carve_tiles(carver, args.keys, args.sequences, 128, args.kv_heads, args.head_dim);
   } else {
     workspace.keys = carver.take<float>(transposed(args));
     workspace.scratch = carver.take<float>(context->pool.threads() * kRows * padded(args.max_keys));
@@ -45,6 +65,12 @@ AttentionBackwardWorkspace attention_backward_layout(const saccade_context* cont
   workspace.delta = carver.take<float>(args.heads * args.rows);
   if (context->gpu) {
     workspace.packing = carve_packing(args.sequences, carver);
+    if (has_tiles(context, args)) {
+      for (uint8_t** tiles : {&workspace.key_tiles, &workspace.value_tiles})
+        *tiles = carve_tiles(carver, args.keys, args.sequences, 64, args.kv_heads, args.head_dim);
+      workspace.row_tiles = carve_tiles(carver, args.rows, args.sequences, 64, args.heads, args.head_dim, 64 * 8);
+      workspace.gradient_tiles = carve_tiles(carver, args.rows, args.sequences, 64, args.heads, args.head_dim);
+    }
   } else {
     workspace.keys = carver.take<float>(transposed(args));
     workspace.values = carver.take<float>(transposed(args));
@@ -64,7 +90,7 @@ int32_t saccade_attention_workspace(saccade_context* context, const saccade_atte
   return run(context, "attention", [&] {
     require_result(bytes);
     auto args = copy_args(caller);
-    check_sizes(args);
+    check_sizes(context, args);
     args.workspace = 0;
     *bytes = attention_layout(context, args).bytes;
   });
@@ -73,7 +99,7 @@ int32_t saccade_attention_workspace(saccade_context* context, const saccade_atte
 int32_t saccade_attention(saccade_context* context, const saccade_attention_args* caller) {
   return run(context, "attention", [&] {
     auto args = copy_args(caller);
-    check_sizes(args);
+    check_sizes(context, args);
     const auto strides = [&](const char* row, int64_t& row_stride, const char* head, int64_t& head_stride, int64_t rows,
                              int64_t heads) {
       return checked_head_strides(row, row_stride, head, head_stride, rows, heads, args.head_dim);
@@ -106,7 +132,7 @@ int32_t saccade_attention_backward_workspace(saccade_context* context, const sac
   return run(context, "attention_backward", [&] {
     require_result(bytes);
     auto args = copy_args(caller);
-    check_sizes(args);
+    check_sizes(context, args);
     args.workspace = 0;
     *bytes = attention_backward_layout(context, args).bytes;
   });
@@ -115,7 +141,7 @@ int32_t saccade_attention_backward_workspace(saccade_context* context, const sac
 int32_t saccade_attention_backward(saccade_context* context, const saccade_attention_backward_args* caller) {
   return run(context, "attention_backward", [&] {
     auto args = copy_args(caller);
-    check_sizes(args);
+    check_sizes(context, args);
     const auto strides = [&](const char* row, int64_t& row_stride, const char* head, int64_t& head_stride, int64_t rows,
                              int64_t heads) {
       return checked_head_strides(row, row_stride, head, head_stride, rows, heads, args.head_dim);

@@ -1,124 +1,118 @@
-#include "attention/attention.h"
-#include "core/attention.cuh"
+#include "attention/attention.cuh"
+#include "attention/attention_hopper.h"
 
+// Blocks keep tiles of some rows (of q and d_o) or keys (of k and v) in shared memory, while tiles of the others move
+// by; a warp has 16 of those that stay.  Scores and their gradients live in registers only, and become the left factor
+// of the next product there.
 namespace saccade::cuda {
 namespace {
 
-// What is multiplied with what in one tile of rows and keys.
-template <class Args>
-struct Inputs {
-  Heads<const float> q, k, v;
-  Sequences sequences;
-  int64_t heads, kv_heads, dim;
-  float scale;
+constexpr int kDeltaThreads = 256;
 
-  Inputs(const Args& args, const Sequences& sequences_)
-      : q(heads_of<const float>(args.q, args.q_row_stride, args.q_head_stride)),
-        k(heads_of<const float>(args.k, args.k_row_stride, args.k_head_stride)),
-        v(heads_of<const float>(args.v, args.v_row_stride, args.v_head_stride)),
-        sequences(sequences_),
-        heads(args.heads),
-        kv_heads(args.kv_heads),
-        dim(args.head_dim),
-        scale(args.scale) {}
+template <int kDim_, int kParts_, int kWarps_, int kMoving_, int kStaying>
+struct Shape {
+  static constexpr int kDim = kDim_, kParts = kParts_, kWarps = kWarps_, kThreads = 32 * kWarps;
+  static constexpr int kStay = 16 * kWarps, kMove = kMoving_;
+  static constexpr int kOut = kDim < 128 ? kDim : 128;  // columns of a result that a block computes
+  static constexpr int kOuts = kDim / kOut;
 
-  __device__ int64_t group() const { return heads / kv_heads; }
+  using Stay = MmaTile<kParts, kStay, kDim>;
+  using Move = MmaTile<kParts, kMove, kDim>;
+  using LoadStay = MmaLoad<Stay, kThreads, kParts == 1 ? 4 : 2>;
+  using LoadMove = MmaLoad<Move, kThreads, kParts == 1 ? 4 : 2>;
+  using Scores = float[kMove / 8][4];
+  using Result = float[kOut / 8][4];
 
-  // x(row) . y(key) of rows from `row` and packed keys from `key` on.
-  __device__ void dot(float (&sum)[kOwn][kOwn], TileMemory<float>& memory, const Heads<const float>& x, int64_t row,
-                      int rows, const Heads<const float>& y, int64_t key, int keys, int64_t head) const {
-    const float* a = x.at(row, head);
-    const float* b = y.at(key, head / group());
-    multiply(
-        sum, memory, dim, rows, keys, [&](int r, int64_t d) { return a[r * x.row_stride + d]; },
-        [&](int j, int64_t d) { return b[j * y.row_stride + d]; });
-  }
+  static constexpr int kShared = kStaying * Stay::kBytes + 2 * Move::kBytes;
+  static_assert(kShared <= 96 << 10, "of what every GPU has");
 };
 
-__device__ float larger(float a, float b) { return fmaxf(a, b); }
+// With three parts a tile is three times as large.
+template <int kDim, int kParts>
+using ForwardShape =
+    Shape<kDim, kParts, kParts == 1 ? 8 : 512 / kDim, kParts == 1 ? (kDim < 256 ? 64 : 32) : 4096 / kDim, 1>;
+template <int kDim, int kParts>
+using QueryShape = Shape<kDim, kParts, kParts == 1 ? (kDim < 256 ? 8 : 4) : 256 / kDim,
+                         kParts == 1 ? (kDim < 256 ? 64 : 32) : (kDim < 128 ? 64 : 16), 2>;
+template <int kDim, int kParts>
+using KeyShape = Shape<kDim, kParts, kParts == 1 ? (kDim < 256 ? 8 : 4) : 256 / kDim,
+                       kParts == 1 ? (kDim < 128 ? 64 : 32) : (kDim < 128 ? 64 : 16), 2>;
 
-__device__ int at_most_tile(int64_t n) { return static_cast<int>(n < kTile ? n : kTile); }
+// What a block of a grid over pieces, heads and the columns of a result computes.
+template <class Shape>
+struct Task {
+  int64_t head, piece;
+  int out;
 
-// One block a piece of rows and head: the keys pass by, with a running maximum and sum.
-template <int kColumns>
-__global__ void __launch_bounds__(kTileThreads)
-    forward_kernel(saccade_attention_args args, Inputs<saccade_attention_args> in) {
-  __shared__ TileMemory<float> memory;
-  const int64_t h = blockIdx.x % in.heads, pieces = gridDim.x / in.heads, kv = h / in.group();
+  __device__ explicit Task(int64_t heads)
+      : head(blockIdx.x / Shape::kOuts % heads),
+        piece(blockIdx.x / Shape::kOuts / heads),
+        out(static_cast<int>(blockIdx.x % Shape::kOuts) * Shape::kOut) {}
+
   // The last rows, which see the most keys, come first.
-  const Piece piece = piece_of(in.sequences.offsets_q, in.sequences.count, pieces - 1 - blockIdx.x / in.heads);
+  __device__ int64_t from_last(int64_t heads) const { return gridDim.x / (Shape::kOuts * heads) - 1 - piece; }
+};
+
+// One block a piece of rows and head: the keys move by, with a running maximum and sum.
+template <class Shape>
+__global__ void __launch_bounds__(Shape::kThreads)
+    forward_kernel(const __grid_constant__ saccade_attention_args args, const __grid_constant__ Inputs in) {
+  extern __shared__ __align__(1024) unsigned char shared[];
+  const typename Shape::Stay q{shared_address(shared)};
+  const typename Shape::Move k{q.base + Shape::Stay::kBytes}, v{k.base + Shape::Move::kBytes};
+  const Task<Shape> task(in.heads);
+  const int64_t h = task.head, kv = h / in.group();
+  const Piece piece = piece_of(in.sequences.offsets_q, in.sequences.count, task.from_last(in.heads), Shape::kStay);
   if (piece.empty()) return;
   const auto o = heads_of<float>(args.o, args.o_row_stride, args.o_head_stride);
-  float* lse = args.lse ? pointer<float>(args.lse) + h * args.rows : nullptr;
+  float* lse = args.lse && task.out == 0 ? pointer<float>(args.lse) + h * args.rows : nullptr;
+  const int rows = piece.count();
   if (in.sequences.bad[piece.s]) {
     fill_heads(o, piece.begin, piece.end, h, in.dim, kNan);
-    if (lse && threadIdx.x < piece.count()) lse[piece.begin + threadIdx.x] = kNan;
+    for (int r = static_cast<int>(threadIdx.x); lse && r < rows; r += Shape::kThreads) lse[piece.begin + r] = kNan;
     return;
   }
-  const int rows = piece.count();
   const int64_t first_key = in.sequences.first_key(piece.s);
   const int64_t most = visible_keys(in.sequences, piece.s, piece.end - 1);
-  int64_t visible[kOwn];
-  float top[kOwn];
-  double sum[kOwn];
-#pragma unroll
-  for (int i = 0; i < kOwn; ++i) {
-    const int r = own_row() + i;
-    visible[i] = r < rows ? visible_keys(in.sequences, piece.s, piece.begin + r) : 0;
-    top[i] = -INFINITY;
-    sum[i] = 0.0;
+  const auto left = [&](int64_t first) { return most - first < Shape::kMove ? most - first : Shape::kMove; };
+  typename Shape::LoadMove load;
+  {
+    typename Shape::LoadStay load_q;
+    in.begin(load_q, in.q, piece.begin, h, rows);
+    if (most > 0) in.begin(load, in.k, first_key, kv, left(0));
+    load_q.end(q);
+    if (most > 0) load.end(k);
   }
-  Sums<kColumns> out;
-  for (int64_t first = 0; first < most; first += kTile) {
-    const int keys = at_most_tile(most - first);
-    float s[kOwn][kOwn];
-    in.dot(s, memory, in.q, piece.begin, rows, in.k, first_key + first, keys, h);
-#pragma unroll
-    for (int i = 0; i < kOwn; ++i) {
-      float highest = -INFINITY;
-#pragma unroll
-      for (int j = 0; j < kOwn; ++j) {
-        s[i][j] *= in.scale;
-        if (first + own_column() + j < visible[i]) highest = fmaxf(highest, s[i][j]);
-      }
-      highest = fmaxf(over_row(highest, larger), top[i]);
-      const float rescale = highest == top[i] ? 1.0f : expf(top[i] - highest);
-      top[i] = highest;
-      float part = 0.0f;
-#pragma unroll
-      for (int j = 0; j < kOwn; ++j) {
-        const float p = first + own_column() + j < visible[i] ? expf(s[i][j] - highest) : 0.0f;
-        part += p;
-        memory.weights[own_column() + j][own_row() + i] = p;
-      }
-      sum[i] = sum[i] * static_cast<double>(rescale) + static_cast<double>(part);
-#pragma unroll
-      for (int c = 0; c < kColumns; ++c)
-#pragma unroll
-        for (int j = 0; j < kOwn; ++j) out.x[c][i][j] *= rescale;
+  __syncthreads();
+
+  RunningSoftmax softmax(in, piece);
+  const bool active = 16 * warp() < rows;
+  typename Shape::Result out;
+  clear(out);
+  for (int64_t first = 0; first < most; first += Shape::kMove) {
+    in.begin(load, in.v, first_key + first, kv, left(first));
+    typename Shape::Scores s;
+    if (active) multiply_transposed(s, q, 16 * warp(), k);
+    load.end(v);
+    __syncthreads();
+    const int64_t next = first + Shape::kMove;
+    if (next < most) in.begin(load, in.k, first_key + next, kv, left(next));
+    if (active) {
+      softmax.take(s, first);
+      softmax.rescale(out);
+      multiply_add(out, s, v, task.out / 16);
     }
-    const float* v = in.v.at(first_key + first, kv);
-    out.add(memory, keys, in.dim, [&](int j, int64_t d) { return v[j * in.v.row_stride + d]; });
+    if (next < most) load.end(k);
+    __syncthreads();
   }
-#pragma unroll
-  for (int i = 0; i < kOwn; ++i) {
-    const double all = over_row(sum[i], add_doubles);
-    const float inverse = visible[i] == 0 ? 0.0f : static_cast<float>(1.0 / all);
-#pragma unroll
-    for (int c = 0; c < kColumns; ++c)
-#pragma unroll
-      for (int j = 0; j < kOwn; ++j) out.x[c][i][j] *= inverse;
-    const int r = own_row() + i;
-    if (lse && own_column() == 0 && r < rows)
-      lse[piece.begin + r] = static_cast<float>(static_cast<double>(top[i]) + ::log(all));
-  }
-  out.each(rows, in.dim, [&](int r, int64_t d, float x) { o.at(piece.begin + r, h)[d] = x; });
+  softmax.finish(out, piece, lse);
+  write_rows(o, piece.begin, rows, h, in.dim, task.out, out, 1.0f);
 }
 
 // One warp a row and head: delta = d_o . o.
-__global__ void __launch_bounds__(kTileThreads)
+__global__ void __launch_bounds__(kDeltaThreads)
     delta_kernel(saccade_attention_backward_args args, AttentionBackwardWorkspace workspace) {
-  const int64_t at = (static_cast<int64_t>(blockIdx.x) * kTileThreads + threadIdx.x) / 32;
+  const int64_t at = (static_cast<int64_t>(blockIdx.x) * kDeltaThreads + threadIdx.x) / 32;
   if (at >= args.heads * args.rows) return;
   const int64_t h = at / args.rows, r = at % args.rows;
   const float* o = heads_of<const float>(args.o, args.o_row_stride, args.o_head_stride).at(r, h);
@@ -130,67 +124,97 @@ __global__ void __launch_bounds__(kTileThreads)
   if (threadIdx.x % 32 == 0) workspace.delta[at] = sum;
 }
 
-// P and dS = P (dP - delta) of a tile, 0 where a row does not see a key.
-struct Gradients {
-  float p[kOwn][kOwn], ds[kOwn][kOwn];
-
-  template <class In>
-  __device__ Gradients(const In& in, TileMemory<float>& memory, const Heads<const float>& d_o, const float* lse,
-                       const float* delta, int64_t s, int64_t row, int rows, int64_t first, int keys, int64_t h) {
-    const int64_t key = in.sequences.first_key(s) + first;
-    in.dot(p, memory, in.q, row, rows, in.k, key, keys, h);
-    in.dot(ds, memory, d_o, row, rows, in.v, key, keys, h);
-#pragma unroll
-    for (int i = 0; i < kOwn; ++i) {
-      const int r = own_row() + i;
-      const int64_t visible = r < rows ? visible_keys(in.sequences, s, row + r) : 0;
-      const float normaliser = r < rows ? lse[row + r] : 0.0f, own_delta = r < rows ? delta[row + r] : 0.0f;
-#pragma unroll
-      for (int j = 0; j < kOwn; ++j) {
-        const bool seen = own_column() + j < keys && first + own_column() + j < visible;
-        p[i][j] = seen ? expf(p[i][j] * in.scale - normaliser) : 0.0f;
-        ds[i][j] = seen ? p[i][j] * (ds[i][j] - own_delta) : 0.0f;
-      }
-    }
-  }
-};
-
-// One block a piece of rows and head.
-template <int kColumns>
-__global__ void __launch_bounds__(kTileThreads)
-    query_kernel(saccade_attention_backward_args args, Inputs<saccade_attention_backward_args> in,
-                 AttentionBackwardWorkspace workspace) {
-  __shared__ TileMemory<float> memory;
-  const int64_t h = blockIdx.x % in.heads, pieces = gridDim.x / in.heads;
-  const Piece piece = piece_of(in.sequences.offsets_q, in.sequences.count, pieces - 1 - blockIdx.x / in.heads);
+// One block a piece of rows and head: the keys move by.
+template <class Shape>
+__global__ void __launch_bounds__(Shape::kThreads)
+    query_kernel(const __grid_constant__ saccade_attention_backward_args args, const __grid_constant__ Inputs in,
+                 const __grid_constant__ Operand d_o, const __grid_constant__ AttentionBackwardWorkspace workspace) {
+  extern __shared__ __align__(1024) unsigned char shared[];
+  const typename Shape::Stay q{shared_address(shared)}, d_out{q.base + Shape::Stay::kBytes};
+  const typename Shape::Move k{d_out.base + Shape::Stay::kBytes}, v{k.base + Shape::Move::kBytes};
+  const Task<Shape> task(in.heads);
+  const int64_t h = task.head, kv = h / in.group();
+  const Piece piece = piece_of(in.sequences.offsets_q, in.sequences.count, task.from_last(in.heads), Shape::kStay);
   if (piece.empty()) return;
   const auto dq = heads_of<float>(args.dq, args.dq_row_stride, args.dq_head_stride);
   if (in.sequences.bad[piece.s]) return fill_heads(dq, piece.begin, piece.end, h, in.dim, kNan);
-  const auto d_o = heads_of<const float>(args.d_o, args.d_o_row_stride, args.d_o_head_stride);
+  const int rows = piece.count();
+  const int64_t first_key = in.sequences.first_key(piece.s);
   const int64_t most = visible_keys(in.sequences, piece.s, piece.end - 1);
-  Sums<kColumns> out;
-  for (int64_t first = 0; first < most; first += kTile) {
-    const int keys = at_most_tile(most - first);
-    const Gradients g(in, memory, d_o, pointer<const float>(args.lse) + h * args.rows, workspace.delta + h * args.rows,
-                      piece.s, piece.begin, piece.count(), first, keys, h);
-#pragma unroll
-    for (int i = 0; i < kOwn; ++i)
-#pragma unroll
-      for (int j = 0; j < kOwn; ++j) memory.weights[own_column() + j][own_row() + i] = g.ds[i][j];
-    const float* k = in.k.at(in.sequences.first_key(piece.s) + first, h / in.group());
-    out.add(memory, keys, in.dim, [&](int j, int64_t d) { return k[j * in.k.row_stride + d]; });
+  const auto left = [&](int64_t first) { return most - first < Shape::kMove ? most - first : Shape::kMove; };
+  typename Shape::LoadMove load;
+  {
+    typename Shape::LoadStay load_stay;
+    in.begin(load_stay, in.q, piece.begin, h, rows);
+    if (most > 0) in.begin(load, in.k, first_key, kv, left(0));
+    load_stay.end(q);
+    in.begin(load_stay, d_o, piece.begin, h, rows);
+    if (most > 0) load.end(k);
+    load_stay.end(d_out);
   }
-  out.each(piece.count(), in.dim, [&](int r, int64_t d, float x) { dq.at(piece.begin + r, h)[d] = x * in.scale; });
+  __syncthreads();
+  int64_t visible[2];
+  float lse[2] = {}, delta[2] = {};
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const int r = 16 * warp() + lane_row(2 * i);
+    visible[i] = r < rows ? visible_keys(in.sequences, piece.s, piece.begin + r) : 0;
+    if (r >= rows) continue;
+    lse[i] = pointer<const float>(args.lse)[h * args.rows + piece.begin + r];
+    delta[i] = workspace.delta[h * args.rows + piece.begin + r];
+  }
+  const bool active = 16 * warp() < rows;
+  typename Shape::Result out;
+  clear(out);
+  for (int64_t first = 0; first < most; first += Shape::kMove) {
+    in.begin(load, in.v, first_key + first, kv, left(first));
+    typename Shape::Scores s, ds;
+    if (active) multiply_transposed(s, q, 16 * warp(), k);
+    load.end(v);
+    __syncthreads();
+    const int64_t next = first + Shape::kMove;
+    if (next < most) in.begin(load, in.k, first_key + next, kv, left(next));
+    if (active) {
+      multiply_transposed(ds, d_out, 16 * warp(), v);
+#pragma unroll
+      for (int n = 0; n < Shape::kMove / 8; ++n)
+#pragma unroll
+        for (int e = 0; e < 4; ++e) s[n][e] = probability(s[n][e], in.scale, lse[e / 2]);
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+#pragma unroll
+        for (int n = 0; n < Shape::kMove / 8; ++n)
+#pragma unroll
+          for (int e = 2 * i; e < 2 * i + 2; ++e) ds[n][e] = s[n][e] * (ds[n][e] - delta[i]);
+        if (next > visible[i]) {
+#pragma unroll
+          for (int n = 0; n < Shape::kMove / 8; ++n)
+#pragma unroll
+            for (int e = 0; e < 2; ++e)
+              if (first + 8 * n + lane_column(e) >= visible[i]) ds[n][2 * i + e] = 0.0f;
+        }
+      }
+      multiply_add(out, ds, k, task.out / 16);
+    }
+    __syncthreads();
+    if (next < most) load.end(k);
+    __syncthreads();
+  }
+  write_rows(dq, piece.begin, rows, h, in.dim, task.out, out, in.scale);
 }
 
-// One block a piece of keys and key head: rows, and the heads of the group, in order.
-template <int kColumns>
-__global__ void __launch_bounds__(kTileThreads)
-    key_kernel(saccade_attention_backward_args args, Inputs<saccade_attention_backward_args> in,
-               AttentionBackwardWorkspace workspace) {
-  __shared__ TileMemory<float> memory;
-  const int64_t kv = blockIdx.x % in.kv_heads;
-  const Piece piece = piece_of(in.sequences.offsets_k, in.sequences.count, blockIdx.x / in.kv_heads);
+// One block a piece of keys and key head: the rows of the heads of the group move by, in order.
+template <class Shape>
+__global__ void __launch_bounds__(Shape::kThreads)
+    key_kernel(const __grid_constant__ saccade_attention_backward_args args, const __grid_constant__ Inputs in,
+               const __grid_constant__ Operand d_o, const __grid_constant__ AttentionBackwardWorkspace workspace) {
+  extern __shared__ __align__(1024) unsigned char shared[];
+  __shared__ float lse[Shape::kMove], delta[Shape::kMove];
+  const typename Shape::Stay k{shared_address(shared)}, v{k.base + Shape::Stay::kBytes};
+  const typename Shape::Move q{v.base + Shape::Stay::kBytes}, d_out{q.base + Shape::Move::kBytes};
+  const Task<Shape> task(in.kv_heads);
+  const int64_t kv = task.head;
+  const Piece piece = piece_of(in.sequences.offsets_k, in.sequences.count, task.piece, Shape::kStay);
   if (piece.empty()) return;
   const auto dk = heads_of<float>(args.dk, args.dk_row_stride, args.dk_head_stride);
   const auto dv = heads_of<float>(args.dv, args.dv_row_stride, args.dv_head_stride);
@@ -200,56 +224,132 @@ __global__ void __launch_bounds__(kTileThreads)
     fill_heads(dv, piece.begin, piece.end, kv, in.dim, kNan);
     return;
   }
-  const auto d_o = heads_of<const float>(args.d_o, args.d_o_row_stride, args.d_o_head_stride);
-  const int64_t first = piece.begin - in.sequences.first_key(s);
-  const int64_t hidden = first - (in.sequences.keys(s) - in.sequences.rows(s));  // rows that do not see key `first`
-  const int64_t begin = in.sequences.first_row(s) + (hidden > 0 ? hidden : 0);
-  const int64_t end = in.sequences.first_row(s) + in.sequences.rows(s);
-  Sums<kColumns> keys, values;
-  for (int64_t h = kv * in.group(); h < (kv + 1) * in.group(); ++h)
-    for (int64_t row = begin; row < end; row += kTile) {
-      const int rows = at_most_tile(end - row);
-      const Gradients g(in, memory, d_o, pointer<const float>(args.lse) + h * args.rows,
-                        workspace.delta + h * args.rows, s, row, rows, first, piece.count(), h);
-      const auto weigh = [&](const float(&w)[kOwn][kOwn]) {
+  // Row r of the sequence sees its key j where r >= j - hidden.
+  const int64_t rows = in.sequences.rows(s), hidden = in.sequences.keys(s) - rows;
+  const int64_t key = piece.begin - in.sequences.first_key(s), blind = key - hidden > 0 ? key - hidden : 0;
+  const int64_t tiles = blind < rows ? (rows - blind + Shape::kMove - 1) / Shape::kMove : 0, steps = tiles * in.group();
+  const auto head_of = [&](int64_t step) { return kv * in.group() + step / tiles; };
+  const auto row_of = [&](int64_t step) { return blind + step % tiles * Shape::kMove; };  // of the sequence
+  const auto begin = [&](auto& load, const Operand& x, int64_t step) {
+    const int64_t left = rows - row_of(step);
+    in.begin(load, x, in.sequences.first_row(s) + row_of(step), head_of(step),
+             left < Shape::kMove ? left : Shape::kMove);
+  };
+  // A row that does not exist has an infinite sum of exponentials.
+  const auto load_statistics = [&](int64_t step) {
+    const int64_t r = row_of(step) + threadIdx.x, at = head_of(step) * args.rows + in.sequences.first_row(s) + r;
+    if (threadIdx.x >= Shape::kMove) return;
+    lse[threadIdx.x] = r < rows ? pointer<const float>(args.lse)[at] : INFINITY;
+    delta[threadIdx.x] = r < rows ? workspace.delta[at] : 0.0f;
+  };
+  typename Shape::LoadMove load;
+  {
+    typename Shape::LoadStay load_stay;
+    in.begin(load_stay, in.k, piece.begin, kv, piece.count());
+    if (steps > 0) begin(load, in.q, 0);
+    load_stay.end(k);
+    in.begin(load_stay, in.v, piece.begin, kv, piece.count());
+    if (steps > 0) load.end(q);
+    if (steps > 0) load_statistics(0);
+    load_stay.end(v);
+  }
+  __syncthreads();
+  const bool active = 16 * warp() < piece.count();
+  typename Shape::Result keys, values;
+  clear(keys);
+  clear(values);
+  for (int64_t step = 0; step < steps; ++step) {
+    begin(load, d_o, step);
+    typename Shape::Scores p, ds;
+    // Of the first row of the tile: how many keys of the piece it sees.
+    const int64_t seen = row_of(step) + hidden - key + 1;
+    if (active) multiply_transposed(p, k, 16 * warp(), q);
+    load.end(d_out);
+    if (active) {
 #pragma unroll
-        for (int i = 0; i < kOwn; ++i)
+      for (int n = 0; n < Shape::kMove / 8; ++n)
 #pragma unroll
-          for (int j = 0; j < kOwn; ++j) memory.weights[own_row() + i][own_column() + j] = w[i][j];
-      };
-      weigh(g.p);
-      const float* from = d_o.at(row, h);
-      values.add(memory, rows, in.dim, [&](int r, int64_t d) { return from[r * d_o.row_stride + d]; });
-      __syncthreads();
-      weigh(g.ds);
-      const float* q = in.q.at(row, h);
-      keys.add(memory, rows, in.dim, [&](int r, int64_t d) { return q[r * in.q.row_stride + d]; });
+        for (int e = 0; e < 4; ++e) p[n][e] = probability(p[n][e], in.scale, lse[8 * n + lane_column(e)]);
+      if (seen < Shape::kStay) {
+#pragma unroll
+        for (int n = 0; n < Shape::kMove / 8; ++n)
+#pragma unroll
+          for (int e = 0; e < 4; ++e)
+            if (16 * warp() + lane_row(e) >= seen + 8 * n + lane_column(e)) p[n][e] = 0.0f;
+      }
     }
-  keys.each(piece.count(), in.dim, [&](int j, int64_t d, float x) { dk.at(piece.begin + j, kv)[d] = x * in.scale; });
-  values.each(piece.count(), in.dim, [&](int j, int64_t d, float x) { dv.at(piece.begin + j, kv)[d] = x; });
+    __syncthreads();
+    if (step + 1 < steps) begin(load, in.q, step + 1);
+    if (active) {
+      multiply_transposed(ds, v, 16 * warp(), d_out);
+      multiply_add(values, p, d_out, task.out / 16);
+#pragma unroll
+      for (int n = 0; n < Shape::kMove / 8; ++n)
+#pragma unroll
+        for (int e = 0; e < 4; ++e)
+          ds[n][e] = p[n][e] == 0.0f ? 0.0f : p[n][e] * (ds[n][e] - delta[8 * n + lane_column(e)]);
+      multiply_add(keys, ds, q, task.out / 16);
+    }
+    __syncthreads();
+    if (step + 1 < steps) {
+      load.end(q);
+      load_statistics(step + 1);
+    }
+    __syncthreads();
+  }
+  write_rows(dk, piece.begin, piece.count(), kv, in.dim, task.out, keys, in.scale);
+  write_rows(dv, piece.begin, piece.count(), kv, in.dim, task.out, values, 1.0f);
+}
+
+// Calls body(columns, parts), compile-time constants: columns of a tile for heads of `dim`, and parts of its numbers.
+template <class Body>
+void with_tiles(int64_t dim, int32_t precision, const Body& body) {
+  const auto with_parts = [&](auto columns) {
+    if (precision == SACCADE_PRECISION_BF16)
+      body(columns, std::integral_constant<int, 1>{});
+    else
+      body(columns, std::integral_constant<int, 3>{});
+  };
+  if (dim <= 64)
+    with_parts(std::integral_constant<int, 64>{});
+  else if (dim <= 128)
+    with_parts(std::integral_constant<int, 128>{});
+  else
+    with_parts(std::integral_constant<int, 256>{});
+}
+
+// A grid over pieces of `rows`, heads and columns.
+template <class Shape, class Kernel, class... Arguments>
+void launch_pieces(const Device& device, Kernel kernel, int64_t rows, int64_t sequences, int64_t heads,
+                   const Arguments&... arguments) {
+  launch_shared(device, kernel, pieces_of(rows, sequences, Shape::kStay) * heads * Shape::kOuts, Shape::kThreads,
+                Shape::kShared, arguments...);
 }
 
 }  // namespace
 
 void attention(const Device& device, const saccade_attention_args& args, const AttentionWorkspace& workspace) {
   if (args.rows == 0) return;
-  const Inputs<saccade_attention_args> in(args, clean_sequences(device, args, args.lengths_k, workspace.packing));
-  const int64_t pieces = pieces_of(args.rows, args.sequences);
-  with_columns(args.head_dim, [&](auto columns) {
-    launch(device, forward_kernel<columns>, pieces * args.heads, kTileThreads, args, in);
+  const Inputs in(args, clean_sequences(device, args, args.lengths_k, workspace.packing));
+  if (workspace.key_tiles) return attention_hopper(device, args, in, workspace);
+  with_tiles(args.head_dim, args.precision, [&](auto columns, auto parts) {
+    using Shape = ForwardShape<columns, parts>;
+    launch_pieces<Shape>(device, forward_kernel<Shape>, args.rows, args.sequences, args.heads, args, in);
   });
 }
 
 void attention_backward(const Device& device, const saccade_attention_backward_args& args,
                         const AttentionBackwardWorkspace& workspace) {
   if (args.rows == 0 && args.keys == 0) return;
-  const Inputs<saccade_attention_backward_args> in(args, clean_sequences(device, args, 0, workspace.packing));
-  launch(device, delta_kernel, divide_up(args.heads * args.rows * 32, kTileThreads), kTileThreads, args, workspace);
-  with_columns(args.head_dim, [&](auto columns) {
-    launch(device, query_kernel<columns>, pieces_of(args.rows, args.sequences) * args.heads, kTileThreads, args, in,
-           workspace);
-    launch(device, key_kernel<columns>, pieces_of(args.keys, args.sequences) * args.kv_heads, kTileThreads, args, in,
-           workspace);
+  const Inputs in(args, clean_sequences(device, args, 0, workspace.packing));
+  const Operand d_o(args.d_o, args.d_o_row_stride, args.d_o_head_stride, args.head_dim);
+  if (workspace.key_tiles) return attention_backward_hopper(device, args, in, d_o, workspace);
+  launch(device, delta_kernel, divide_up(args.heads * args.rows * 32, kDeltaThreads), kDeltaThreads, args, workspace);
+  with_tiles(args.head_dim, args.precision, [&](auto columns, auto parts) {
+    using Rows = QueryShape<columns, parts>;
+    launch_pieces<Rows>(device, query_kernel<Rows>, args.rows, args.sequences, args.heads, args, in, d_o, workspace);
+    using Keys = KeyShape<columns, parts>;
+    launch_pieces<Keys>(device, key_kernel<Keys>, args.keys, args.sequences, args.kv_heads, args, in, d_o, workspace);
   });
 }
 

@@ -16,6 +16,8 @@ struct AttentionWorkspace {
   float* scratch;  // scores: [threads, kRows, padded(max_keys)]
   // CUDA:
   CleanPacking packing;
+  uint8_t* key_tiles;  // Hopper, products in bf16: tiles as attention_hopper.cu has them; else null
+  uint8_t* value_tiles;
   int64_t bytes;
 };
 
@@ -29,6 +31,10 @@ struct AttentionBackwardWorkspace {
   float* scratch;  // probabilities and their gradient: [threads, 2 kRows, padded(max_keys)]
   // CUDA:
   CleanPacking packing;
+  uint8_t* key_tiles;  // as in the forward pass
+  uint8_t* value_tiles;
+  uint8_t* row_tiles;
+  uint8_t* gradient_tiles;
   int64_t bytes;
 };
 

@@ -86,7 +86,7 @@ Sequences clean_sequences(const Device& device, const Args& args, saccade_addres
   return {packing.offsets_q, packing.offsets_k, pointer<const int32_t>(lengths_k), packing.bad, args.sequences};
 }
 
-// Rows (or keys) [begin, end) of sequence s: at most kTile.
+// Rows (or keys) [begin, end) of sequence s: at most a tile.
 struct Piece {
   int64_t s, begin, end;
 
@@ -94,19 +94,17 @@ struct Piece {
   __device__ int count() const { return static_cast<int>(end - begin); }
 };
 
-// Packed rows are cut at multiples of kTile and where sequences meet; what sequence s has of the block of rows b is
-// piece b + s, which no other piece is.  Some pieces are empty.
-inline int64_t pieces_of(int64_t rows, int64_t sequences) { return rows == 0 ? 0 : divide_up(rows, kTile) + sequences; }
+// Pieces of attention_layout.h.
+__device__ inline int64_t first_piece(const int32_t* offsets, int64_t s, int tile) { return offsets[s] / tile + s; }
 
-__device__ inline Piece piece_of(const int32_t* offsets, int64_t sequences, int64_t piece) {
+__device__ inline Piece piece_of(const int32_t* offsets, int64_t sequences, int64_t number, int tile = kTile) {
   int64_t low = 0, high = sequences;
   while (high - low > 1) {
     const int64_t middle = low + (high - low) / 2;
-    (offsets[middle] / kTile + middle <= piece ? low : high) = middle;
+    (first_piece(offsets, middle, tile) <= number ? low : high) = middle;
   }
-  const int64_t b = piece - low;
-  const int64_t begin = offsets[low] > b * kTile ? offsets[low] : b * kTile;
-  const int64_t end = offsets[low + 1] < (b + 1) * kTile ? offsets[low + 1] : (b + 1) * kTile;
+  const int64_t begin = offsets[low] + (number - first_piece(offsets, low, tile)) * tile;
+  const int64_t end = offsets[low + 1] < begin + tile ? offsets[low + 1] : begin + tile;
   return {low, begin, end};
 }
 

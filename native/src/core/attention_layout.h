@@ -48,8 +48,15 @@ inline HeadStatistics carve_statistics(int64_t heads, int64_t rows, Carver& carv
   return statistics;
 }
 
-// CUDA: the keys of a row are cut into parts, each of a few tiles of kTile keys, for blocks of their own.
+// CUDA: sequences are cut into pieces of `tile` rows from their first row on; piece t of sequence s is number
+// offsets[s] / tile + s + t, which no other piece is.  Some numbers are no piece.
 constexpr int kTile = 64;
+
+inline int64_t pieces_of(int64_t rows, int64_t sequences, int tile = kTile) {
+  return rows == 0 ? 0 : (rows + tile - 1) / tile + sequences;
+}
+
+// CUDA: the keys of a row are cut into parts, each of a few tiles of kTile keys, for blocks of their own.
 
 struct KeyParts {
   int64_t tiles, parts;

@@ -22,6 +22,12 @@ __device__ __forceinline__ void barrier_init(uint64_t* barrier, uint32_t arrival
 #endif
 }
 
+__device__ __forceinline__ void barrier_arrive(uint64_t* barrier) {
+#if defined(SACCADE_HOPPER)
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
+#endif
+}
+
 // Makes initialised barriers visible to the copy engine and the other blocks of the cluster.
 __device__ __forceinline__ void barrier_fence() {
 #if defined(SACCADE_HOPPER)

@@ -185,6 +185,12 @@ inline void require_choice(const char* argument, int32_t value, int32_t choices,
   if (value < 0 || value >= choices) invalid(argument, expected, "%d", value);
 }
 
+inline void require_precision(const saccade_context* context, int32_t precision) {
+  require_choice("precision", precision, 3, "F32 (0), TF32 (1) or BF16 (2)");
+  if (!context->gpu && precision != SACCADE_PRECISION_F32)
+    fail(SACCADE_UNSUPPORTED, "precision", "F32 (0) on the CPU", precision == 1 ? "TF32 (1)" : "BF16 (2)");
+}
+
 // The elements of a tensor, from its first to its last; rows of `width` that begin every `stride`, where it has rows.
 struct Extent {
   Extent(int64_t elements_) : elements(elements_), stride(0), width(0) {}  // NOLINT: a dense tensor is its elements
@@ -371,12 +377,6 @@ T scalar(saccade_address address, T otherwise) {
   SACCADE_IF_AVX512(namespace avx512 { signature; }) \
   }
 
-// Of operations without a CUDA kernel.
-inline void require_cpu(const saccade_context* context) {
-  if (context->gpu)
-    fail(SACCADE_UNSUPPORTED, "context", "a CPU context: this operation has no CUDA kernel", "a CUDA context");
-}
-
 // Calls function(pool or device, ...) of the context's backend.
 #define SACCADE_CALL(context, function, ...)                           \
   do {                                                                 \
@@ -389,7 +389,6 @@ inline void require_cpu(const saccade_context* context) {
 
 #define SACCADE_CALL_CPU(context, call)                                                 \
   do {                                                                                  \
-    ::saccade::require_cpu(context);                                                    \
     switch ((context)->isa) {                                                           \
       SACCADE_IF_AVX512(case ::saccade::Isa::kAvx512 : ::saccade::avx512::call; break;) \
       SACCADE_IF_AVX2(case ::saccade::Isa::kAvx2 : ::saccade::avx2::call; break;)       \

@@ -234,5 +234,6 @@ void synchronize(const Device& device) { check(cudaStreamSynchronize(device.stre
 saccade_address stream_of(const Device& device) { return reinterpret_cast<saccade_address>(device.stream); }
 
 int32_t index_of(const Device& device) { return device.index; }
+int capability_of(const Device& device) { return device.capability; }
 
 }  // namespace saccade::cuda

@@ -63,6 +63,16 @@ void launch(const Device& device, void (*kernel)(Parameters...), int64_t blocks,
   check(cudaPeekAtLastError(), "launch");
 }
 
+// As launch(), with `shared` bytes of dynamic shared memory a block.
+template <class... Parameters, class... Arguments>
+void launch_shared(const Device& device, void (*kernel)(Parameters...), int64_t blocks, int threads, int shared,
+                   Arguments&&... arguments) {
+  if (blocks == 0) return;
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "shared memory");
+  kernel<<<static_cast<unsigned>(blocks), threads, shared, device.stream>>>(std::forward<Arguments>(arguments)...);
+  check(cudaPeekAtLastError(), "launch");
+}
+
 // As launch(), in clusters of `cluster` blocks with `shared` bytes of dynamic shared memory each.
 template <class... Parameters, class... Arguments>
 void launch_clusters(const Device& device, void (*kernel)(Parameters...), int cluster, int64_t clusters, int threads,

@@ -46,6 +46,7 @@ void synchronize(const Device& device);
 
 saccade_address stream_of(const Device& device);
 int32_t index_of(const Device& device);
+int capability_of(const Device& device);  // 10 * major + minor
 
 // The provider of matrix products (gemm/gemm.cu), in the place of the one before; null: none.
 void set_cublas(Device& device, const saccade_cublas* functions);

@@ -65,6 +65,12 @@ struct SoftmaxRow {
 
   // Natural logarithms.  A row of nothing but masked tokens has none.
   __device__ float log_sum() const { return sum == 0.0f ? __int_as_float(0x7fc00000) : logf(sum); }
+  // Log-probability of a token of logit x, rounded once: log_sum() alone may be off by half a unit of a number of 12.
+  __device__ float log_prob(float x, float temperature) const {
+    const double distance = static_cast<double>(x) - static_cast<double>(max);
+    return static_cast<float>(distance / static_cast<double>(temperature) -
+                              ::log(static_cast<double>(sum == 0.0f ? __int_as_float(0x7fc00000) : sum)));
+  }
   __device__ float entropy() const { return log_sum() - moment / sum * kLog2; }
 };
 

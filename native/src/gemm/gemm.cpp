@@ -77,9 +77,7 @@ saccade_gemm_args checked(const saccade_context* context, const saccade_gemm_arg
   require_size("m", args.m, 0, kMaxInt);
   require_size("n", args.n, 0, kMaxInt);
   require_size("k", args.k, 0, kMaxInt);
-  require_choice("precision", args.precision, 3, "F32 (0), TF32 (1) or BF16 (2)");
-  if (!context->gpu && args.precision != SACCADE_PRECISION_F32)
-    fail(SACCADE_UNSUPPORTED, "precision", "F32 (0) on the CPU", args.precision == 1 ? "TF32 (1)" : "BF16 (2)");
+  require_precision(context, args.precision);
   return args;
 }
 

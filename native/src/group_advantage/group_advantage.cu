@@ -7,6 +7,29 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kHeld = 8;  // rewards of a group that a lane holds: groups of up to kHeld * kLanes are read once
 
+// On Hopper the blocks of a kernel come while those of the one before it still work: first of all they let the next
+// ones come, and wait for the end of the one before.
+__device__ __forceinline__ void overlap_launches() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;\ngriddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+template <class Kernel>
+void launch_overlapping(const Device& device, Kernel kernel, int64_t blocks, const saccade_group_advantage_args& args) {
+  if (device.capability < 90 || blocks == 0) return launch(device, kernel, blocks, kThreads, args);
+  cudaLaunchAttribute attribute;
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(static_cast<unsigned>(blocks));
+  config.blockDim = dim3(kThreads);
+  config.stream = device.stream;
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  check(cudaLaunchKernelEx(&config, kernel, args), "launch");
+}
+
 // Standard deviation of `count` numbers from their sum and sum of squares, both of differences from any number near
 // them.
 __device__ double deviation_of(double count, double sum, double squares, int32_t ddof) {
@@ -99,7 +122,7 @@ struct Batch {
   }
 };
 
-constexpr int kSlices = kThreads;
+constexpr int kSlices = 2 * kThreads;
 
 // A batch's differences are from its first reward.
 __device__ float batch_pivot(const saccade_group_advantage_args& args) {
@@ -110,6 +133,7 @@ __device__ float batch_pivot(const saccade_group_advantage_args& args) {
 template <int kLanes>
 __global__ void __launch_bounds__(kThreads) batch_kernel(saccade_group_advantage_args args) {
   __shared__ Batch shared[32];
+  overlap_launches();
   const bool baseline = args.estimator == SACCADE_ADVANTAGE_REINFORCE_PP_BASELINE;
   const double pivot = static_cast<double>(batch_pivot(args));
   const int64_t begin = args.groups * blockIdx.x / kSlices, end = args.groups * (blockIdx.x + 1) / kSlices;
@@ -131,10 +155,12 @@ __global__ void __launch_bounds__(kThreads) batch_kernel(saccade_group_advantage
 
 template <int kLanes, bool kBatch>
 __global__ void __launch_bounds__(kThreads) advantage_kernel(saccade_group_advantage_args args) {
+  overlap_launches();
   double divisor_of_all = 1.0;
   if (kBatch) {
     __shared__ Batch shared[32];
-    const Batch all = reduce_block(pointer<const Batch>(args.workspace)[threadIdx.x], shared, Batch::add);
+    const Batch* slices = pointer<const Batch>(args.workspace);
+    const Batch all = reduce_block(Batch::add(slices[threadIdx.x], slices[threadIdx.x + kThreads]), shared, Batch::add);
     divisor_of_all = deviation_of(all.count, all.sum, all.squares, args.ddof) + static_cast<double>(args.eps);
   }
   const int64_t g = static_cast<int64_t>(blockIdx.x) * (kThreads / kLanes) + threadIdx.x / kLanes;
@@ -175,10 +201,10 @@ void group_advantage(const Device& device, const saccade_group_advantage_args& a
     constexpr int kLanes = decltype(lanes)::value;
     const int64_t blocks = divide_up(args.groups, kThreads / kLanes);
     if (divides_by_batch(args)) {
-      launch(device, batch_kernel<kLanes>, blocks > 0 ? kSlices : 0, kThreads, args);
-      launch(device, advantage_kernel<kLanes, true>, blocks, kThreads, args);
+      launch_overlapping(device, batch_kernel<kLanes>, blocks > 0 ? kSlices : 0, args);
+      launch_overlapping(device, advantage_kernel<kLanes, true>, blocks, args);
     } else {
-      launch(device, advantage_kernel<kLanes, false>, blocks, kThreads, args);
+      launch_overlapping(device, advantage_kernel<kLanes, false>, blocks, args);
     }
   };
   // What a group costs besides its rewards, f64 divisions above all, costs a warp as much for four groups as for one.

@@ -42,6 +42,7 @@ struct LogitPolicyCall {
   }
 
   // Log-probability of the target of an active row from its statistics; NaN for a target outside the vocabulary.
+  // Every thread may ask for it: a rounding or two less precise than what write_row() gives away.
   __device__ float log_prob(const LogitPolicyRow& input, const SoftmaxRow& row) const {
     if (workspace.known_log_prob) return input.known_log_prob;
     return (input.x_target - row.max) * inverse() - row.log_sum();
@@ -51,7 +52,10 @@ struct LogitPolicyCall {
   __device__ void write_row(const LogitPolicyRow& input, const SoftmaxRow& row) const {
     const int64_t r = input.row;
     const bool bad = input.target < 0 || input.target >= args.vocabulary;
-    const float own = bad ? NAN : log_prob(input, row), entropy = bad ? NAN : row.entropy();
+    const float own = bad                        ? NAN
+                      : workspace.known_log_prob ? input.known_log_prob
+                                                 : row.log_prob(input.x_target, args.temperature);
+    const float entropy = bad ? NAN : row.entropy();
     workspace.log_prob[r] = own;
     workspace.rows[r].entropy = entropy;
     if (args.log_prob) pointer<float>(args.log_prob)[r] = own;

@@ -18,10 +18,9 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(saccade_token_log_pro
   if (threadIdx.x != 0) return;
   const int32_t target = pointer<const int32_t>(args.targets)[r];
   const bool ignored = target == args.ignore_index, bad = target < 0 || target >= args.vocabulary;
-  const float log_sum = row.log_sum();
-  pointer<float>(args.log_prob)[r] = ignored ? 0.0f : bad ? kNan : (to_float(x[target]) - row.max) * inverse - log_sum;
+  pointer<float>(args.log_prob)[r] = ignored ? 0.0f : bad ? kNan : row.log_prob(to_float(x[target]), args.temperature);
   if (args.entropy) pointer<float>(args.entropy)[r] = ignored ? 0.0f : bad ? kNan : row.entropy();
-  if (args.lse) pointer<float>(args.lse)[r] = fmaf(row.max, inverse, log_sum);
+  if (args.lse) pointer<float>(args.lse)[r] = fmaf(row.max, inverse, row.log_sum());
 }
 
 // One block a row, which stays in the L2 cache between its two reads.

@@ -38,7 +38,7 @@ extern const Operation kOperations[];
 extern const int kOperationCount;
 
 struct Tally {
-  int64_t calls, succeeded, refused, unsupported;
+  int64_t calls, succeeded, refused;
 };
 
 using Flags = std::vector<char>;
@@ -184,6 +184,7 @@ class Case {
   int64_t sequences(const char* name, int64_t& field, int64_t rows);
   // An option: 0 .. count-1.
   void choice(const char* name, int32_t& field, int32_t count);
+  void precision(int32_t& field);  // of products: the CPU has f32 only
   void number(const char* name, float& field, std::initializer_list<float> good, std::initializer_list<float> bad);
   void integer(const char* name, int64_t& field, std::initializer_list<int64_t> good,
                std::initializer_list<int64_t> bad);
@@ -263,7 +264,6 @@ class Case {
   void reset();
   void query();
   int32_t call();
-  bool lacks_operation(int32_t status) const;
   void check_message(int32_t status);
   void check_refusal(int32_t status);
   void check_outputs();

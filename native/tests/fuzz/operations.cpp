@@ -618,6 +618,7 @@ void describe(Case& c, saccade_attention_args& a) {
     c.input("lengths_k", a.lengths_k, kI32, Case::line(a.sequences)).optional().holds(lengths);
   }
   describe_max_keys(c, a.max_keys, longest);
+  c.precision(a.precision);
   queries(c, a, kF32, rows);
   keys(c, a, kF32, rows).ignored(unused);
   values(c, a, rows).ignored(unused);
@@ -631,6 +632,7 @@ void describe(Case& c, saccade_attention_args& a) {
 void describe(Case& c, saccade_attention_backward_args& a) {
   const AttentionRows rows = describe_attention(c, a);
   describe_max_keys(c, a.max_keys, rows.longest);
+  c.precision(a.precision);
   queries(c, a, kF32, rows);
   keys(c, a, kF32, rows);
   values(c, a, rows);
@@ -785,7 +787,7 @@ void describe(Case& c, saccade_gemm_args& a) {
   }
   c.choice("trans_a", a.trans_a, 2);
   c.choice("trans_b", a.trans_b, 2);
-  c.choice("precision", a.precision, 1);
+  c.precision(a.precision);
   a.alpha = c.choices().of({1.0f, 0.0f, -0.5f});
   a.beta = c.choices().of({0.0f, 1.0f, 0.5f});
   const Owners row = Case::every(a.m);

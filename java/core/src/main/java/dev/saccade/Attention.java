@@ -26,6 +26,8 @@ public final class Attention {
    *     first lengthsK[s] rows are its keys. Null: all of them. Forward only
    * @param maxKeys length of the longest key sequence
    * @param scale multiplies q·k
+   * @param precision of all products, of probabilities and their gradients too; the CPU takes f32
+   *     only, and TF32 is computed as f32
    */
   public record Input(
       Tensor q,
@@ -35,7 +37,21 @@ public final class Attention {
       Tensor offsetsK,
       Tensor lengthsK,
       long maxKeys,
-      float scale) {}
+      float scale,
+      Precision precision) {
+    /** With products in f32. */
+    public Input(
+        Tensor q,
+        Tensor k,
+        Tensor v,
+        Tensor offsetsQ,
+        Tensor offsetsK,
+        Tensor lengthsK,
+        long maxKeys,
+        float scale) {
+      this(q, k, v, offsetsQ, offsetsK, lengthsK, maxKeys, scale, Precision.F32);
+    }
+  }
 
   /**
    * Computes the attention.
@@ -43,6 +59,7 @@ public final class Attention {
    * @param o out, f32[Tq, Hq, D]; rows and heads may have strides
    * @param lse out, f32[Hq, Tq], what {@link #backward} needs; or null
    * @throws InvalidArgumentException if a type, shape or offset is wrong
+   * @throws UnsupportedException if the context has not the precision
    */
   public static void forward(Context context, Input input, Tensor o, Tensor lse) {
     try (Call call = context.begin("attention")) {
@@ -72,6 +89,7 @@ public final class Attention {
           .lengths_k(call.optionalI32("lengths_k", input.lengthsK(), shape.sequences))
           .max_keys(input.maxKeys())
           .scale(input.scale())
+          .precision(input.precision().code())
           .o(o.address())
           .o_row_stride(o.stride(0))
           .o_head_stride(o.stride(1))
@@ -94,6 +112,7 @@ public final class Attention {
    * @param dk out, f32[Tk, Hkv, D]
    * @param dv out, f32[Tk, Hkv, D]
    * @throws InvalidArgumentException if a type, shape or offset is wrong
+   * @throws UnsupportedException if the context has not the precision
    */
   public static void backward(
       Context context,
@@ -138,6 +157,7 @@ public final class Attention {
           .offsets_k(call.i32("offsets_k", input.offsetsK(), shape.sequences + 1))
           .max_keys(input.maxKeys())
           .scale(input.scale())
+          .precision(input.precision().code())
           .o(o.address())
           .o_row_stride(o.stride(0))
           .o_head_stride(o.stride(1))

@@ -13,21 +13,6 @@ import dev.saccade.binding.saccade_gemm_args;
 public final class Gemm {
   private Gemm() {}
 
-  /** What the factors are rounded to before they are multiplied; sums are f32. */
-  public enum Precision {
-    F32(Saccade.SACCADE_PRECISION_F32),
-    /** 10 bits of mantissa; GPUs only. */
-    TF32(Saccade.SACCADE_PRECISION_TF32),
-    /** 7 bits of mantissa; GPUs only. */
-    BF16(Saccade.SACCADE_PRECISION_BF16);
-
-    private final int code;
-
-    Precision(int code) {
-      this.code = code;
-    }
-  }
-
   /**
    * @param transA whether A is given as [k, m] instead of [m, k]
    * @param transB whether B is given as [n, k] instead of [k, n]
@@ -90,7 +75,7 @@ public final class Gemm {
           .trans_b(transB ? 1 : 0)
           .alpha(options.alpha())
           .beta(options.beta())
-          .precision(options.precision().code);
+          .precision(options.precision().code());
       args.workspace(
           call.workspace(Saccade.saccade_gemm_workspace(context.handle(), args, call.bytes())));
       call.invoke(Saccade.saccade_gemm(context.handle(), args));

@@ -14,6 +14,7 @@ import java.util.Arrays;
 import java.util.List;
 import java.util.Random;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.condition.EnabledIf;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 import org.junit.jupiter.params.provider.ValueSource;
@@ -28,6 +29,11 @@ class AttentionTest {
   /** Blocks of rows and of keys, whole ones and begun ones. */
   private static final int[][] LONG = {{70, 130}, {130, 130}};
 
+  /** Sequences of many rows, and one of a few. */
+  private static final int[][] MANY = {
+    {128, 300, 5, 191, 129, 0, 64}, {128, 517, 40, 64, 257, 3, 64}
+  };
+
   /** More rows than one f32 sum of a key's gradient may have. */
   private static final int[][] TALL = {{5000}, {3}};
 
@@ -39,6 +45,7 @@ class AttentionTest {
       case "ragged" -> RAGGED;
       case "blind" -> BLIND;
       case "long" -> LONG;
+      case "many" -> MANY;
       case "tall" -> TALL;
       case "wide" -> WIDE;
       default -> throw new IllegalArgumentException(name);
@@ -108,7 +115,7 @@ class AttentionTest {
       return AttentionReference.backward(shape, doubles(q), doubles(k), doubles(v), doubles(dO));
     }
 
-    Attention.Input input(Scope scope) {
+    Attention.Input input(Scope scope, Precision precision) {
       return new Attention.Input(
           Tensor.of(scope, q, rows, shape.heads(), shape.dim()),
           Tensor.of(scope, k, keys, shape.kvHeads(), shape.dim()),
@@ -117,11 +124,16 @@ class AttentionTest {
           Tensor.of(scope, shape.offsetsK()),
           null,
           longest,
-          (float) shape.scale());
+          (float) shape.scale(),
+          precision);
     }
 
     Results run(Scope scope) {
-      Results results = new Results(scope, this);
+      return run(scope, Precision.F32);
+    }
+
+    Results run(Scope scope, Precision precision) {
+      Results results = new Results(scope, this, precision);
       Attention.forward(scope.context(), results.input, results.o, results.lse);
       Attention.backward(
           scope.context(),
@@ -146,8 +158,8 @@ class AttentionTest {
     final Tensor dk;
     final Tensor dv;
 
-    Results(Scope scope, Problem problem) {
-      input = problem.input(scope);
+    Results(Scope scope, Problem problem, Precision precision) {
+      input = problem.input(scope, precision);
       o = unwritten(scope, input.q().shape());
       lse = unwritten(scope, problem.shape.heads(), problem.rows);
       dO = Tensor.of(scope, problem.dO, input.q().shape());
@@ -242,6 +254,49 @@ class AttentionTest {
         assertNear("o", results.o.toFloats(), forward.o(), 0, 2e-6);
         assertLse(results.lse.toFloats(), forward.lse(), 2e-6);
         assertGradients(results, backward, tolerance);
+      }
+    }
+  }
+
+  /**
+   * Factors of 8 bits give results of about 8 bits. Sequences with rows enough for tiles that are
+   * written first, and ones without; row counts around a tile, a begun one, more rows than keys.
+   */
+  @ParameterizedTest
+  @CsvSource({
+    "ragged, 4, 2, 17",
+    "ragged, 2, 2, 256",
+    "blind, 3, 3, 80",
+    "long, 2, 1, 5",
+    "many, 4, 2, 64",
+    "many, 2, 1, 72",
+    "many, 3, 1, 128",
+    "many, 2, 1, 256",
+    "tall, 2, 1, 3"
+  })
+  @EnabledIf("dev.saccade.Contexts#onGpu")
+  void lowPrecisionRoundsFactorsOnly(String packing, int heads, int kvHeads, int dim) {
+    Problem problem = new Problem(dim, packing(packing), heads, kvHeads, dim, 1);
+    AttentionReference.Forward forward = problem.forward();
+    AttentionReference.Gradients backward = problem.backward();
+    try (Context context = Contexts.one();
+        Scope scope = context.scope()) {
+      Results results = problem.run(scope, Precision.BF16);
+      assertNear("o", results.o.toFloats(), forward.o(), 0, 1e-2 * largest(forward.o()));
+      assertLse(results.lse.toFloats(), forward.lse(), 2e-2);
+      assertGradients(results, backward, 1.5e-2);
+    }
+  }
+
+  @Test
+  void lowPrecisionIsRefusedOnTheCpu() {
+    try (Context context = Context.cpu();
+        Scope scope = context.scope()) {
+      Problem problem = new Problem(2, RAGGED, 4, 2, 8, 1);
+      for (Precision precision : List.of(Precision.TF32, Precision.BF16)) {
+        assertThatThrownBy(() -> problem.run(scope, precision))
+            .isInstanceOf(UnsupportedException.class)
+            .hasMessageContaining("precision: expected F32 (0) on the CPU, got " + precision);
       }
     }
   }
@@ -626,7 +681,7 @@ class AttentionTest {
     Problem problem = new Problem(12, new int[][] {{2, 3}, {4, 3}}, 4, 2, 8, 1);
     try (Context context = Contexts.one();
         Scope scope = context.scope()) {
-      Attention.Input in = problem.input(scope);
+      Attention.Input in = problem.input(scope, Precision.F32);
       Tensor o = Tensor.zeros(scope, DType.F32, 5, 4, 8);
       Tensor[][] qkvs = {
         {null, in.k(), in.v()},
@@ -684,7 +739,7 @@ class AttentionTest {
     Problem problem = new Problem(12, new int[][] {{2, 3}, {4, 3}}, 4, 2, 8, 1);
     try (Context context = Context.cpu();
         Scope scope = context.scope()) {
-      Attention.Input in = problem.input(scope);
+      Attention.Input in = problem.input(scope, Precision.F32);
       Tensor o = Tensor.zeros(scope, DType.F32, 5, 4, 8);
       Tensor oq = in.offsetsQ();
       Tensor ok = in.offsetsK();

@@ -12,6 +12,10 @@ final class Contexts {
 
   private Contexts() {}
 
+  static boolean onGpu() {
+    return CUDA;
+  }
+
   /** The default context of the device. */
   static Context one() {
     return CUDA ? Context.cuda(0) : Context.cpu();

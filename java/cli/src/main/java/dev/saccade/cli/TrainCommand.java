@@ -2,7 +2,7 @@ package dev.saccade.cli;
 
 import dev.saccade.Context;
 import dev.saccade.Device;
-import dev.saccade.Gemm;
+import dev.saccade.Precision;
 import dev.saccade.train.Algorithm;
 import dev.saccade.train.Evaluator;
 import dev.saccade.train.KlCoefficient.Schedule;
@@ -147,7 +147,7 @@ final class TrainCommand implements Callable<Integer> {
       paramLabel = "TYPE",
       description =
           "Of the products of matrices: f32 (default), tf32 or bf16; the last two on a GPU only.")
-  private Gemm.Precision precision;
+  private Precision precision;
 
   @Option(
       names = "--sft-steps",
@@ -283,7 +283,7 @@ final class TrainCommand implements Callable<Integer> {
     positive("--kl-horizon", klHorizon);
     notNegative("--lambda", lambda);
     if (precision != null
-        && precision != Gemm.Precision.F32
+        && precision != Precision.F32
         && context.device.kind() == Device.Kind.CPU) {
       throw rejected("--precision " + precision + ": needs a GPU (--device cuda)");
     }

@@ -3,7 +3,7 @@ package dev.saccade.cli;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
-import dev.saccade.Gemm;
+import dev.saccade.Precision;
 import dev.saccade.train.Algorithm;
 import dev.saccade.train.KlCoefficient.Schedule;
 import dev.saccade.train.TrainConfig;
@@ -30,7 +30,7 @@ class TrainCommandTest {
   @Test
   void precisionsBelowF32NeedAGpu() {
     assertThat(config("--precision f32")).isEqualTo(TrainConfig.preset("demo"));
-    assertThat(config("--precision tf32 --device cuda").precision()).isEqualTo(Gemm.Precision.TF32);
+    assertThat(config("--precision tf32 --device cuda").precision()).isEqualTo(Precision.TF32);
     assertThatThrownBy(() -> config("--precision bf16"))
         .isInstanceOf(ParameterException.class)
         .hasMessage("--precision BF16: needs a GPU (--device cuda)");

@@ -5,7 +5,7 @@ import com.fasterxml.jackson.core.JsonProcessingException;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.SerializationFeature;
 import com.fasterxml.jackson.databind.node.ObjectNode;
-import dev.saccade.Gemm;
+import dev.saccade.Precision;
 import dev.saccade.train.model.TransformerConfig;
 import dev.saccade.train.task.DigitScenes;
 import dev.saccade.train.task.Digits;
@@ -46,7 +46,7 @@ public record TrainConfig(
     int evaluationScenes,
     int evaluationInterval,
     int checkpointInterval,
-    Gemm.Precision precision) {
+    Precision precision) {
   private static final ObjectMapper JSON =
       new ObjectMapper().enable(SerializationFeature.INDENT_OUTPUT);
 
@@ -157,7 +157,7 @@ public record TrainConfig(
   }
 
   public TrainConfig {
-    precision = precision == null ? Gemm.Precision.F32 : precision;
+    precision = precision == null ? Precision.F32 : precision;
     TaskMixture tasks = TaskMixture.parse(task);
     atLeast("cells", cells, 1);
     if (cells > Vocabulary.MAX_CELLS) {
@@ -276,7 +276,7 @@ public record TrainConfig(
               2048,
               20,
               20,
-              Gemm.Precision.F32);
+              Precision.F32);
       case "full" ->
           new TrainConfig(
               Algorithm.RAL,
@@ -308,7 +308,7 @@ public record TrainConfig(
               4096,
               25,
               10,
-              Gemm.Precision.F32);
+              Precision.F32);
       case "tiny" ->
           new TrainConfig(
               Algorithm.RAL,
@@ -340,7 +340,7 @@ public record TrainConfig(
               512,
               20,
               10,
-              Gemm.Precision.F32);
+              Precision.F32);
       default ->
           throw new IllegalArgumentException(
               "preset: expected one of " + String.join(", ", PRESETS) + ", got " + name);

@@ -7,6 +7,7 @@ import static org.assertj.core.api.Assertions.within;
 import dev.saccade.Context;
 import dev.saccade.DType;
 import dev.saccade.Gemm;
+import dev.saccade.Precision;
 import dev.saccade.Scope;
 import dev.saccade.Tensor;
 import dev.saccade.UnsupportedException;
@@ -74,7 +75,7 @@ class GemmTest {
       Tensor all = Tensor.of(scope, wide, m, width);
       Tensor tc = all.columns(padding, padding + n).copyFrom(c);
       Gemm.multiply(
-          context, ta, tb, new Gemm.Options(transA, transB, alpha, beta, Gemm.Precision.F32), tc);
+          context, ta, tb, new Gemm.Options(transA, transB, alpha, beta, Precision.F32), tc);
       float[] out = tc.toFloats();
       double tolerance = 3e-7 * Math.sqrt(k) * (1 + Math.log(k));
       for (int i = 0; i < m; i++) {
@@ -122,7 +123,7 @@ class GemmTest {
   @ParameterizedTest
   @CsvSource({"F32, 24", "TF32, 11", "BF16, 8"})
   @EnabledIf("dev.saccade.train.Contexts#onGpu")
-  void precisionsRoundFactorsOnly(Gemm.Precision precision, int bits) {
+  void precisionsRoundFactorsOnly(Precision precision, int bits) {
     int m = 65;
     int n = 130;
     int k = 257;
@@ -170,7 +171,7 @@ class GemmTest {
     try (Context context = Contexts.cpu(1);
         Scope scope = context.scope()) {
       Tensor a = Tensor.zeros(scope, DType.F32, 2, 2);
-      for (Gemm.Precision precision : List.of(Gemm.Precision.TF32, Gemm.Precision.BF16)) {
+      for (Precision precision : List.of(Precision.TF32, Precision.BF16)) {
         assertThatThrownBy(
                 () -> Gemm.multiply(scope, a, a, Gemm.Options.DEFAULT.withPrecision(precision)))
             .isInstanceOf(UnsupportedException.class)

@@ -8,6 +8,7 @@ import dev.saccade.DType;
 import dev.saccade.Device;
 import dev.saccade.GatherRows;
 import dev.saccade.Gemm;
+import dev.saccade.Precision;
 import dev.saccade.RmsNorm;
 import dev.saccade.SampleTokens;
 import dev.saccade.ScatterAddRows;
@@ -36,7 +37,7 @@ public final class Transformer implements PolicyModel {
 
   private final Context context;
   private final TransformerConfig config;
-  private final Gemm.Precision precision;
+  private final Precision precision;
   private final Gemm.Options plain;
   private final Gemm.Options add;
   private final Gemm.Options timesTransposed;
@@ -59,7 +60,7 @@ public final class Transformer implements PolicyModel {
       Parameter gateUp,
       Parameter down) {}
 
-  private Transformer(Context context, TransformerConfig config, Gemm.Precision precision) {
+  private Transformer(Context context, TransformerConfig config, Precision precision) {
     this.context = context;
     this.config = config;
     this.precision = precision;
@@ -87,9 +88,9 @@ public final class Transformer implements PolicyModel {
     head = parameter("head", d, config.vocabulary());
   }
 
-  /** As {@link #create(Context, TransformerConfig, long, Gemm.Precision)}, with products in f32. */
+  /** As {@link #create(Context, TransformerConfig, long, Precision)}, with products in f32. */
   public static Transformer create(Context context, TransformerConfig config, long seed) {
-    return create(context, config, seed, Gemm.Precision.F32);
+    return create(context, config, seed, Precision.F32);
   }
 
   /**
@@ -98,7 +99,7 @@ public final class Transformer implements PolicyModel {
    * @param precision of the products of matrices; all that is kept is f32
    */
   public static Transformer create(
-      Context context, TransformerConfig config, long seed, Gemm.Precision precision) {
+      Context context, TransformerConfig config, long seed, Precision precision) {
     Transformer model = new Transformer(context, config, precision);
     Random random = new Random(seed);
     double residual = 1 / Math.sqrt(2.0 * config.layers());
@@ -393,7 +394,7 @@ public final class Transformer implements PolicyModel {
 
   private Attention.Input attentionInput(Tensor qkv, Tensor offsets, long longest) {
     return new Attention.Input(
-        queries(qkv), keys(qkv), values(qkv), offsets, offsets, null, longest, scale());
+        queries(qkv), keys(qkv), values(qkv), offsets, offsets, null, longest, scale(), precision);
   }
 
   private final class Pass implements Activations {
@@ -784,7 +785,8 @@ public final class Transformer implements PolicyModel {
                               growth.offsetsK,
                               lengths,
                               cache.capacity,
-                              scale()),
+                              scale(),
+                              precision),
                           o,
                           lse);
                     })
