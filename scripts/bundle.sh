@@ -22,23 +22,27 @@ jlink --add-modules java.base,java.logging,java.xml,java.management,java.sql,jav
 cp java/cli/target/saccade-cli-*.jar java/cli/target/lib/*.jar "$out/lib/"
 # Of JMH the figures need its annotations alone.
 cp benchmarks/target/benchmarks.jar benchmarks/target/lib/jmh-core-*.jar "$out/lib/"
-# Of OpenBLAS and CUDA only what the providers of matrix products load.
-slim() { # slim JAR, then the arguments with which find names what goes
-  local jar
-  jar="$(echo "$PWD/$out"/lib/$1)"
-  (
-    work="$(mktemp -d)" && trap 'rm -rf "$work"' EXIT && cd "$work"
-    jar xf "$jar"
-    find . \( "${@:2}" \) -delete
-    jar c0fM "$jar" .
-  )
-}
-slim 'openblas-*-linux-x86_64.jar' -name libjniopenblas_full.so -o -path '*/include/*'
-slim 'cuda-*-linux-x86_64.jar' -name 'libjni*.so' ! -name libjnicublas.so ! -name libjnicudart.so
 property() { sed -n "s|.*<$1>\(.*\)</$1>.*|\1|p" pom.xml; }
 for artifact in "org.junit.platform:junit-platform-console-standalone:1.$(property junit.version | cut -d. -f2-)" \
   "org.assertj:assertj-core:$(property assertj.version)"; do
   "${maven[@]}" -N dependency:copy "-Dartifact=$artifact" "-DoutputDirectory=$PWD/$out/tests/lib"
+done
+# Jars too go without compression; of OpenBLAS and CUDA only what the providers of matrix products load.
+repack() { # repack JAR, then the arguments with which find names what goes
+  (
+    jar="$PWD/$1"
+    work="$(mktemp -d)" && trap 'rm -rf "$work"' EXIT && cd "$work"
+    jar xf "$jar"
+    (($# == 1)) || find . \( "${@:2}" \) -delete
+    jar c0fM "$jar" .
+  )
+}
+for jar in "$out"/lib/*.jar "$out"/tests/lib/*.jar; do
+  case "$jar" in
+    */openblas-*-linux-x86_64.jar) repack "$jar" -name libjniopenblas_full.so -o -path '*/include/*' ;;
+    */cuda-*-linux-x86_64.jar) repack "$jar" -name 'libjni*.so' ! -name libjnicublas.so ! -name libjnicudart.so ;;
+    *) repack "$jar" ;;
+  esac
 done
 cp -r java/core/target/test-classes "$out/tests/classes"
 cp -r java/train/target/test-classes/. "$out/tests/classes/"
@@ -70,5 +74,5 @@ exec "$root/bin/java" -cp "$root/lib/*:$root/tests/lib/*:$root/tests/classes" \
 LAUNCHER
 chmod +x "$out"/bin/*
 
-tar -C target -cJf "$out.tar.xz" "$name"
+XZ_OPT=-9 tar -C target -cJf "$out.tar.xz" "$name"
 du -sh "$out.tar.xz"

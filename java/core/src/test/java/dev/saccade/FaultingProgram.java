@@ -10,7 +10,8 @@ final class FaultingProgram {
   public static void main(String[] args) {
     Context context = Context.cuda(0);
     Scope scope = context.scope();
-    Tensor good = Tensor.of(scope, new float[] {1, 2, 3});
+    Tensor good = Tensor.of(scope, new float[] {1, 2, 3}, 1, 3);
+    Tensor sum = Tensor.zeros(scope, DType.F32, 1, 3);
     print(
         "fault",
         () -> {
@@ -24,7 +25,7 @@ final class FaultingProgram {
           context.synchronize();
         });
     print("read", good::toFloats);
-    print("operation", () -> Axpby.apply(context, 1, good.reshape(1, 3), 2, good.reshape(1, 3)));
+    print("operation", () -> Axpby.apply(context, 1, good, 2, sum));
     print("synchronize", context::synchronize);
     print("context", () -> Context.cuda(0).close());
     print("close", context::close);
