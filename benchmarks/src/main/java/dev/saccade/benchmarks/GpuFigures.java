@@ -118,6 +118,7 @@ public final class GpuFigures {
     root.put("gpu", gpu.name())
         .put("compute_capability", gpu.capability())
         .put("driver_cuda", gpu.cuda())
+        .put("cuda_runtime", cudaRuntime())
         .put("library", Context.nativeBuild())
         .put("date", LocalDate.now().toString());
     for (String line : Files.readAllLines(Path.of(args[1]))) {
@@ -133,9 +134,10 @@ public final class GpuFigures {
     Ceilings ceilings = ceilings(gpu.device(), COPIED);
     GpuFigures figures = new GpuFigures(gpu.device(), gpu.name().contains("H100"), peers, ceilings);
     System.out.printf(
-        "%s, %s, %s; copy %s, bf16 products %s%n",
+        "%s, driver %s, CUDA runtime %s, %s; ceilings: copy %s, bf16 products %s%n",
         gpu.name(),
-        Context.nativeBuild().replaceAll(".*backends: ", ""),
+        root.path("driver").asText("unknown"),
+        cudaRuntime(),
         root.get("date").asText(),
         rate(ceilings.copy(), 0),
         Double.isNaN(ceilings.product()) ? "not run: no cuBLAS" : rate(0, ceilings.product()));
@@ -148,6 +150,10 @@ public final class GpuFigures {
     Path out = Path.of(args[0]).toAbsolutePath();
     Files.createDirectories(out.getParent());
     Files.writeString(out, json.writeValueAsString(root) + "\n");
+  }
+
+  private static String cudaRuntime() {
+    return Context.nativeBuild().replaceAll(".*\\bcuda ", "");
   }
 
   private void print() {
