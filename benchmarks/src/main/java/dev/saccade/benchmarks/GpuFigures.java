@@ -40,7 +40,7 @@ public final class GpuFigures {
   private static final long BEYOND_CACHES = 256L << 20;
 
   private static final int MOST_COPIES = 32;
-  private static final int COPIED = 1 << 30;
+  private static final int COPIED_ROWS = 512;
   private static final int PRODUCT = 8192;
   private static final int DISTINCT_ROWS = 64;
 
@@ -131,7 +131,7 @@ public final class GpuFigures {
         root.setAll((ObjectNode) node);
       }
     }
-    Ceilings ceilings = ceilings(gpu.device(), COPIED);
+    Ceilings ceilings = ceilings(gpu.device(), COPIED_ROWS);
     GpuFigures figures = new GpuFigures(gpu.device(), gpu.name().contains("H100"), peers, ceilings);
     System.out.printf(
         "%s, driver %s, CUDA runtime %s, %s; ceilings: copy %s, bf16 products %s%n",
@@ -377,16 +377,20 @@ public final class GpuFigures {
 
   // ------------------------------------------------------------------------------------- measuring
 
-  /** What the device does best. Halves what it copies until that fits. */
-  static Ceilings ceilings(Device device, int bytes) {
+  /** What the device does best. Halves what it copies, rows of 4 MiB, until that fits. */
+  static Ceilings ceilings(Device device, int rows) {
     double copy;
     try (Context context = Context.builder().device(device).build();
         Scope scope = context.scope()) {
-      Tensor x = Tensor.empty(scope, DType.U8, 2L * bytes);
-      Tensor y = Tensor.empty(scope, DType.U8, 2L * bytes);
-      copy = 4L * bytes / new DeviceTimer(context).seconds(List.of(() -> y.copyFrom(x)));
+      Tensor x = Tensor.empty(scope, DType.F32, rows, 1 << 20);
+      Tensor y = Tensor.empty(scope, DType.F32, rows, 1 << 20);
+      Tensor drawn = x.rows(0, 1).copyFrom(Data.normal(1, x.shape(1), 1));
+      for (int row = 1; row < rows; row++) {
+        x.rows(row, row + 1).copyFrom(drawn);
+      }
+      copy = 8.0 * x.size() / new DeviceTimer(context).seconds(List.of(() -> y.copyFrom(x)));
     } catch (OutOfMemoryException e) {
-      return ceilings(device, bytes / 2);
+      return ceilings(device, rows / 2);
     }
     double product = Double.NaN;
     try (Context context = Context.builder().device(device).build();
