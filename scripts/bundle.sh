@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Writes target/saccade-<version>-linux-x86_64.tar.xz: all that a GPU host without JDK and Maven needs.  A slim Java runtime,
-# the jars, the native library, the tests of java/core and java/train with JUnit's console launcher, golden cases and the scripts
-# that check a GPU.  Unpack it anywhere and run bin/saccade, or scripts/gpu-check.sh.
+# the jars, the native library, the tests of java/core and java/train with JUnit's console launcher, golden cases, and what
+# checks and measures a GPU.  Unpack it anywhere and run bin/saccade, or scripts/gpu-check.sh.
 set -euo pipefail
 cd -P "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -11,38 +11,46 @@ out="target/$name"
 maven=(mvn -q -B -ntp -Dstyle.color=never)
 
 # test-compile alone would leave the jars of the modules unmade.
-"${maven[@]}" -DskipTests -pl java/cli -am package
+"${maven[@]}" -DskipTests -pl java/cli,benchmarks -am package
 rm -rf "$out" "$out.tar.xz"
-mkdir -p "$out/bin" "$out/lib" "$out/tests/lib" "$out/scripts"
+mkdir -p "$out/bin" "$out/lib" "$out/tests/lib" "$out/scripts" "$out/benchmarks"
 
 # Uncompressed: the archive's own compression does more.
 jlink --add-modules java.base,java.logging,java.xml,java.management,java.sql,java.desktop,java.naming,jdk.unsupported,java.compiler \
   --strip-debug --no-header-files --no-man-pages --compress=0 --output "$out/runtime"
 
 cp java/cli/target/saccade-cli-*.jar java/cli/target/lib/*.jar "$out/lib/"
-# Of OpenBLAS and CUDA only what the providers of matrix products load.
-slim() { # slim JAR, then the arguments with which find names what goes
-  local jar
-  jar="$(echo "$PWD/$out"/lib/$1)"
-  (
-    work="$(mktemp -d)" && trap 'rm -rf "$work"' EXIT && cd "$work"
-    jar xf "$jar"
-    find . \( "${@:2}" \) -delete
-    jar c0fM "$jar" .
-  )
-}
-slim 'openblas-*-linux-x86_64.jar' -name libjniopenblas_full.so -o -path '*/include/*'
-slim 'cuda-*-linux-x86_64.jar' -name 'libjni*.so' ! -name libjnicublas.so ! -name libjnicudart.so
+# Of JMH the figures need its annotations alone.
+cp benchmarks/target/benchmarks.jar benchmarks/target/lib/jmh-core-*.jar "$out/lib/"
 property() { sed -n "s|.*<$1>\(.*\)</$1>.*|\1|p" pom.xml; }
 for artifact in "org.junit.platform:junit-platform-console-standalone:1.$(property junit.version | cut -d. -f2-)" \
   "org.assertj:assertj-core:$(property assertj.version)"; do
   "${maven[@]}" -N dependency:copy "-Dartifact=$artifact" "-DoutputDirectory=$PWD/$out/tests/lib"
+done
+# Jars too go without compression; of OpenBLAS and CUDA only what the providers of matrix products load.
+repack() { # repack JAR, then the arguments with which find names what goes
+  (
+    jar="$PWD/$1"
+    work="$(mktemp -d)" && trap 'rm -rf "$work"' EXIT && cd "$work"
+    jar xf "$jar"
+    (($# == 1)) || find . \( "${@:2}" \) -delete
+    jar c0fM "$jar" .
+  )
+}
+for jar in "$out"/lib/*.jar "$out"/tests/lib/*.jar; do
+  case "$jar" in
+    */openblas-*-linux-x86_64.jar) repack "$jar" -name libjniopenblas_full.so -o -path '*/include/*' ;;
+    */cuda-*-linux-x86_64.jar) repack "$jar" -name 'libjni*.so' ! -name libjnicublas.so ! -name libjnicudart.so ;;
+    *) repack "$jar" ;;
+  esac
 done
 cp -r java/core/target/test-classes "$out/tests/classes"
 cp -r java/train/target/test-classes/. "$out/tests/classes/"
 find "$out/tests/classes" -name 'BadInput*' -delete # needs jqwik
 cp -r java/cli/src/test/resources/golden "$out/golden"
 cp scripts/gpu-check.sh "$out/scripts/"
+cp benchmarks/peers/gpu_figures.py "$out/benchmarks/"
+cmake -P cmake/SaccadeCudaSources.cmake >"$out/cuda-sources.sha256"
 
 cat >"$out/bin/java" <<'LAUNCHER'
 #!/usr/bin/env bash
@@ -60,10 +68,11 @@ cat >"$out/bin/test" <<'LAUNCHER'
 # JUnit's console launcher over the tests of java/core and java/train: bin/test --include-tag gpu,
 # bin/test -c dev.saccade.AdamWTest, JAVA_TOOL_OPTIONS=-Dsaccade.test.device=cuda bin/test -c dev.saccade.train.GemmTest
 root="$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+[[ " $* " == *" -"[cmp]" "* || "$*" == *--select* ]] || set -- --scan-class-path "$root/tests/classes" "$@"
 exec "$root/bin/java" -cp "$root/lib/*:$root/tests/lib/*:$root/tests/classes" \
   org.junit.platform.console.ConsoleLauncher execute --details=summary --disable-banner "$@"
 LAUNCHER
 chmod +x "$out"/bin/*
 
-tar -C target -cJf "$out.tar.xz" "$name"
+XZ_OPT=-9 tar -C target -cJf "$out.tar.xz" "$name"
 du -sh "$out.tar.xz"

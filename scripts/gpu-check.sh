@@ -1,37 +1,66 @@
 #!/usr/bin/env bash
-# Checks the CUDA backend of a bundle (scripts/bundle.sh) on this machine: golden cases, plain and from CUDA graphs, the
-# tests of every operation, and a part of the cases under compute-sanitizer where that is installed.  Takes some minutes;
-# the exit status is 0 if all passed.
+# Checks the CUDA backend of a bundle (scripts/bundle.sh) on this machine, and measures it: golden cases, plain and from CUDA
+# graphs, the tests of every operation, a part of the cases under compute-sanitizer where that is installed, PyTorch where
+# python3 has it, and one screen of figures.  Takes some minutes.  All of it goes to benchmarks/results/gpu-check.json of the
+# bundle; the exit status is 0 if all checks passed, whatever the figures.
 set -uo pipefail
 root="$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 export LD_LIBRARY_PATH="/usr/local/cuda/lib64${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+work="$(mktemp -d)" && trap 'rm -rf "$work"' EXIT
+notes="$work/notes.jsonl" # what GpuFigures reads
 failed=0
-check() {
-  echo "== $1"
+
+count() { # count WORDS: the number before them in the last line of the log that has them
+  local number
+  number="$(grep -oE "[0-9]+ ($1)" "$work/log" | tail -n 1)"
+  echo "${number%% *}"
+}
+check() { # check NAME COMMAND...
+  local name="$1" bad
+  echo "== $name"
   shift
-  "$@" || { failed=1; echo "FAILED"; }
+  "$@" 2>&1 | tee "$work/log"
+  local status="${PIPESTATUS[0]}"
+  bad="$(count 'failed|tests failed')"
+  if ((status != 0)); then
+    failed=1
+    echo "FAILED"
+    ((${bad:-0} > 0)) || bad=1
+  fi
+  printf '{"check": "%s", "passed": %d, "failed": %d}\n' "$name" "$(count 'passed|tests successful')" "$bad" >>"$notes"
 }
 
 "$root/bin/saccade" info
+printf '{"driver": "%s", "cuda_sources": "%s"}\n' \
+  "$(nvidia-smi --query-gpu=driver_version --format=csv,noheader --id=0 || echo unknown)" \
+  "$(<"$root/cuda-sources.sha256")" >"$notes"
 check "golden cases" "$root/bin/saccade" op --quiet --device cuda "$root/golden"
 check "golden cases from graphs" "$root/bin/saccade" op --quiet --graph --device cuda "$root/golden"
+check "tests of the GPU" "$root/bin/test" --include-tag gpu
 export JAVA_TOOL_OPTIONS=-Dsaccade.test.device=cuda
-check "tests" "$root/bin/test" --scan-class-path "$root/tests/classes" \
+check "tests of operations" "$root/bin/test" --exclude-tag gpu \
   -n 'dev\.saccade\.(?!Wrap|Scope|Context|Call)[A-Z]\w*Test' -n 'dev\.saccade\.train\.(Gemm|LinearPolicyLoss)Test'
 unset JAVA_TOOL_OPTIONS
 if command -v compute-sanitizer >/dev/null; then
+  # One case of every operation.
+  cases=()
+  last=""
+  for file in "$root"/golden/*.safetensors; do
+    name="$(basename "$file")"
+    operation="${name%%__*}"
+    [[ "$operation" == "$last" ]] || cases+=("$file")
+    last="$operation"
+  done
   for tool in memcheck initcheck racecheck synccheck; do
-    # One case of every operation.
-    cases=()
-    last=""
-    for file in "$root"/golden/*.safetensors; do
-      name="$(basename "$file")"
-      operation="${name%%__*}"
-      [[ "$operation" == "$last" ]] || cases+=("$file")
-      last="$operation"
-    done
-    check "compute-sanitizer $tool: ${#cases[@]} cases" compute-sanitizer --tool "$tool" --target-processes all \
-      --error-exitcode 3 "$root/bin/java" -cp "$root/lib/*" dev.saccade.cli.Main op --quiet --device cuda "${cases[@]}"
+    check "compute-sanitizer $tool" compute-sanitizer --tool "$tool" --target-processes all --error-exitcode 3 \
+      "$root/bin/java" -cp "$root/lib/*" dev.saccade.cli.Main op --quiet --device cuda "${cases[@]}"
   done
 fi
+if python3 -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; then
+  echo "== PyTorch"
+  python3 "$root/benchmarks/gpu_figures.py" >>"$notes"
+fi
+echo "== figures"
+"$root/bin/java" -cp "$root/lib/*" dev.saccade.benchmarks.GpuFigures "$root/benchmarks/results/gpu-check.json" "$notes" ||
+  failed=1
 exit "$failed"

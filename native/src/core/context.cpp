@@ -137,7 +137,7 @@ int32_t saccade_abi_version(void) { return SACCADE_ABI_VERSION; }
 
 const char* saccade_build_info(void) {
   return "saccade " SACCADE_VERSION ", " SACCADE_COMPILER ", " SACCADE_BUILD_TYPE
-         ", backends: cpu" SACCADE_IF_CUDA(", cuda");
+         ", backends: cpu" SACCADE_IF_CUDA(", cuda " SACCADE_CUDA_VERSION);
 }
 
 int32_t saccade_gpu_describe(int32_t index, saccade_gpu* gpu, char* error, int64_t error_capacity) {

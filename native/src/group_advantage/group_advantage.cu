@@ -184,6 +184,11 @@ __global__ void __launch_bounds__(kThreads) advantage_kernel(saccade_group_advan
   }
   for (int64_t i = group.begin + kLanes * kHeld + lane; i < group.end; i += kLanes)
     write(i, !group.valid || group.valid[i], group.rewards[i]);
+  // Rows before the first group or behind the last one are no group's.
+  if (g == 0)
+    for (int64_t i = lane; i < group.begin; i += kLanes) advantage[i] = NAN;
+  if (g == args.groups - 1)
+    for (int64_t i = group.end + lane; i < args.size; i += kLanes) advantage[i] = NAN;
   if (lane != 0) return;
   if (args.mean) pointer<float>(args.mean)[g] = group.clamped ? NAN : static_cast<float>(mean);
   if (args.std) pointer<float>(args.std)[g] = group.clamped ? NAN : static_cast<float>(deviation);

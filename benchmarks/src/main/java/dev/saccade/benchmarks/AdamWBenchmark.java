@@ -28,13 +28,17 @@ public class AdamWBenchmark extends OperationBenchmark {
         .toArray(float[][]::new);
   }
 
+  Inputs inputs() {
+    return new Inputs(normal(1, 0, 1), normal(1000, 1, 0.1));
+  }
+
   @Override
   protected Workload workload(String method) {
     long size = (long) tensors * elements;
     return Workload.of(
             "§10 adamw",
             "%d tensors of %d".formatted(tensors, elements),
-            engine -> engine.adamW(new Inputs(normal(1, 0, 1), normal(1000, 1, 0.1))))
+            engine -> engine.adamW(inputs()))
         .reads(4 * size)
         .writes(3 * size)
         .withTolerance(1e-5);

@@ -16,6 +16,11 @@ public record AttentionInputs(
     Shape shape, float[] q, float[] k, float[] v, float[] dO, float[] ref, float[] weights) {
   /** Sizes. */
   public record Shape(int heads, int kvHeads, int rows, int keys, int dim) {
+    /** {@code n} of them, in a few characters. */
+    String brief(int n) {
+      return "%d × %d of %d × %d/%d × %d".formatted(n, rows, keys, heads, kvHeads, dim);
+    }
+
     long querySize() {
       return (long) rows * heads * dim;
     }

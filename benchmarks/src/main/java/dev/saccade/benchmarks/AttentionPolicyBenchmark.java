@@ -20,9 +20,13 @@ public class AttentionPolicyBenchmark extends OperationBenchmark {
   @Param("128")
   private int dim;
 
+  AttentionInputs.Shape inputShape() {
+    return new AttentionInputs.Shape(heads, kvHeads, rows, keys, dim);
+  }
+
   @Override
   protected Workload workload(String method) {
-    var shape = new AttentionInputs.Shape(heads, kvHeads, rows, keys, dim);
+    AttentionInputs.Shape shape = inputShape();
     return Workload.of(
             "§8 attention_policy",
             shape.toString(),

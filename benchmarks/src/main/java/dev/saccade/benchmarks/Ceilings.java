@@ -26,13 +26,19 @@ record Ceilings(double read, double copy, double product) {
         .orElse(Double.NaN);
   }
 
-  /**
-   * How near a result is to the time that its bytes, or its products if those take longer, need at
-   * the ceilings. A written byte takes what a copied pair takes beyond the read.
-   */
+  /** {@link #percent(long, long, double, double)} of a result. */
   double percent(Result result) {
-    double memory = result.bytesRead() / read + result.bytesWritten() * (2 / copy - 1 / read);
-    double arithmetic = result.flops() == 0 ? 0 : result.flops() / product;
-    return 100 * Math.max(memory, arithmetic) / (result.milliseconds() / 1e3);
+    return percent(
+        result.bytesRead(), result.bytesWritten(), result.flops(), result.milliseconds() / 1e3);
+  }
+
+  /**
+   * How near a time is to that which the bytes, or the products if those take longer, need at the
+   * ceilings. A written byte takes what a copied pair takes beyond the read.
+   */
+  double percent(long bytesRead, long bytesWritten, double flops, double seconds) {
+    double memory = bytesRead / read + bytesWritten * (2 / copy - 1 / read);
+    double arithmetic = flops == 0 ? 0 : flops / product;
+    return 100 * Math.max(memory, arithmetic) / seconds;
   }
 }

@@ -16,13 +16,17 @@ public class GroupAdvantageBenchmark extends OperationBenchmark {
   /** Rewards [groups, members]. */
   public record Inputs(int groups, int members, float[] rewards) {}
 
+  Inputs inputs() {
+    return new Inputs(groups, members, Data.normal(1, (long) groups * members, 1.0));
+  }
+
   @Override
   protected Workload workload(String method) {
     long size = (long) groups * members;
     return Workload.of(
             "§1 group_advantage",
             "%d groups of %d".formatted(groups, members),
-            engine -> engine.groupAdvantage(new Inputs(groups, members, Data.normal(1, size, 1.0))))
+            engine -> engine.groupAdvantage(inputs()))
         .reads(size)
         .writes(size + 2L * groups);
   }

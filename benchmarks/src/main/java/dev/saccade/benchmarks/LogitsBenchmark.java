@@ -19,8 +19,12 @@ public abstract class LogitsBenchmark extends OperationBenchmark {
   @Param("F32")
   private DType dtype;
 
+  /** Rows of logits that differ; those after them repeat them. */
+  private int distinctRows = Integer.MAX_VALUE;
+
   /**
-   * @param logits [rows, vocabulary], values that dtype holds
+   * @param logits [rows, vocabulary], or the first rows of it, which repeat; values that dtype
+   *     holds
    * @param targets [rows]
    * @param weights [rows]: of a row's divergence, or d_log_prob
    */
@@ -35,7 +39,8 @@ public abstract class LogitsBenchmark extends OperationBenchmark {
     float[] nearLogProb() {
       float[] logProb = new float[rows];
       for (int r = 0; r < rows; r++) {
-        float target = logits[r * vocabulary + targets[r]];
+        int row = r % (logits.length / vocabulary);
+        float target = logits[row * vocabulary + targets[r]];
         logProb[r] = (float) (target - Math.log(vocabulary) - DEVIATION * DEVIATION / 2);
       }
       return logProb;
@@ -56,7 +61,8 @@ public abstract class LogitsBenchmark extends OperationBenchmark {
         rows,
         vocabulary,
         dtype,
-        Data.rounded(dtype, Data.normal(1, size(), DEVIATION)),
+        Data.rounded(
+            dtype, Data.normal(1, (long) Math.min(rows, distinctRows) * vocabulary, DEVIATION)),
         Data.indices(2, rows, vocabulary),
         Data.normal(3, rows, 1, 0.3));
   }

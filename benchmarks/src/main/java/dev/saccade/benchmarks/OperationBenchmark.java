@@ -1,6 +1,7 @@
 package dev.saccade.benchmarks;
 
 import dev.saccade.DType;
+import java.lang.reflect.Field;
 import java.util.List;
 import java.util.concurrent.TimeUnit;
 import org.openjdk.jmh.annotations.BenchmarkMode;
@@ -61,6 +62,44 @@ public abstract class OperationBenchmark {
   /** The form in which results of this operation are compared. */
   protected List<float[]> comparable(List<float[]> results) {
     return results;
+  }
+
+  /** Sets a parameter, or another field, as JMH does; returns this. */
+  final OperationBenchmark with(String name, String value) {
+    for (Class<?> type = getClass(); type != Object.class; type = type.getSuperclass()) {
+      for (Field field : type.getDeclaredFields()) {
+        if (field.getName().equals(name)) {
+          set(field, value);
+        }
+      }
+    }
+    return this;
+  }
+
+  /** Sets every parameter to the first of its values. */
+  final void setDefaults() {
+    for (Class<?> type = getClass(); type != Object.class; type = type.getSuperclass()) {
+      for (Field field : type.getDeclaredFields()) {
+        if (field.isAnnotationPresent(Param.class)) {
+          set(field, field.getAnnotation(Param.class).value()[0]);
+        }
+      }
+    }
+  }
+
+  private void set(Field field, String value) {
+    try {
+      field.setAccessible(true);
+      if (field.getType() == int.class) {
+        field.setInt(this, Integer.parseInt(value));
+      } else if (field.getType() == DType.class) {
+        field.set(this, DType.valueOf(value));
+      } else {
+        field.set(this, value);
+      }
+    } catch (IllegalAccessException e) {
+      throw new IllegalStateException(e);
+    }
   }
 
   /** Threads in use. */

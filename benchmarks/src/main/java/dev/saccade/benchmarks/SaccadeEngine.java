@@ -7,6 +7,7 @@ import dev.saccade.AttentionPolicy;
 import dev.saccade.Axpby;
 import dev.saccade.Context;
 import dev.saccade.DType;
+import dev.saccade.Divergence;
 import dev.saccade.GatherRows;
 import dev.saccade.Gemm;
 import dev.saccade.GradNorm;
@@ -41,11 +42,19 @@ final class SaccadeEngine implements Engine {
   private final DType dtype;
 
   /**
-   * @param dtype of logits, queries and keys
+   * @param dtype of logits
    */
   SaccadeEngine(int threads, DType dtype) {
+    this(Context.builder().threads(threads).build(), dtype);
+  }
+
+  /**
+   * @param context is the engine's from here on
+   * @param dtype of logits
+   */
+  SaccadeEngine(Context context, DType dtype) {
+    this.context = context;
     this.dtype = dtype;
-    context = Context.builder().threads(threads).build();
     scope = context.scope();
   }
 
@@ -98,6 +107,18 @@ final class SaccadeEngine implements Engine {
     return Tensor.of(scope, values, shape);
   }
 
+  /** A tensor whose first rows are {@code values}, and the next ones again, to its end. */
+  private Tensor repeated(DType type, float[] values, long... shape) {
+    Tensor all = Tensor.empty(scope, type, shape);
+    long given = values.length / (all.size() / shape[0]);
+    Tensor first = all.rows(0, given).copyFrom(values);
+    for (long row = given; row < shape[0]; row += given) {
+      long end = Math.min(row + given, shape[0]);
+      all.rows(row, end).copyFrom(first.rows(0, end - row));
+    }
+    return all;
+  }
+
   /** Offsets of {@code sequences} of one length. */
   private Tensor offsets(int sequences, int length) {
     int[] offsets = new int[sequences + 1];
@@ -109,12 +130,19 @@ final class SaccadeEngine implements Engine {
 
   @Override
   public Work groupAdvantage(GroupAdvantageBenchmark.Inputs in) {
+    return groupAdvantage(in, GroupAdvantage.Estimator.GRPO);
+  }
+
+  Work groupAdvantage(GroupAdvantageBenchmark.Inputs in, GroupAdvantage.Estimator estimator) {
     Tensor rewards = tensor(in.rewards());
     Tensor offsets = offsets(in.groups(), in.members());
     var out =
         new GroupAdvantage.Outputs(
             empty(rewards.size()), empty(in.groups()), empty(in.groups()), null);
-    var options = GroupAdvantage.Options.DEFAULT.withEps(GroupAdvantageBenchmark.EPS);
+    var options =
+        GroupAdvantage.Options.DEFAULT
+            .withEstimator(estimator)
+            .withEps(GroupAdvantageBenchmark.EPS);
     return work(
         () -> GroupAdvantage.forward(context, rewards, offsets, null, options, out),
         out.advantage(),
@@ -153,7 +181,7 @@ final class SaccadeEngine implements Engine {
   }
 
   private Tensor logits(LogitsBenchmark.Inputs in) {
-    return Tensor.of(scope, dtype, in.logits(), in.rows(), in.vocabulary());
+    return repeated(dtype, in.logits(), in.rows(), in.vocabulary());
   }
 
   @Override
@@ -170,13 +198,17 @@ final class SaccadeEngine implements Engine {
 
   @Override
   public Work logitDivergence(LogitsBenchmark.Inputs in) {
+    return logitDivergence(in, Divergence.JSD);
+  }
+
+  Work logitDivergence(LogitsBenchmark.Inputs in, Divergence kind) {
     var inputs =
         LogitDivergence.Inputs.of(
-                logits(in), Tensor.of(scope, dtype, in.refLogits(), in.rows(), in.vocabulary()))
+                logits(in), repeated(dtype, in.refLogits(), in.rows(), in.vocabulary()))
             .withWeight(tensor(in.weights()));
     Tensor dLogits = Tensor.empty(scope, dtype, in.rows(), in.vocabulary());
     var out = new LogitDivergence.Outputs(empty(in.rows()), dLogits);
-    var options = LogitDivergence.Options.DEFAULT;
+    var options = LogitDivergence.Options.DEFAULT.withKind(kind);
     return work(
         () -> LogitDivergence.forward(context, inputs, options, out), out.divergence(), dLogits);
   }
@@ -244,14 +276,17 @@ final class SaccadeEngine implements Engine {
 
   @Override
   public Work attentionPolicy(AttentionInputs in) {
-    var input = queriesAndKeys(in);
+    return attentionPolicy(in, 1);
+  }
+
+  /** Of {@code sequences} that are all the same. */
+  Work attentionPolicy(AttentionInputs in, int sequences) {
+    var input = queriesAndKeys(in, sequences);
     AttentionInputs.Shape s = in.shape();
+    long rows = (long) sequences * s.rows();
     var out =
         new AttentionPolicy.Outputs(
-            empty(s.rows()),
-            empty(s.rows()),
-            empty(s.heads(), s.rows()),
-            empty(s.rows(), s.keys()));
+            empty(rows), empty(rows), empty(s.heads(), rows), empty(rows, s.keys()));
     var options = AttentionPolicy.Options.DEFAULT;
     return work(
         () -> AttentionPolicy.forward(context, input, options, out),
@@ -263,10 +298,17 @@ final class SaccadeEngine implements Engine {
 
   @Override
   public Work attentionDivergence(AttentionInputs in) {
-    var input = queriesAndKeys(in);
+    return attentionDivergence(in, 1);
+  }
+
+  /** Of {@code sequences} that are all the same. */
+  Work attentionDivergence(AttentionInputs in, int sequences) {
+    var input = queriesAndKeys(in, sequences);
     AttentionInputs.Shape s = in.shape();
-    var reference = new AttentionDivergence.Reference.Map(tensor(in.ref(), s.rows(), s.keys()));
-    var weights = AttentionDivergence.Weights.of(tensor(in.weights()));
+    long rows = (long) sequences * s.rows();
+    var reference =
+        new AttentionDivergence.Reference.Map(repeated(DType.F32, in.ref(), rows, s.keys()));
+    var weights = AttentionDivergence.Weights.of(repeated(DType.F32, in.weights(), rows));
     Tensor dq = Tensor.empty(scope, DType.F32, input.q().shape());
     Tensor dk = Tensor.empty(scope, DType.F32, input.k().shape());
     var out = new AttentionDivergence.Outputs(empty(1), null, null, null, dq, dk, null);
@@ -278,37 +320,62 @@ final class SaccadeEngine implements Engine {
         dk);
   }
 
-  private AttentionPolicy.Input queriesAndKeys(AttentionInputs in) {
+  private AttentionPolicy.Input queriesAndKeys(AttentionInputs in, int sequences) {
     AttentionInputs.Shape s = in.shape();
     return new AttentionPolicy.Input(
-        tensor(in.q(), s.rows(), s.heads(), s.dim()),
-        tensor(in.k(), s.keys(), s.kvHeads(), s.dim()),
-        offsets(1, s.rows()),
-        offsets(1, s.keys()),
+        queries(in.q(), s, sequences),
+        keys(in.k(), s, sequences),
+        offsets(sequences, s.rows()),
+        offsets(sequences, s.keys()),
         s.keys(),
         null);
   }
 
+  private Tensor queries(float[] values, AttentionInputs.Shape s, int sequences) {
+    return repeated(DType.F32, values, (long) sequences * s.rows(), s.heads(), s.dim());
+  }
+
+  private Tensor keys(float[] values, AttentionInputs.Shape s, int sequences) {
+    return repeated(DType.F32, values, (long) sequences * s.keys(), s.kvHeads(), s.dim());
+  }
+
   @Override
   public Work attention(AttentionInputs in) {
-    var input = queriesKeysAndValues(in);
+    return attention(in, 1);
+  }
+
+  /** Of {@code sequences} that are all the same. */
+  Work attention(AttentionInputs in, int sequences) {
+    var input = queriesKeysAndValues(in, sequences);
     Tensor o = Tensor.empty(scope, DType.F32, input.q().shape());
     return work(() -> Attention.forward(context, input, o, null), o);
   }
 
   @Override
   public Work attentionGradient(AttentionInputs in) {
-    var input = queriesKeysAndValues(in);
+    return attentionGradient(in, 1, true);
+  }
+
+  /** The backward pass alone, of {@code sequences} that are all the same. */
+  Work attentionBackward(AttentionInputs in, int sequences) {
+    return attentionGradient(in, sequences, false);
+  }
+
+  private Work attentionGradient(AttentionInputs in, int sequences, boolean forward) {
+    var input = queriesKeysAndValues(in, sequences);
     AttentionInputs.Shape s = in.shape();
-    Tensor dO = tensor(in.dO(), input.q().shape());
+    Tensor dO = queries(in.dO(), s, sequences);
     Tensor o = Tensor.empty(scope, DType.F32, input.q().shape());
-    Tensor lse = empty(s.heads(), s.rows());
+    Tensor lse = empty(s.heads(), (long) sequences * s.rows());
     Tensor dq = Tensor.empty(scope, DType.F32, input.q().shape());
     Tensor dk = Tensor.empty(scope, DType.F32, input.k().shape());
     Tensor dv = Tensor.empty(scope, DType.F32, input.v().shape());
+    Attention.forward(context, input, o, lse);
     return work(
         () -> {
-          Attention.forward(context, input, o, lse);
+          if (forward) {
+            Attention.forward(context, input, o, lse);
+          }
           Attention.backward(context, input, o, lse, dO, dq, dk, dv);
         },
         o,
@@ -317,14 +384,14 @@ final class SaccadeEngine implements Engine {
         dv);
   }
 
-  private Attention.Input queriesKeysAndValues(AttentionInputs in) {
+  private Attention.Input queriesKeysAndValues(AttentionInputs in, int sequences) {
     AttentionInputs.Shape s = in.shape();
     return new Attention.Input(
-        tensor(in.q(), s.rows(), s.heads(), s.dim()),
-        tensor(in.k(), s.keys(), s.kvHeads(), s.dim()),
-        tensor(in.v(), s.keys(), s.kvHeads(), s.dim()),
-        offsets(1, s.rows()),
-        offsets(1, s.keys()),
+        queries(in.q(), s, sequences),
+        keys(in.k(), s, sequences),
+        keys(in.v(), s, sequences),
+        offsets(sequences, s.rows()),
+        offsets(sequences, s.keys()),
         null,
         s.keys(),
         (float) (1 / Math.sqrt(s.dim())));
@@ -332,11 +399,19 @@ final class SaccadeEngine implements Engine {
 
   @Override
   public Work adamW(AdamWBenchmark.Inputs in) {
+    return adamW(in, false);
+  }
+
+  Work adamW(AdamWBenchmark.Inputs in, boolean bf16Copies) {
     List<AdamW.Parameter> parameters = new ArrayList<>();
     for (int i = 0; i < in.params().length; i++) {
+      Tensor param = tensor(in.params()[i]);
+      var parameter =
+          AdamW.Parameter.of(scope, param, tensor(in.grads()[i]), AdamWBenchmark.WEIGHT_DECAY);
       parameters.add(
-          AdamW.Parameter.of(
-              scope, tensor(in.params()[i]), tensor(in.grads()[i]), AdamWBenchmark.WEIGHT_DECAY));
+          bf16Copies
+              ? parameter.withParamBf16(Tensor.empty(scope, DType.BF16, param.size()))
+              : parameter);
     }
     var options =
         AdamW.Options.of(AdamWBenchmark.LR)
@@ -431,9 +506,12 @@ final class SaccadeEngine implements Engine {
 
   @Override
   public Work sampleTokens(SampleTokensBenchmark.Inputs in) {
-    Tensor logits = logits(in.logits());
-    Tensor tokens = Tensor.empty(scope, DType.I32, in.logits().rows());
-    var options = new SampleTokens.Options(1, SampleTokensBenchmark.SEED, 0);
+    return sampleTokens(in.logits(), new SampleTokens.Options(1, SampleTokensBenchmark.SEED, 0));
+  }
+
+  Work sampleTokens(LogitsBenchmark.Inputs in, SampleTokens.Options options) {
+    Tensor logits = logits(in);
+    Tensor tokens = Tensor.empty(scope, DType.I32, in.rows());
     return work(() -> SampleTokens.sample(context, logits, null, options, tokens), tokens);
   }
 

@@ -3,7 +3,6 @@ package dev.saccade.benchmarks;
 import dev.saccade.Context;
 import dev.saccade.DType;
 import java.io.IOException;
-import java.lang.reflect.Field;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.LocalDate;
@@ -102,7 +101,7 @@ public final class Suite {
     String name = params.getBenchmark();
     var benchmark = (OperationBenchmark) type(name).getDeclaredConstructor().newInstance();
     for (String param : params.getParamsKeys()) {
-      set(benchmark, param, params.getParam(param));
+      benchmark.with(param, params.getParam(param));
     }
     Workload workload = benchmark.workload(name.substring(name.lastIndexOf('.') + 1));
     double milliseconds = run.getPrimaryResult().getScore();
@@ -125,25 +124,6 @@ public final class Suite {
         params.getVmName() + " " + params.getVmVersion(),
         System.getProperty("saccade.commit", "unknown"),
         LocalDate.now().toString());
-  }
-
-  /** Sets a field as JMH does. */
-  private static void set(OperationBenchmark benchmark, String param, String value)
-      throws ReflectiveOperationException {
-    for (Class<?> type = benchmark.getClass(); type != Object.class; type = type.getSuperclass()) {
-      for (Field field : type.getDeclaredFields()) {
-        if (field.getName().equals(param)) {
-          field.setAccessible(true);
-          if (field.getType() == int.class) {
-            field.setInt(benchmark, Integer.parseInt(value));
-          } else if (field.getType() == DType.class) {
-            field.set(benchmark, DType.valueOf(value));
-          } else {
-            field.set(benchmark, value);
-          }
-        }
-      }
-    }
   }
 
   /** The processor's name where Linux tells it, and the best instruction set of Saccade on it. */

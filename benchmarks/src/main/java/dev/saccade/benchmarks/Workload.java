@@ -53,6 +53,23 @@ public record Workload(
     return writes(elements, DType.F32);
   }
 
+  /** A variant that Saccade alone is measured with. */
+  Workload variant(String name, Function<SaccadeEngine, Work> work) {
+    return new Workload(
+        name,
+        shape,
+        bytesRead,
+        bytesWritten,
+        flops,
+        tolerance,
+        engine -> work.apply((SaccadeEngine) engine));
+  }
+
+  /** What it takes to do it {@code n} times, on data of that shape. */
+  Workload times(int n, String shape) {
+    return new Workload(name, shape, n * bytesRead, n * bytesWritten, n * flops, tolerance, work);
+  }
+
   public Workload withFlops(double flops) {
     return new Workload(name, shape, bytesRead, bytesWritten, flops, tolerance, work);
   }

@@ -21,6 +21,16 @@ final class Contexts {
     return CUDA ? Context.cuda(0) : Context.cpu();
   }
 
+  /** Whether there is a GPU that this build can use. */
+  static boolean hasGpu() {
+    try {
+      Context.cuda(0).close();
+      return true;
+    } catch (UnsupportedException e) {
+      return false;
+    }
+  }
+
   /** One CPU context for each instruction set of this machine, or one of the GPU. */
   static List<Context> every() {
     List<Context> contexts = new ArrayList<>();

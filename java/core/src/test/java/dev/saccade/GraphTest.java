@@ -7,14 +7,9 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Random;
 import org.junit.jupiter.api.Test;
-import org.junit.jupiter.api.condition.EnabledIf;
 
 /** Recorded operations give what the operations give, with what their scalars hold by then. */
 class GraphTest {
-  static boolean cuda() {
-    return Contexts.CUDA;
-  }
-
   private static Tensor floats(Scope scope, long seed, long... shape) {
     int n = 1;
     for (long size : shape) {
@@ -42,10 +37,10 @@ class GraphTest {
   }
 
   @Test
-  @EnabledIf("cuda")
+  @OnGpu
   void theOptimizerReadsItsScalarsInEveryRun() {
     int n = 1000;
-    try (Context context = Contexts.one();
+    try (Context context = Context.cuda(0);
         Scope scope = context.scope()) {
       Tensor lr = floats(scope, 1, 1);
       Tensor scale = floats(scope, 2, 1);
@@ -95,9 +90,9 @@ class GraphTest {
   }
 
   @Test
-  @EnabledIf("cuda")
+  @OnGpu
   void samplesFollowTheOffset() {
-    try (Context context = Contexts.one();
+    try (Context context = Context.cuda(0);
         Scope scope = context.scope()) {
       Tensor logits = floats(scope, 5, 64, 1000);
       Tensor offset = Tensor.of(scope, new long[] {0}, new long[] {1});
@@ -120,9 +115,9 @@ class GraphTest {
   }
 
   @Test
-  @EnabledIf("cuda")
+  @OnGpu
   void attentionFollowsTheLengthOfItsCache() {
-    try (Context context = Contexts.one();
+    try (Context context = Context.cuda(0);
         Scope scope = context.scope()) {
       int room = 100;
       Tensor q = floats(scope, 6, 2, 4, 32);
@@ -146,9 +141,9 @@ class GraphTest {
   }
 
   @Test
-  @EnabledIf("cuda")
+  @OnGpu
   void memoryOfARecordingIsItsOwnUntilItCloses() {
-    try (Context context = Contexts.one();
+    try (Context context = Context.cuda(0);
         Scope scope = context.scope()) {
       Tensor x = floats(scope, 9, 1 << 16);
       Tensor y = Tensor.zeros(scope, DType.F32, 1 << 16);
@@ -176,9 +171,9 @@ class GraphTest {
   }
 
   @Test
-  @EnabledIf("cuda")
+  @OnGpu
   void whatCannotBeRecordedSaysSo() {
-    try (Context context = Contexts.one();
+    try (Context context = Context.cuda(0);
         Scope scope = context.scope()) {
       Tensor x = floats(scope, 11, 4);
       assertThatThrownBy(() -> Graph.capture(context, x::toFloats))

@@ -10,6 +10,7 @@ import dev.saccade.train.RunFolder;
 import dev.saccade.train.RunReport;
 import dev.saccade.train.TrainConfig;
 import dev.saccade.train.Trainer;
+import dev.saccade.train.report.NoFontsException;
 import dev.saccade.train.task.TaskMixture;
 import java.io.IOException;
 import java.io.PrintWriter;
@@ -378,7 +379,13 @@ final class TrainCommand implements Callable<Integer> {
         console.flush();
         return 0;
       }
-      console.printf("%-9s %s%n", "report", RunReport.write(device, run));
+      try {
+        console.printf("%-9s %s%n", "report", RunReport.write(device, run));
+      } catch (NoFontsException e) {
+        spec.commandLine()
+            .getErr()
+            .println(spec.qualifiedName() + ": the report was not drawn: " + Main.describe(e));
+      }
       console.flush();
       return 0;
     } finally {

@@ -5,6 +5,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.TimeUnit;
 import org.junit.jupiter.api.Test;
@@ -16,15 +17,15 @@ class TrainRunTest {
   @TempDir private Path folder;
 
   private Process start(String... options) throws IOException {
-    List<String> command =
-        new java.util.ArrayList<>(
-            List.of(
-                Path.of(System.getProperty("java.home"), "bin", "java").toString(),
-                "--enable-native-access=ALL-UNNAMED",
-                "-cp",
-                System.getProperty("java.class.path"),
-                Main.class.getName(),
-                "train"));
+    return start(List.of("--enable-native-access=ALL-UNNAMED"), options);
+  }
+
+  private Process start(List<String> jvmOptions, String... options) throws IOException {
+    List<String> command = new ArrayList<>();
+    command.add(Path.of(System.getProperty("java.home"), "bin", "java").toString());
+    command.addAll(jvmOptions);
+    command.addAll(
+        List.of("-cp", System.getProperty("java.class.path"), Main.class.getName(), "train"));
     command.addAll(List.of(options));
     return new ProcessBuilder(command)
         .redirectErrorStream(true)
@@ -65,6 +66,25 @@ class TrainRunTest {
     assertThat(Files.readAllBytes(killed.resolve("checkpoints/final.safetensors")))
         .isEqualTo(Files.readAllBytes(folder.resolve("whole/checkpoints/final.safetensors")));
     assertThat(Files.readString(killed.resolve("report.html"))).contains("</html>");
+  }
+
+  /** A Java without the module that draws stands for a host without fonts. */
+  @Test
+  @Timeout(value = 3, unit = TimeUnit.MINUTES)
+  void aHostThatCannotDrawFinishesWithoutTheReport() throws Exception {
+    Path run = folder.resolve("plain");
+    Process process =
+        start(
+            List.of("--limit-modules", "java.logging,java.sql,java.management,jdk.unsupported"),
+            "--preset tiny --sft-steps 2 --steps 2 --out %s".formatted(run).split(" "));
+    assertThat(process.waitFor(2, TimeUnit.MINUTES)).isTrue();
+    String console = Files.readString(folder.resolve("console.txt"));
+    assertThat(process.exitValue()).as(console).isZero();
+    assertThat(console)
+        .containsPattern("saccade train: the report was not drawn: .*fontconfig.*java.awt.Font");
+    assertThat(run.resolve("report.html")).doesNotExist();
+    assertThat(run.resolve("checkpoints/final.safetensors")).exists();
+    assertThat(run.resolve("metrics.jsonl")).isNotEmptyFile();
   }
 
   /** SIGKILL as soon as the metrics have so many lines. */

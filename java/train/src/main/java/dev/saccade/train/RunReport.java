@@ -38,6 +38,8 @@ public final class RunReport {
   /**
    * Writes report.html of a finished run: curves, and scenes with the attention policy of the
    * answer before and after reinforcement learning.
+   *
+   * @throws dev.saccade.train.report.NoFontsException if this host cannot draw text
    */
   public static Path write(Context context, RunFolder run) throws IOException {
     TrainConfig config = run.readConfig();

@@ -2,6 +2,7 @@ package dev.saccade.train;
 
 import dev.saccade.Context;
 import dev.saccade.Device;
+import dev.saccade.UnsupportedException;
 
 /**
  * Contexts that tests run on, each with its provider of matrix products. The device is the CPU, or
@@ -23,6 +24,21 @@ public final class Contexts {
   /** Where the CPU alone is meant. */
   public static Context cpu(int threads) {
     return open(Device.CPU, threads);
+  }
+
+  /** Of the first GPU. */
+  static Context gpu() {
+    return open(Device.cuda(0), 0);
+  }
+
+  /** Whether there is a GPU that this build can use. */
+  static boolean hasGpu() {
+    try {
+      Context.cuda(0).close();
+      return true;
+    } catch (UnsupportedException e) {
+      return false;
+    }
   }
 
   /** Whether the tests run on a GPU. */

@@ -8,6 +8,8 @@ import com.fasterxml.jackson.databind.json.JsonMapper;
 import dev.saccade.train.report.SummaryRow.Comparison;
 import dev.saccade.train.report.SummaryRow.Fact;
 import dev.saccade.train.task.Proportion;
+import java.awt.Font;
+import java.awt.font.FontRenderContext;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -33,9 +35,11 @@ public final class Report {
    * same data.
    *
    * @param out the file; missing parent folders are made, an existing file is replaced
+   * @throws NoFontsException if this host cannot draw text
    * @throws IOException if it cannot be written
    */
   public static void write(Path out, ReportData data) throws IOException {
+    requireFonts();
     String page =
         """
         <!DOCTYPE html>
@@ -106,6 +110,16 @@ public final class Report {
       }
     }
     return rows;
+  }
+
+  /** What fails at one letter is the host: errors of many kinds, depending on what it lacks. */
+  private static void requireFonts() throws NoFontsException {
+    try {
+      new Font(Font.SANS_SERIF, Font.PLAIN, 12)
+          .getStringBounds("x", new FontRenderContext(null, true, true));
+    } catch (LinkageError | InternalError | RuntimeException e) {
+      throw new NoFontsException(e);
+    }
   }
 
   private static void write(Path file, String text) throws IOException {

@@ -1,0 +1,58 @@
+package dev.saccade.benchmarks;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatCode;
+
+import dev.saccade.Context;
+import dev.saccade.benchmarks.GpuFigures.Aim;
+import java.util.List;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.MethodSource;
+
+class GpuFiguresTest {
+  static List<GpuFigures.Plan> plans() {
+    return GpuFigures.plans();
+  }
+
+  /** As small as a GPU of little memory makes it, and on the CPU. */
+  @ParameterizedTest
+  @MethodSource("plans")
+  void everyLineRuns(GpuFigures.Plan plan) {
+    GpuFigures.Line line = plan.line().apply(1);
+    try (SaccadeEngine engine = new SaccadeEngine(Context.cpu(), line.dtype())) {
+      Work work = line.workload().work().apply(engine);
+      assertThatCode(work::run).doesNotThrowAnyException();
+    }
+    assertThat(line.workload().bytesRead()).isPositive();
+  }
+
+  @Test
+  void repetitionsAreTimed() {
+    try (Context context = Context.cpu()) {
+      double seconds = new DeviceTimer(context).seconds(List.of(GpuFiguresTest::aMillisecond));
+      assertThat(seconds).isBetween(1e-3, 1e-2);
+    }
+  }
+
+  private static void aMillisecond() {
+    for (long start = System.nanoTime(); System.nanoTime() - start < 1_000_000; ) {
+      Thread.onSpinWait();
+    }
+  }
+
+  @Test
+  void aimsAreMetMissedOrNotAsked() {
+    assertThat(Aim.share(85).isMet(1, 85, false)).isTrue();
+    assertThat(Aim.share(85).isMet(1, 84.9, true)).isFalse();
+    assertThat(Aim.share(85).isMet(1, Double.NaN, true)).isFalse();
+    assertThat(Aim.microseconds(6).isMet(6e-6, 1, true)).isTrue();
+    assertThat(Aim.microseconds(6).isMet(7e-6, 1, true)).isFalse();
+    assertThat(Aim.microseconds(6).isMet(7e-6, 1, false)).isNull();
+    assertThat(Aim.NONE.isMet(1, 1, true)).isNull();
+    assertThat(Aim.share(85)).hasToString("≥ 85 %");
+    assertThat(Aim.microseconds(2800)).hasToString("≤ 2.80 ms");
+    assertThat(Aim.microseconds(6)).hasToString("≤ 6.0 us");
+    assertThat(Aim.NONE).hasToString("");
+  }
+}
