@@ -128,8 +128,9 @@ def main():
             torch.autograd.grad(o, qkv, d_o, retain_graph=True)
 
         for dtype, peer in (torch.float32, "f32"), (bf16, "bf16"):
-            measure("attention forward", shape, "f32", lambda: inputs(dtype, False), **{peer: sdpa})
-            measure("attention backward", shape, "f32", lambda: inputs(dtype, True), **{peer: backward})
+            suffix = "" if peer == "f32" else " BF16"
+            measure("attention forward" + suffix, shape, "f32", lambda: inputs(dtype, False), **{peer: sdpa})
+            measure("attention backward" + suffix, shape, "f32", lambda: inputs(dtype, True), **{peer: backward})
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import dev.saccade.LinearPolicyLoss;
 import dev.saccade.LogitDivergence;
 import dev.saccade.PolicyLoss;
 import dev.saccade.PolicyLossFromLogits;
+import dev.saccade.Precision;
 import dev.saccade.RmsNorm;
 import dev.saccade.SampleTokens;
 import dev.saccade.SampledKl;
@@ -341,28 +342,29 @@ final class SaccadeEngine implements Engine {
 
   @Override
   public Work attention(AttentionInputs in) {
-    return attention(in, 1);
+    return attention(in, 1, Precision.F32);
   }
 
   /** Of {@code sequences} that are all the same. */
-  Work attention(AttentionInputs in, int sequences) {
-    var input = queriesKeysAndValues(in, sequences);
+  Work attention(AttentionInputs in, int sequences, Precision precision) {
+    var input = queriesKeysAndValues(in, sequences, precision);
     Tensor o = Tensor.empty(scope, DType.F32, input.q().shape());
     return work(() -> Attention.forward(context, input, o, null), o);
   }
 
   @Override
   public Work attentionGradient(AttentionInputs in) {
-    return attentionGradient(in, 1, true);
+    return attentionGradient(in, 1, Precision.F32, true);
   }
 
   /** The backward pass alone, of {@code sequences} that are all the same. */
-  Work attentionBackward(AttentionInputs in, int sequences) {
-    return attentionGradient(in, sequences, false);
+  Work attentionBackward(AttentionInputs in, int sequences, Precision precision) {
+    return attentionGradient(in, sequences, precision, false);
   }
 
-  private Work attentionGradient(AttentionInputs in, int sequences, boolean forward) {
-    var input = queriesKeysAndValues(in, sequences);
+  private Work attentionGradient(
+      AttentionInputs in, int sequences, Precision precision, boolean forward) {
+    var input = queriesKeysAndValues(in, sequences, precision);
     AttentionInputs.Shape s = in.shape();
     Tensor dO = queries(in.dO(), s, sequences);
     Tensor o = Tensor.empty(scope, DType.F32, input.q().shape());
@@ -384,7 +386,8 @@ final class SaccadeEngine implements Engine {
         dv);
   }
 
-  private Attention.Input queriesKeysAndValues(AttentionInputs in, int sequences) {
+  private Attention.Input queriesKeysAndValues(
+      AttentionInputs in, int sequences, Precision precision) {
     AttentionInputs.Shape s = in.shape();
     return new Attention.Input(
         queries(in.q(), s, sequences),
@@ -394,7 +397,8 @@ final class SaccadeEngine implements Engine {
         offsets(sequences, s.keys()),
         null,
         s.keys(),
-        (float) (1 / Math.sqrt(s.dim())));
+        (float) (1 / Math.sqrt(s.dim())),
+        precision);
   }
 
   @Override

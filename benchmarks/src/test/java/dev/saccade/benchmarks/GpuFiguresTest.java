@@ -43,13 +43,16 @@ class GpuFiguresTest {
 
   @Test
   void aimsAreMetMissedOrNotAsked() {
-    assertThat(Aim.share(85).isMet(1, 85, false)).isTrue();
-    assertThat(Aim.share(85).isMet(1, 84.9, true)).isFalse();
-    assertThat(Aim.share(85).isMet(1, Double.NaN, true)).isFalse();
-    assertThat(Aim.microseconds(6).isMet(6e-6, 1, true)).isTrue();
-    assertThat(Aim.microseconds(6).isMet(7e-6, 1, true)).isFalse();
-    assertThat(Aim.microseconds(6).isMet(7e-6, 1, false)).isNull();
-    assertThat(Aim.NONE.isMet(1, 1, true)).isNull();
+    assertThat(Aim.share(85).isMet(1, 85, false, Double.NaN)).isTrue();
+    assertThat(Aim.share(85).isMet(1, 84.9, true, Double.NaN)).isFalse();
+    assertThat(Aim.share(85).isMet(1, Double.NaN, true, Double.NaN)).isFalse();
+    assertThat(Aim.microseconds(6).isMet(6e-6, 1, true, Double.NaN)).isTrue();
+    assertThat(Aim.microseconds(6).isMet(7e-6, 1, true, Double.NaN)).isFalse();
+    assertThat(Aim.microseconds(6).isMet(7e-6, 1, false, Double.NaN)).isNull();
+    assertThat(Aim.NONE.isMet(1, 1, true, Double.NaN)).isNull();
+    assertThat(Aim.ofPeers(60).isMet(1e-3, 1, false, 0.6e-3)).isTrue();
+    assertThat(Aim.ofPeers(60).isMet(1e-3, 1, true, 0.59e-3)).isFalse();
+    assertThat(Aim.ofPeers(60).isMet(1e-3, 1, true, Double.NaN)).isNull();
     assertThat(Aim.share(85)).hasToString("≥ 85 %");
     assertThat(Aim.microseconds(2800)).hasToString("≤ 2.80 ms");
     assertThat(Aim.microseconds(6)).hasToString("≤ 6.0 us");

@@ -8,6 +8,7 @@ import dev.saccade.AttentionPolicy;
 import dev.saccade.Axpby;
 import dev.saccade.Context;
 import dev.saccade.DType;
+import dev.saccade.Device;
 import dev.saccade.Divergence;
 import dev.saccade.GatherRows;
 import dev.saccade.Gemm;
@@ -19,6 +20,7 @@ import dev.saccade.LinearPolicyLoss;
 import dev.saccade.LogitDivergence;
 import dev.saccade.PolicyLoss;
 import dev.saccade.PolicyLossFromLogits;
+import dev.saccade.Precision;
 import dev.saccade.RmsNorm;
 import dev.saccade.SampleTokens;
 import dev.saccade.SampledKl;
@@ -87,6 +89,9 @@ final class Operations {
     logits(all);
     policies(all);
     attention(all);
+    attentionInBf16(all, 64);
+    attentionInBf16(all, 128);
+    attentionInBf16(all, 256);
     optimizer(all);
     model(all);
     return all;
@@ -379,6 +384,43 @@ final class Operations {
     public String toString() {
       return " %s %d/%d × %d".formatted(dtype, heads, kvHeads, dim);
     }
+  }
+
+  /** Long enough for tiles that are written first; on the CPU in f32, which is all it has. */
+  private static void attentionInBf16(List<Operation> all, int dim) {
+    int[] queries = offsets(130, 70);
+    int[] keys = offsets(150, 70);
+    int heads = 4;
+    all.add(
+        new Operation(
+            "attention BF16, forward and backward, 4/2 × " + dim,
+            false,
+            (context, t) -> {
+              Tensor k = t.normal(DType.F32, 220, 2, dim);
+              Tensor v = t.normal(DType.F32, 220, 2, dim);
+              boolean gpu = context.device().kind() == Device.Kind.CUDA;
+              var input =
+                  new Attention.Input(
+                      t.normal(DType.F32, 200, heads, dim),
+                      k,
+                      v,
+                      t.fixed(queries),
+                      t.fixed(keys),
+                      null,
+                      150,
+                      0.2f,
+                      gpu ? Precision.BF16 : Precision.F32);
+              Tensor dO = t.normal(DType.F32, 200, heads, dim);
+              Tensor o = t.output(200, heads, dim);
+              Tensor lse = t.output(heads, 200);
+              Tensor dq = t.output(200, heads, dim);
+              Tensor dk = t.output(220, 2, dim);
+              Tensor dv = t.output(220, 2, dim);
+              return () -> {
+                Attention.forward(context, input, o, lse);
+                Attention.backward(context, input, o, lse, dO, dq, dk, dv);
+              };
+            }));
   }
 
   private static void attention(List<Operation> all) {
