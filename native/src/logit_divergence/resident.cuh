@@ -113,6 +113,7 @@ __device__ __forceinline__ Pair<kForm> pair_of(const ResidentRow& row, float inv
                      inverse, beta);
 }
 
+// Writes to where `p` of this block is in the shared memory of block `rank`.
 template <class V>
 __device__ __forceinline__ void cluster_post(V* p, int rank, const V& value) {
   float words[sizeof(V) / 4];
@@ -122,13 +123,8 @@ __device__ __forceinline__ void cluster_post(V* p, int rank, const V& value) {
     cluster_store(reinterpret_cast<float*>(p) + i, rank, words[i]);
 }
 
-__device__ __forceinline__ float warp_sum(float x) {
-#pragma unroll
-  for (int distance = 16; distance > 0; distance /= 2) x += __shfl_xor_sync(~0u, x, distance);
-  return x;
-}
-
-__device__ __forceinline__ double warp_sum(double x) {
+template <class V>
+__device__ __forceinline__ V warp_sum(V x) {
 #pragma unroll
   for (int distance = 16; distance > 0; distance /= 2) x += __shfl_xor_sync(~0u, x, distance);
   return x;
@@ -262,12 +258,15 @@ __global__ void __launch_bounds__(kResidentThreads, 1)
   constexpr bool kCorrected = sizeof(T) == 4 && !kJsd;
   constexpr bool kChanges = !kJsd && (kGradient || kCorrected);
   constexpr bool kMoment = kForm == Form::kReverseKl && (kGradient || kCorrected);
-  constexpr float kBoost = 32.0f;   // of probabilities, as a power of 2: those below the range of f32 count too
+  // Probabilities are held times 2^kBoost: of a token whose p is below the range of f32 and whose e^y is not beyond it,
+  // less than 2^-30 of q is lost.
+  constexpr float kBoost = 32.0f;
   constexpr float kLeast = -1e30f;  // below any logit but masked ones
   const float kInfinite = INFINITY;
   extern __shared__ __align__(128) unsigned char memory[];
   __shared__ uint64_t full[kMostSlots], empty[kMostSlots];
-  // By the parity of the pair: the block's warps are done, all blocks are, the row is ready; first sums, then results.
+  // Barriers and what they guard, by the parity of the pair: the sums of exponentials of the block's warps, of all
+  // blocks, the normalisers; the divergence's sums of the block's warps, of all blocks, the results.
   __shared__ uint64_t summed[2], joined[2], ready[2], measured[2], gathered[2], judged[2];
   __shared__ ResidentPart warp_parts[2][32], block_parts[2][kResidentCluster];
   __shared__ ResidentSums warp_sums[2][32], block_sums[2][kResidentCluster];
@@ -442,7 +441,8 @@ __global__ void __launch_bounds__(kResidentThreads, 1)
     const auto judge = [&](int64_t r, int i, uint32_t phase) {
       barrier_wait(measured + i, phase);
       const ResidentRow row = row_of[i];
-      const auto add = [&](ResidentSums part) {
+      // A lane's part with what all lanes have of the top token.
+      const auto with_top = [&](ResidentSums part) {
         const uint32_t holder = __ballot_sync(~0u, part.top >= 0);
         const int from_lane = holder ? __ffs(static_cast<int>(holder)) - 1 : 0;
         part.top = __shfl_sync(~0u, part.top, from_lane);
@@ -454,7 +454,7 @@ __global__ void __launch_bounds__(kResidentThreads, 1)
       none.top = -1;
       {
         const ResidentSums part = lane < kResidentWarps ? warp_sums[i][lane] : none;
-        ResidentSums block = add(part);
+        ResidentSums block = with_top(part);
         warp_sum_both(block.divergence, kJsd ? block.score : block.others);
         if (kJsd) block.mass = warp_sum(block.mass);
         if (lane < cluster) {
@@ -464,7 +464,7 @@ __global__ void __launch_bounds__(kResidentThreads, 1)
       }
       barrier_wait_cluster(gathered + i, phase);
       const ResidentSums part = lane < cluster ? block_sums[i][lane] : none;
-      const ResidentSums top = add(part);
+      const ResidentSums top = with_top(part);
       double divergence = static_cast<double>(part.divergence), others = static_cast<double>(part.others);
       double score = static_cast<double>(part.score), mass = static_cast<double>(part.mass);
       warp_sum_both(divergence, kJsd ? score : others);
@@ -480,8 +480,8 @@ __global__ void __launch_bounds__(kResidentThreads, 1)
         top_gradient = -others;
       } else {
         const double top_share = top.top >= 0 ? share : 0.0, all = mass + top_share;
-        top_gradient =
-            share * (score - mass * top_value) / all * static_cast<double>(row.slope);  // share * (mean - its score)
+        // Its share times how far its score is from the mean, which is that of all.
+        top_gradient = share * (score - mass * top_value) / all * static_cast<double>(row.slope);
         if (kThird && lane == 0)
           row_of[i].mean_score = static_cast<float>(score + top_share * top_value) / static_cast<float>(all);
       }
@@ -673,12 +673,11 @@ __global__ void __launch_bounds__(kResidentThreads, 1)
             if constexpr (!kJsd) {
               const float k3 = k3_base_2(z, k3_first);
               terms[n % 2] = fmaf(probability, k3, terms[n % 2]);
-              if constexpr (!kChanges) {
-              } else if constexpr (kForm == Form::kForwardKl) {
+              if constexpr (kChanges && kForm == Form::kForwardKl) {
                 const float change = __fmul_rn(probability, fmaf(z, kLog2, k3));
                 changes[n % 2] = __fadd_rn(changes[n % 2], change);
                 g[n] = __fmul_rn(change, own_slope);
-              } else {
+              } else if constexpr (kChanges) {
                 g[n] = __fmul_rn(probability, fmaf(d, -own_slope, own_mean));
                 changes[n % 2] = __fadd_rn(changes[n % 2], g[n]);
               }
@@ -829,7 +828,7 @@ bool launch_resident(const Device& device, const saccade_logit_divergence_args& 
   const int64_t row_packs = args.vocabulary / kPack<T>;
   const double weight = under_policy(kForm) ? static_cast<double>(args.beta) : 1.0 - static_cast<double>(args.beta);
   if (is_jsd(kForm) && weight < kLeastWeight) return false;
-  constexpr int kStatic = 6144;
+  constexpr int kStatic = 6144;  // bytes of static shared memory, rounded up
   constexpr bool kLows = is_jsd(kForm) && kGradient && sizeof(T) == 2;
   for (const bool ahead : {true, false})
     for (int cluster = 1; cluster <= kResidentCluster; cluster *= 2) {
