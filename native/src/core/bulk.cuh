@@ -75,6 +75,37 @@ __device__ __forceinline__ void barrier_wait(uint64_t* barrier, uint32_t phase) 
 #endif
 }
 
+// As barrier_wait(), for what threads of other blocks wrote before they came.
+__device__ __forceinline__ void barrier_wait_cluster(uint64_t* barrier, uint32_t phase) {
+#if defined(SACCADE_HOPPER)
+  uint32_t done;
+  do {
+    asm volatile(
+        "{\n.reg .pred p;\n"
+        "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;\n"
+        "selp.u32 %0, 1, 0, p;\n}"
+        : "=r"(done)
+        : "r"(shared_address(barrier)), "r"(phase)
+        : "memory");
+  } while (!done);
+#endif
+}
+
+__device__ __forceinline__ void barrier_arrive(uint64_t* barrier) {
+#if defined(SACCADE_HOPPER)
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
+#endif
+}
+
+// At the barrier where `barrier` is in block `rank`; what the thread wrote to shared memory before is seen there after.
+__device__ __forceinline__ void cluster_arrive(uint64_t* barrier, int rank) {
+#if defined(SACCADE_HOPPER)
+  uint32_t there;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(shared_address(barrier)), "r"(rank));
+  asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(there) : "memory");
+#endif
+}
+
 // Loads into shared memory; the barrier's phase ends when the bytes are there.
 __device__ __forceinline__ void bulk_load(void* destination, const void* source, uint32_t bytes, uint64_t* barrier) {
 #if defined(SACCADE_HOPPER)

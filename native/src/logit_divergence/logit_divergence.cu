@@ -1,11 +1,13 @@
 #include "core/softmax_row.cuh"
 #include "logit_divergence/logit_divergence.h"
 #include "logit_divergence/pair.h"
+#include "logit_divergence/resident.cuh"
 
 namespace saccade::cuda {
 namespace {
 
 constexpr int kMaxThreads = 1024, kMinThreads = 128;
+constexpr int64_t kLong = 8192;  // tokens of a row that a cluster is worth
 constexpr float kNan = __builtin_nanf("");
 constexpr float kMasked = -INFINITY;
 
@@ -119,7 +121,7 @@ struct Sweep {
   }
 };
 
-// One block a row.
+// One block a row: any GPU, any alignment.
 template <int kThreads, Form kForm, class T, class G>
 __global__ void __launch_bounds__(kThreads) rows_kernel(const __grid_constant__ saccade_logit_divergence_args args) {
   __shared__ SoftmaxShared shared_rows[2];
@@ -174,13 +176,20 @@ void launch_rows(const Device& device, const saccade_logit_divergence_args& args
   const auto rows = [&](auto logit, auto gradient) {
     using T = decltype(logit);
     using G = decltype(gradient);
+    if constexpr (std::is_same_v<T, G>) {
+      const int64_t strides = args.logits_stride | args.ref_logits_stride | (args.d_logits ? args.d_logits_stride : 0);
+      const uint64_t pieces = args.logits | args.ref_logits | args.d_logits | (args.vocabulary | strides) * sizeof(T);
+      if (device.capability == 90 && args.rows > 0 && args.vocabulary >= kLong && pieces % 16 == 0 &&
+          (args.d_logits ? launch_resident<kForm, T, true> : launch_resident<kForm, T, false>)(device, args))
+        return;
+    }
     if (args.vocabulary > kMinThreads * 64)
       launch(device, rows_kernel<kMaxThreads, kForm, T, G>, args.rows, kMaxThreads, args);
     else
       launch(device, rows_kernel<kMinThreads, kForm, T, G>, args.rows, kMinThreads, args);
   };
   with_float_type(args.dtype, [&](auto logit) {
-    if (args.d_logits_dtype == SACCADE_F32)
+    if (args.d_logits && args.d_logits_dtype == SACCADE_F32)
       rows(logit, float{});
     else
       rows(logit, logit);
