@@ -12,10 +12,12 @@ import org.junit.jupiter.params.provider.MethodSource;
 
 class GpuFiguresTest {
   static List<GpuFigures.Plan> plans() {
-    return GpuFigures.plans();
+    return GpuFigures.plans().stream()
+        .filter(plan -> !plan.line().apply(1).workload().name().endsWith(" BF16"))
+        .toList();
   }
 
-  /** As small as a GPU of little memory makes it, and on the CPU. */
+  /** As small as a GPU of little memory makes it, and on the CPU, which has f32 only. */
   @ParameterizedTest
   @MethodSource("plans")
   void everyLineRuns(GpuFigures.Plan plan) {
