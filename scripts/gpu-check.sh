@@ -34,14 +34,9 @@ check() { # check NAME COMMAND...
 printf '{"driver": "%s", "cuda_sources": "%s"}\n' \
   "$(nvidia-smi --query-gpu=driver_version --format=csv,noheader --id=0 || echo unknown)" \
   "$(<"$root/cuda-sources.sha256")" >"$notes"
-check "golden cases" "$root/bin/saccade" op --quiet --device cuda "$root/golden"
-check "golden cases from graphs" "$root/bin/saccade" op --quiet --graph --device cuda "$root/golden"
-check "tests of the GPU" "$root/bin/test" --include-tag gpu
-export JAVA_TOOL_OPTIONS=-Dsaccade.test.device=cuda
-check "tests of operations" "$root/bin/test" --exclude-tag gpu \
-  -n 'dev\.saccade\.(?!Wrap|Scope|Context|Call)[A-Z]\w*Test' -n 'dev\.saccade\.train\.(Gemm|LinearPolicyLoss)Test'
-unset JAVA_TOOL_OPTIONS
+tools=()
 if command -v compute-sanitizer >/dev/null; then
+  tools=(memcheck initcheck racecheck synccheck)
   # One case of every operation.
   cases=()
   last=""
@@ -51,11 +46,25 @@ if command -v compute-sanitizer >/dev/null; then
     [[ "$operation" == "$last" ]] || cases+=("$file")
     last="$operation"
   done
-  for tool in memcheck initcheck racecheck synccheck; do
-    check "compute-sanitizer $tool" compute-sanitizer --tool "$tool" --target-processes all --error-exitcode 3 \
-      "$root/bin/java" -cp "$root/lib/*" dev.saccade.cli.Main op --quiet --device cuda "${cases[@]}"
+  # Beside the golden cases: they leave most of the GPU and of the processor alone.
+  for tool in "${tools[@]}"; do
+    (
+      compute-sanitizer --tool "$tool" --target-processes all --error-exitcode 3 \
+        "$root/bin/java" -cp "$root/lib/*" dev.saccade.cli.Main op --quiet --device cuda "${cases[@]}" >"$work/$tool" 2>&1
+      echo $? >"$work/$tool.status"
+    ) &
   done
 fi
+check "golden cases" "$root/bin/saccade" op --quiet --device cuda "$root/golden"
+check "golden cases from graphs" "$root/bin/saccade" op --quiet --graph --device cuda "$root/golden"
+wait
+of_sanitizer() { cat "$work/$1" && return "$(<"$work/$1.status")"; }
+for tool in ${tools[@]+"${tools[@]}"}; do check "compute-sanitizer $tool" of_sanitizer "$tool"; done
+check "tests of the GPU" "$root/bin/test" --include-tag gpu
+export JAVA_TOOL_OPTIONS=-Dsaccade.test.device=cuda
+check "tests of operations" "$root/bin/test" --exclude-tag gpu \
+  -n 'dev\.saccade\.(?!Wrap|Scope|Context|Call)[A-Z]\w*Test' -n 'dev\.saccade\.train\.(Gemm|LinearPolicyLoss)Test'
+unset JAVA_TOOL_OPTIONS
 if python3 -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; then
   echo "== PyTorch"
   python3 "$root/benchmarks/gpu_figures.py" >>"$notes"
