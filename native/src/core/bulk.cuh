@@ -91,12 +91,6 @@ __device__ __forceinline__ void barrier_wait_cluster(uint64_t* barrier, uint32_t
 #endif
 }
 
-__device__ __forceinline__ void barrier_arrive(uint64_t* barrier) {
-#if defined(SACCADE_HOPPER)
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
-#endif
-}
-
 // At the barrier where `barrier` is in block `rank`; what the thread wrote to shared memory before is seen there after.
 __device__ __forceinline__ void cluster_arrive(uint64_t* barrier, int rank) {
 #if defined(SACCADE_HOPPER)
