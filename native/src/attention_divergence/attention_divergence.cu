@@ -97,9 +97,9 @@ __device__ Reference reference_of(const Call<T>& call, int64_t s, int64_t row, c
 
 // One block a piece of rows and part of the keys: what the part gives to the rows, and its part of the map, still
 // without what the renormalisation takes away.
-template <class T>
-__global__ void __launch_bounds__(kTileThreads) compare_kernel(const __grid_constant__ Call<T> call) {
-  __shared__ TileMemory<Score<T>> memory;
+template <class T, int kDim>
+__global__ void __launch_bounds__(Tiling<T>::kThreads) compare_kernel(const __grid_constant__ Call<T> call) {
+  typename Tiling<T>::template Memory<kDim> memory(tile_memory);
   __shared__ Mass masses[kTile];
   __shared__ Reference references[kTile];
   const saccade_attention_divergence_args& args = call.args;
@@ -111,16 +111,16 @@ __global__ void __launch_bounds__(kTileThreads) compare_kernel(const __grid_cons
   const auto visible_to = [&](int r) { return visible_keys(call.sequences(), s, piece.begin + r); };
   if (threadIdx.x < piece.count())
     masses[threadIdx.x] = mass_of(call.work.statistics, call.heads, args.rows, piece.begin + threadIdx.x);
-  for (int r = threadIdx.x / 32; r < piece.count(); r += kTileThreads / 32) {
+  for (int r = threadIdx.x / 32; r < piece.count(); r += Tiling<T>::kThreads / 32) {
     const Reference reference = reference_of(call, s, piece.begin + r, call.rows.of(s, visible_to(r)));
     if (threadIdx.x % 32 == 0) references[r] = reference;
   }
   __syncthreads();
-  int64_t visible[kOwn];
-  RowPart own[kOwn];
+  int64_t visible[Tiling<T>::kRows];
+  RowPart own[Tiling<T>::kRows];
 #pragma unroll
-  for (int i = 0; i < kOwn; ++i) {
-    const int r = own_row() + i;
+  for (int i = 0; i < Tiling<T>::kRows; ++i) {
+    const int r = Tiling<T>::row(i);
     visible[i] = r < piece.count() ? visible_to(r) : 0;
     own[i] = {0.0, 0.0, 0.0, 0.0, -1.0f, 0.0f};
   }
@@ -128,14 +128,14 @@ __global__ void __launch_bounds__(kTileThreads) compare_kernel(const __grid_cons
   const int64_t end = begin + call.cut.tiles * kTile < most ? begin + call.cut.tiles * kTile : most;
   for (int64_t first = begin; first < end; first += kTile) {
     const int keys = static_cast<int>(end - first < kTile ? end - first : kTile);
-    float policy[kOwn][kOwn], reference[kOwn][kOwn] = {};
+    Own<T, float> policy, reference = {};
     if (args.ref_q)
       policy_tile(reference, memory, call.ref_side, call.work.ref_statistics, call.ref_heads, piece, visible, first_key,
                   first, keys);
     policy_tile(policy, memory, call.side, call.work.statistics, call.heads, piece, visible, first_key, first, keys);
 #pragma unroll
-    for (int i = 0; i < kOwn; ++i) {
-      const int r = own_row() + i;
+    for (int i = 0; i < Tiling<T>::kRows; ++i) {
+      const int r = Tiling<T>::row(i);
       if (r >= piece.count() || masses[r].dead) continue;
       const int64_t row = piece.begin + r;
       const Support support = call.rows.of(s, visible[i]);
@@ -145,8 +145,8 @@ __global__ void __launch_bounds__(kTileThreads) compare_kernel(const __grid_cons
       float* map = call.gradient && call.active(row) ? call.map(row) : nullptr;
       float divergence = 0.0f, entropy = 0.0f;
 #pragma unroll
-      for (int j = 0; j < kOwn; ++j) {
-        const int64_t key = first + own_column() + j;
+      for (int j = 0; j < Tiling<T>::kColumns; ++j) {
+        const int64_t key = first + Tiling<T>::column(j);
         if (!support.has(key)) continue;
         const float p = policy[i][j] * masses[r].inverse, log_p = log(at_least(p, kFloor));
         entropy -= p * log_p;
@@ -168,18 +168,20 @@ __global__ void __launch_bounds__(kTileThreads) compare_kernel(const __grid_cons
     }
   }
 #pragma unroll
-  for (int i = 0; i < kOwn; ++i) {
-    const double divergence = over_row(own[i].divergence, add_doubles), entropy = over_row(own[i].entropy, add_doubles);
-    const double mass = over_row(own[i].mass, add_doubles), moment = over_row(own[i].moment, add_doubles);
+  for (int i = 0; i < Tiling<T>::kRows; ++i) {
+    const double divergence = over_row<T>(own[i].divergence, add_doubles),
+                 entropy = over_row<T>(own[i].entropy, add_doubles);
+    const double mass = over_row<T>(own[i].mass, add_doubles), moment = over_row<T>(own[i].moment, add_doubles);
     float top = own[i].top, pivot = own[i].pivot;
 #pragma unroll
-    for (int distance = 1; distance < 16; distance *= 2) {
+    for (int distance = 1; distance < Tiling<T>::kLanes; distance *= 2) {
       const float other_top = __shfl_xor_sync(~0u, top, distance), other = __shfl_xor_sync(~0u, pivot, distance);
       // Of equals that of the lower columns.
       if (other_top > top || (other_top == top && (threadIdx.x & distance))) top = other_top, pivot = other;
     }
-    if (own_column() == 0 && own_row() + i < piece.count())
-      call.work.parts[part * args.rows + piece.begin + own_row() + i] = {divergence, entropy, mass, moment, top, pivot};
+    if (Tiling<T>::leads() && Tiling<T>::row(i) < piece.count())
+      call.work.parts[part * args.rows + piece.begin + Tiling<T>::row(i)] = {divergence, entropy, mass,
+                                                                             moment,     top,     pivot};
   }
 }
 
@@ -235,24 +237,25 @@ __global__ void __launch_bounds__(kLossThreads) loss_kernel(const __grid_constan
 // dS of a tile: P (dP - delta), 0 where a row does not see a key or has no weight.
 template <class T>
 struct ScoreGradients {
-  float x[kOwn][kOwn];
+  Own<T, float> x;
 
   // probability(i, j, key, p) makes what is kept of each.
-  template <class Use>
-  __device__ ScoreGradients(const Call<T>& call, TileMemory<Score<T>>& memory, int64_t s, int64_t row, int rows,
-                            int64_t first, int keys, int64_t head, const bool (&live)[kOwn], const Use& use) {
-    Score<T> scores[kOwn][kOwn];
-    call.side.score(scores, memory, row, rows, call.sequences().first_key(s) + first, keys, head);
+  template <class Memory, class Use>
+  __device__ ScoreGradients(const Call<T>& call, Memory& memory, int64_t s, int64_t row, int rows, int64_t first,
+                            int keys, int64_t head, const bool (&live)[Tiling<T>::kRows], const Use& use) {
+    Own<T> scores;
+    call.side.score(scores, memory, row, rows, call.sequences().first_key(s) + first, keys, head,
+                    [&](int r) { return call.active(row + r); });
 #pragma unroll
-    for (int i = 0; i < kOwn; ++i) {
-      const int r = own_row() + i;
+    for (int i = 0; i < Tiling<T>::kRows; ++i) {
+      const int r = Tiling<T>::row(i);
       const int64_t visible = live[i] ? visible_keys(call.sequences(), s, row + r) : 0;
       const Score<T> lse =
           live[i] ? static_cast<Score<T>>(call.work.statistics.lse[head * call.args.rows + row + r]) : Score<T>(0);
 #pragma unroll
-      for (int j = 0; j < kOwn; ++j) {
-        const int64_t key = first + own_column() + j;
-        const bool seen = own_column() + j < keys && key < visible;
+      for (int j = 0; j < Tiling<T>::kColumns; ++j) {
+        const int64_t key = first + Tiling<T>::column(j);
+        const bool seen = Tiling<T>::column(j) < keys && key < visible;
         x[i][j] = seen ? use(i, key, expf(static_cast<float>(scores[i][j] - lse))) : 0.0f;
       }
     }
@@ -260,9 +263,9 @@ struct ScoreGradients {
 };
 
 // One block a piece of rows and head of the policy.
-template <class T, int kColumns>
-__global__ void __launch_bounds__(kTileThreads) query_kernel(const __grid_constant__ Call<T> call) {
-  __shared__ TileMemory<Score<T>> memory;
+template <class T, int kDim>
+__global__ void __launch_bounds__(Tiling<T>::kThreads) query_kernel(const __grid_constant__ Call<T> call) {
+  typename Tiling<T>::template Memory<kDim> memory(tile_memory);
   const saccade_attention_divergence_args& args = call.args;
   const int64_t h = call.heads.begin + blockIdx.x % call.heads.count(), pieces = gridDim.x / call.heads.count();
   const Piece piece =
@@ -285,15 +288,15 @@ __global__ void __launch_bounds__(kTileThreads) query_kernel(const __grid_consta
     if (dscore_sq && threadIdx.x < piece.count()) dscore_sq[threadIdx.x] = value;
     return;
   }
-  bool live[kOwn];
-  Support support[kOwn];
-  RowGradient gradient[kOwn];
-  float factor[kOwn];
-  AttentionCentre centre[kOwn];
-  const float* map[kOwn];
+  bool live[Tiling<T>::kRows];
+  Support support[Tiling<T>::kRows];
+  RowGradient gradient[Tiling<T>::kRows];
+  float factor[Tiling<T>::kRows];
+  AttentionCentre centre[Tiling<T>::kRows];
+  const float* map[Tiling<T>::kRows];
 #pragma unroll
-  for (int i = 0; i < kOwn; ++i) {
-    const int r = own_row() + i;
+  for (int i = 0; i < Tiling<T>::kRows; ++i) {
+    const int r = Tiling<T>::row(i);
     const int64_t row = piece.begin + r;
     live[i] = r < piece.count() && call.active(row);
     centre[i] = {0.0f, 0.0f};
@@ -309,20 +312,25 @@ __global__ void __launch_bounds__(kTileThreads) query_kernel(const __grid_consta
   const auto tile = [&](int64_t first) { return static_cast<int>(most - first < kTile ? most - first : kTile); };
   // A single head's delta is 0: dP is orthogonal to its own policy.
   if (call.heads.count() > 1) {
-    double delta[kOwn] = {};
+    double delta[Tiling<T>::kRows] = {};
     for (int64_t first = 0; first < most; first += kTile) {
       const ScoreGradients<T> g(call, memory, s, piece.begin, piece.count(), first, tile(first), h, live,
                                 [&](int i, int64_t key, float p) {
                                   return p * (call.gradient_of(gradient[i], map[i], support[i], key) - centre[i].pivot);
                                 });
 #pragma unroll
-      for (int i = 0; i < kOwn; ++i) delta[i] += static_cast<double>((g.x[i][0] + g.x[i][1]) + (g.x[i][2] + g.x[i][3]));
+      for (int i = 0; i < Tiling<T>::kRows; ++i) {
+        float sum = 0.0f;
+#pragma unroll
+        for (int j = 0; j < Tiling<T>::kColumns; ++j) sum += g.x[i][j];
+        delta[i] += static_cast<double>(sum);
+      }
     }
 #pragma unroll
-    for (int i = 0; i < kOwn; ++i) centre[i].delta = static_cast<float>(over_row(delta[i], add_doubles));
+    for (int i = 0; i < Tiling<T>::kRows; ++i) centre[i].delta = static_cast<float>(over_row<T>(delta[i], add_doubles));
   }
-  double squares[kOwn] = {};
-  Sums<kColumns> out;
+  double squares[Tiling<T>::kRows] = {};
+  typename Tiling<T>::template Sums<kDim> out;
   for (int64_t first = 0; first < most; first += kTile) {
     const ScoreGradients<T> g(call, memory, s, piece.begin, piece.count(), first, tile(first), h, live,
                               [&](int i, int64_t key, float p) {
@@ -330,43 +338,38 @@ __global__ void __launch_bounds__(kTileThreads) query_kernel(const __grid_consta
                                 return p * ((dp - centre[i].pivot) - centre[i].delta) * factor[i];
                               });
 #pragma unroll
-    for (int i = 0; i < kOwn; ++i) {
+    for (int i = 0; i < Tiling<T>::kRows; ++i) {
       float sum = 0.0f;
 #pragma unroll
-      for (int j = 0; j < kOwn; ++j) {
-        sum += g.x[i][j] * g.x[i][j];
-        memory.weights[own_column() + j][own_row() + i] = g.x[i][j];
-      }
+      for (int j = 0; j < Tiling<T>::kColumns; ++j) sum += g.x[i][j] * g.x[i][j];
       squares[i] += static_cast<double>(sum);
     }
-    const T* k = call.side.k.at(call.sequences().first_key(s) + first, h / call.side.group());
-    out.add(memory, tile(first), args.head_dim,
-            [&](int j, int64_t d) { return to_float(k[j * call.side.k.row_stride + d]); });
+    memory.template weigh<true>(g.x);
+    out.add_keys(memory);
   }
 #pragma unroll
-  for (int i = 0; i < kOwn; ++i) {
-    const double all = over_row(squares[i], add_doubles);
-    const int r = own_row() + i;
-    if (own_column() != 0 || r >= piece.count()) continue;
+  for (int i = 0; i < Tiling<T>::kRows; ++i) {
+    const double all = over_row<T>(squares[i], add_doubles);
+    const int r = Tiling<T>::row(i);
+    if (!Tiling<T>::leads() || r >= piece.count()) continue;
     call.work.centre[h * args.rows + piece.begin + r] = centre[i];
     if (dscore_sq) dscore_sq[r] = static_cast<float>(all);
   }
   with_gradient([&](const auto& dq) {
     using G = std::remove_reference_t<decltype(*dq.data)>;
     // A row without weight gets 0 whatever the keys hold.
-    out.each(piece.count(), args.head_dim, [&](int r, int64_t d, float x) {
-      dq.at(piece.begin + r, h)[d] = from_float<G>(live[r - own_row()] ? x * args.scale : 0.0f);
+    out.each(piece.count(), args.head_dim, [&](int i, int r, int64_t d, float x) {
+      dq.at(piece.begin + r, h)[d] = from_float<G>(live[i] ? x * args.scale : 0.0f);
     });
   });
 }
 
 // One block a piece of keys and key head of the policy: rows, and the policy's heads of the group, in order.  The
 // result goes to dk, or is added to d_keys where more heads are to come.
-template <class T, int kColumns>
-__global__ void __launch_bounds__(kTileThreads)
+template <class T, int kDim>
+__global__ void __launch_bounds__(Tiling<T>::kThreads)
     key_kernel(const __grid_constant__ Call<T> call, int64_t kv_begin, int64_t kv_heads, bool add) {
-  __shared__ TileMemory<Score<T>> memory;
-  __shared__ bool alive[kTile];
+  typename Tiling<T>::template Memory<kDim> memory(tile_memory);
   const saccade_attention_divergence_args& args = call.args;
   const int64_t kv = kv_begin + blockIdx.x % kv_heads;
   const Piece piece = piece_of(call.sequences().offsets_k, call.sequences().count, blockIdx.x / kv_heads);
@@ -380,23 +383,22 @@ __global__ void __launch_bounds__(kTileThreads)
   const int64_t group_begin = kv * call.side.group(), group_end = group_begin + call.side.group();
   const int64_t head_begin = call.heads.begin > group_begin ? call.heads.begin : group_begin;
   const int64_t head_end = call.heads.end < group_end ? call.heads.end : group_end;
-  Sums<kColumns> out;
+  typename Tiling<T>::template Sums<kDim> out;
   for (int64_t h = head_begin; h < head_end; ++h)
     for (int64_t row = begin; row < end; row += kTile) {
       const int rows = static_cast<int>(end - row < kTile ? end - row : kTile);
       const bool live_row = threadIdx.x < rows && call.active(row + threadIdx.x);
       if (!__syncthreads_or(live_row)) continue;
-      if (threadIdx.x < kTile) alive[threadIdx.x] = live_row;
-      bool live[kOwn];
-      Support support[kOwn];
-      RowGradient gradient[kOwn];
-      float factor[kOwn];
-      AttentionCentre centre[kOwn];
-      const float* map[kOwn];
+      bool live[Tiling<T>::kRows];
+      Support support[Tiling<T>::kRows];
+      RowGradient gradient[Tiling<T>::kRows];
+      float factor[Tiling<T>::kRows];
+      AttentionCentre centre[Tiling<T>::kRows];
+      const float* map[Tiling<T>::kRows];
 #pragma unroll
-      for (int i = 0; i < kOwn; ++i) {
-        const int64_t at = row + own_row() + i;
-        live[i] = own_row() + i < rows && call.active(at);
+      for (int i = 0; i < Tiling<T>::kRows; ++i) {
+        const int64_t at = row + Tiling<T>::row(i);
+        live[i] = Tiling<T>::row(i) < rows && call.active(at);
         if (!live[i]) continue;
         support[i] = call.rows.of(s, visible_keys(call.sequences(), s, at));
         gradient[i] = call.work.row_gradients[at];
@@ -409,17 +411,12 @@ __global__ void __launch_bounds__(kTileThreads)
                                   const float dp = call.gradient_of(gradient[i], map[i], support[i], key);
                                   return p * ((dp - centre[i].pivot) - centre[i].delta) * factor[i];
                                 });
-#pragma unroll
-      for (int i = 0; i < kOwn; ++i)
-#pragma unroll
-        for (int j = 0; j < kOwn; ++j) memory.weights[own_row() + i][own_column() + j] = g.x[i][j];
-      const T* q = call.side.q.at(row, h);
-      out.add(memory, rows, args.head_dim,
-              [&](int r, int64_t d) { return alive[r] ? to_float(q[r * call.side.q.row_stride + d]) : 0.0f; });
+      memory.template weigh<false>(g.x);
+      out.add_rows(memory, [&](int r) { return call.active(row + r); });
     }
   const auto write = [&](const auto& dk, float scale, bool sum) {
     using G = std::remove_reference_t<decltype(*dk.data)>;
-    out.each(piece.count(), args.head_dim, [&](int j, int64_t d, float x) {
+    out.each(piece.count(), args.head_dim, [&](int, int j, int64_t d, float x) {
       G& to = dk.at(piece.begin + j, kv)[d];
       const float value = bad ? kNan : x * scale;
       to = from_float<G>(sum ? to_float(to) + value : value);
@@ -466,7 +463,7 @@ __global__ void __launch_bounds__(kRowThreads) d_keys_kernel(const __grid_consta
   }
 }
 
-template <class T>
+template <class T, int kDim>
 void compute(const Device& device, const saccade_attention_divergence_args& args,
              const AttentionDivergenceWorkspace& work) {
   const Sequences sequences = clean_sequences(device, args, 0, work.packing);
@@ -483,8 +480,8 @@ void compute(const Device& device, const saccade_attention_divergence_args& args
                wants_gradient(args)};
   const int64_t pieces = pieces_of(args.rows, args.sequences), key_pieces = pieces_of(args.keys, args.sequences);
   const auto statistics = [&](const PolicySide<T>& side, const HeadSpan& heads, const HeadStatistics& out) {
-    launch(device, statistics_kernel<T>, pieces * heads.count(), kTileThreads, side, call.rows, heads.begin,
-           heads.count(), out, static_cast<float*>(nullptr));
+    launch_tiles<T, kDim>(device, statistics_kernel<T, kDim>, pieces * heads.count(), side, call.rows, heads.begin,
+                          heads.count(), out, static_cast<float*>(nullptr));
   };
   statistics(call.side, call.heads, work.statistics);
   if (args.ref_q) {
@@ -512,15 +509,13 @@ void compute(const Device& device, const saccade_attention_divergence_args& args
       call.share = 1.0f / static_cast<float>(policies);
       call.first = p == 0;
     }
-    launch(device, compare_kernel<T>, pieces * call.cut.parts, kTileThreads, call);
+    launch_tiles<T, kDim>(device, compare_kernel<T, kDim>, pieces * call.cut.parts, call);
     launch(device, row_kernel<T>, divide_up(args.rows, kRowThreads), kRowThreads, call);
     if (!call.gradient) continue;
     const int64_t kv_begin = mean ? 0 : call.heads.begin / (args.heads / args.kv_heads);
     const int64_t kv_heads = mean ? args.kv_heads : 1;
-    with_columns(args.head_dim, [&](auto columns) {
-      launch(device, query_kernel<T, columns>, pieces * call.heads.count(), kTileThreads, call);
-      launch(device, key_kernel<T, columns>, key_pieces * kv_heads, kTileThreads, call, kv_begin, kv_heads, !mean);
-    });
+    launch_tiles<T, kDim>(device, query_kernel<T, kDim>, pieces * call.heads.count(), call);
+    launch_tiles<T, kDim>(device, key_kernel<T, kDim>, key_pieces * kv_heads, call, kv_begin, kv_heads, !mean);
   }
   if (call.gradient && !mean) launch(device, d_keys_kernel<T>, args.keys, kRowThreads, call);
   launch(device, loss_kernel<T>, 1, kLossThreads, call);
@@ -530,7 +525,11 @@ void compute(const Device& device, const saccade_attention_divergence_args& args
 
 void attention_divergence(const Device& device, const saccade_attention_divergence_args& args,
                           const AttentionDivergenceWorkspace& workspace) {
-  with_float_type(args.dtype, [&](auto element) { compute<decltype(element)>(device, args, workspace); });
+  const int64_t dim = args.ref_q && args.ref_head_dim > args.head_dim ? args.ref_head_dim : args.head_dim;
+  with_float_type(args.dtype, [&](auto element) {
+    using T = decltype(element);
+    with_tile_columns<T>(dim, [&](auto columns) { compute<T, columns>(device, args, workspace); });
+  });
 }
 
 }  // namespace saccade::cuda

@@ -4,7 +4,7 @@
 // absolutely.  16-bit inputs do not carry more than f32 scores themselves.
 #pragma once
 
-#include "core/attention.cuh"
+#include "attention_policy/tiling.cuh"
 #include "core/divergence.h"
 
 namespace saccade::cuda {
@@ -12,7 +12,12 @@ namespace saccade::cuda {
 constexpr float kDeadMass = 1e-20f;  // a policy whose support holds less is dead
 
 template <class T>
-using Score = std::conditional_t<std::is_same_v<T, float>, double, float>;
+using Score = typename Tiling<T>::Score;
+// What a thread owns of a tile.
+template <class T, class V = Score<T>>
+using Own = V[Tiling<T>::kRows][Tiling<T>::kColumns];
+
+extern __shared__ __align__(1024) unsigned char tile_memory[];
 
 // Keys [begin, end) of a row's support.
 struct Support {
@@ -48,28 +53,31 @@ struct PolicySide {
 
   __device__ int64_t group() const { return heads / kv_heads; }
 
-  // Scores of `rows` packed rows from `row` and `keys` packed keys from `key` on.
-  __device__ void score(Score<T> (&s)[kOwn][kOwn], TileMemory<Score<T>>& memory, int64_t row, int row_count,
-                        int64_t key, int key_count, int64_t head) const {
-    const T* a = q.at(row, head);
-    const T* b = k.at(key, head / group());
-    multiply(
-        s, memory, dim, row_count, key_count, [&](int r, int64_t d) { return to_float(a[r * q.row_stride + d]); },
-        [&](int j, int64_t d) { return to_float(b[j * k.row_stride + d]); });
+  // Scores of `rows` packed rows from `row` and `keys` packed keys from `key` on; of rows for which not live(r)
+  // anything.
+  template <class Memory, class Live>
+  __device__ __forceinline__ void score(Own<T>& s, Memory& memory, int64_t row, int row_count, int64_t key,
+                                        int key_count, int64_t head, const Live& live) const {
+    memory.multiply(s, q, row, head, row_count, k, key, head / group(), key_count, dim, live);
 #pragma unroll
-    for (auto& own : s)
+    for (int i = 0; i < Tiling<T>::kRows; ++i)
 #pragma unroll
-      for (auto& x : own) x *= static_cast<Score<T>>(scale);
+      for (int j = 0; j < Tiling<T>::kColumns; ++j) s[i][j] *= static_cast<Score<T>>(scale);
+  }
+  template <class Memory>
+  __device__ __forceinline__ void score(Own<T>& s, Memory& memory, int64_t row, int row_count, int64_t key,
+                                        int key_count, int64_t head) const {
+    score(s, memory, row, row_count, key, key_count, head, [](int) { return true; });
   }
 };
 
 // One block a piece of rows and head of [head_begin, head_begin + heads).  lse_out: [heads,rows], or null.
-template <class T>
-__global__ void __launch_bounds__(kTileThreads)
+template <class T, int kDim>
+__global__ void __launch_bounds__(Tiling<T>::kThreads)
     statistics_kernel(PolicySide<T> side, PolicyRows rows, int64_t head_begin, int64_t heads, HeadStatistics out,
                       float* lse_out) {
   using S = Score<T>;
-  __shared__ TileMemory<S> memory;
+  typename Tiling<T>::template Memory<kDim> memory(tile_memory);
   const int64_t h = head_begin + blockIdx.x % heads, pieces = gridDim.x / heads;
   const Piece piece = piece_of(rows.sequences.offsets_q, rows.sequences.count, pieces - 1 - blockIdx.x / heads);
   if (piece.empty()) return;
@@ -86,12 +94,12 @@ __global__ void __launch_bounds__(kTileThreads)
     S top;
     double sum, inside;
     int32_t key;
-  } own[kOwn];
-  int64_t visible[kOwn];
-  Support support[kOwn];
+  } own[Tiling<T>::kRows];
+  int64_t visible[Tiling<T>::kRows];
+  Support support[Tiling<T>::kRows];
 #pragma unroll
-  for (int i = 0; i < kOwn; ++i) {
-    const int r = own_row() + i;
+  for (int i = 0; i < Tiling<T>::kRows; ++i) {
+    const int r = Tiling<T>::row(i);
     own[i] = {static_cast<S>(-INFINITY), 0.0, 0.0, -1};
     visible[i] = r < piece.count() ? visible_keys(rows.sequences, piece.s, piece.begin + r) : 0;
     support[i] = rows.of(piece.s, visible[i]);
@@ -99,25 +107,24 @@ __global__ void __launch_bounds__(kTileThreads)
   const int64_t first_key = rows.sequences.first_key(piece.s);
   const int64_t most = visible_keys(rows.sequences, piece.s, piece.end - 1);
   for (int64_t first = 0; first < most; first += kTile) {
-    S s[kOwn][kOwn];
+    Own<T> s;
     side.score(s, memory, piece.begin, piece.count(), first_key + first,
                static_cast<int>(most - first < kTile ? most - first : kTile), h);
 #pragma unroll
-    for (int i = 0; i < kOwn; ++i) {
-      const int64_t column = first + own_column();
+    for (int i = 0; i < Tiling<T>::kRows; ++i) {
       S top = own[i].top;
 #pragma unroll
-      for (int j = 0; j < kOwn; ++j)
-        if (column + j < visible[i] && s[i][j] > top) {
+      for (int j = 0; j < Tiling<T>::kColumns; ++j)
+        if (first + Tiling<T>::column(j) < visible[i] && s[i][j] > top) {
           top = s[i][j];
-          own[i].key = static_cast<int32_t>(column + j);
+          own[i].key = static_cast<int32_t>(first + Tiling<T>::column(j));
         }
       float sum = 0.0f, inside = 0.0f;
 #pragma unroll
-      for (int j = 0; j < kOwn; ++j) {
-        const float e = column + j < visible[i] ? expf(static_cast<float>(s[i][j] - top)) : 0.0f;
+      for (int j = 0; j < Tiling<T>::kColumns; ++j) {
+        const float e = first + Tiling<T>::column(j) < visible[i] ? expf(static_cast<float>(s[i][j] - top)) : 0.0f;
         sum += e;
-        inside += support[i].has(column + j) ? e : 0.0f;
+        inside += support[i].has(first + Tiling<T>::column(j)) ? e : 0.0f;
       }
       const double rescale = top == own[i].top ? 1.0 : static_cast<double>(expf(static_cast<float>(own[i].top - top)));
       own[i].sum = own[i].sum * rescale + static_cast<double>(sum);
@@ -126,17 +133,17 @@ __global__ void __launch_bounds__(kTileThreads)
     }
   }
 #pragma unroll
-  for (int i = 0; i < kOwn; ++i) {
-    const S top = over_row(own[i].top, [](S a, S b) { return b > a ? b : a; });
+  for (int i = 0; i < Tiling<T>::kRows; ++i) {
+    const S top = over_row<T>(own[i].top, [](S a, S b) { return b > a ? b : a; });
     // The first of equals.
-    const int32_t key = over_row(own[i].key >= 0 && own[i].top == top ? own[i].key : INT32_MAX,
-                                 [](int32_t a, int32_t b) { return b < a ? b : a; });
+    const int32_t key = over_row<T>(own[i].key >= 0 && own[i].top == top ? own[i].key : INT32_MAX,
+                                    [](int32_t a, int32_t b) { return b < a ? b : a; });
     // A thread whose columns are all hidden has sums of 0.  A difference that is NaN makes the row NaN.
     const double rescale = own[i].top == top ? 1.0 : ::exp(static_cast<double>(own[i].top - top));
-    const double sum = over_row(own[i].sum == 0.0 ? 0.0 : own[i].sum * rescale, add_doubles);
-    const double inside = over_row(own[i].inside == 0.0 ? 0.0 : own[i].inside * rescale, add_doubles);
-    const int r = own_row() + i;
-    if (own_column() != 0 || r >= piece.count()) continue;
+    const double sum = over_row<T>(own[i].sum == 0.0 ? 0.0 : own[i].sum * rescale, add_doubles);
+    const double inside = over_row<T>(own[i].inside == 0.0 ? 0.0 : own[i].inside * rescale, add_doubles);
+    const int r = Tiling<T>::row(i);
+    if (!Tiling<T>::leads() || r >= piece.count()) continue;
     const double lse = visible[i] == 0 ? -INFINITY : static_cast<double>(top) + ::log(sum);
     out.lse[at + r] = lse;
     out.share[at + r] = visible[i] == 0 ? 0.0f : static_cast<float>(inside / sum);
@@ -152,25 +159,25 @@ struct HeadSpan {
 };
 
 // Sums of the heads' probabilities of a tile in sum, 0 where a row does not see a key.
-template <class T>
-__device__ void policy_tile(float (&sum)[kOwn][kOwn], TileMemory<Score<T>>& memory, const PolicySide<T>& side,
+template <class T, class Memory>
+__device__ void policy_tile(Own<T, float>& sum, Memory& memory, const PolicySide<T>& side,
                             const HeadStatistics& statistics, const HeadSpan& heads, const Piece& piece,
-                            const int64_t (&visible)[kOwn], int64_t first_key, int64_t first, int keys) {
+                            const int64_t (&visible)[Tiling<T>::kRows], int64_t first_key, int64_t first, int keys) {
 #pragma unroll
-  for (auto& own : sum)
+  for (int i = 0; i < Tiling<T>::kRows; ++i)
 #pragma unroll
-    for (float& x : own) x = 0.0f;
+    for (int j = 0; j < Tiling<T>::kColumns; ++j) sum[i][j] = 0.0f;
   for (int64_t h = heads.begin; h < heads.end; ++h) {
-    Score<T> s[kOwn][kOwn];
+    Own<T> s;
     side.score(s, memory, piece.begin, piece.count(), first_key + first, keys, h);
 #pragma unroll
-    for (int i = 0; i < kOwn; ++i) {
-      const int r = own_row() + i;
+    for (int i = 0; i < Tiling<T>::kRows; ++i) {
+      const int r = Tiling<T>::row(i);
       const Score<T> lse =
           r < piece.count() ? static_cast<Score<T>>(statistics.lse[h * side.rows + piece.begin + r]) : Score<T>(0);
 #pragma unroll
-      for (int j = 0; j < kOwn; ++j)
-        if (first + own_column() + j < visible[i]) sum[i][j] += expf(static_cast<float>(s[i][j] - lse));
+      for (int j = 0; j < Tiling<T>::kColumns; ++j)
+        if (first + Tiling<T>::column(j) < visible[i]) sum[i][j] += expf(static_cast<float>(s[i][j] - lse));
     }
   }
 }

@@ -255,28 +255,6 @@ struct Sums {
   }
 };
 
-// Calls body(columns) with the template parameter of Sums for `width` columns, a compile-time constant.
-template <class Body>
-void with_columns(int64_t width, const Body& body) {
-  if (width <= kTile)
-    body(std::integral_constant<int, 1>{});
-  else if (width <= 2 * kTile)
-    body(std::integral_constant<int, 2>{});
-  else
-    body(std::integral_constant<int, 4>{});
-}
-
-// Over the 16 threads that have the same rows; all get the result.
-template <class V, class Merge>
-__device__ V over_row(V value, const Merge& merge) {
-#pragma unroll
-  for (int distance = 1; distance < 16; distance *= 2) {
-    const V other = __shfl_xor_sync(~0u, value, distance);
-    value = threadIdx.x & distance ? merge(other, value) : merge(value, other);
-  }
-  return value;
-}
-
 __device__ inline double add_doubles(double a, double b) { return a + b; }
 
 // Fills rows [begin, end) of one head.

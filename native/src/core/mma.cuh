@@ -68,6 +68,10 @@ struct MmaTile {
   __device__ __forceinline__ void right(uint32_t (&x)[4], int part, int row, int k) const {
     load_matrices_transposed(x, at(threadIdx.x % 16, threadIdx.x / 16 % 2, part, row, k));
   }
+  // Transposed: 16 columns from 16 k on are the rows of the left factor.
+  __device__ __forceinline__ void left_transposed(uint32_t (&x)[4], int part, int row, int k) const {
+    load_matrices_transposed(x, at(threadIdx.x % 8 + threadIdx.x / 16 % 2 * 8, threadIdx.x / 8 % 2, part, row, k));
+  }
   // As the transposed right factor, for 16 columns of the product:
   __device__ __forceinline__ void right_transposed(uint32_t (&x)[4], int part, int row, int k) const {
     load_matrices(x, at(threadIdx.x % 8 + threadIdx.x / 16 % 2 * 8, threadIdx.x / 8 % 2, part, row, k));
@@ -82,13 +86,35 @@ struct MmaTile {
 };
 
 // The first `columns` of eight; the others are 0.  whole: they are none or eight, at a multiple of 16 bytes.
-__device__ __forceinline__ void load_columns(float (&to)[8], const float* from, int columns, bool whole) {
+template <class T>
+__device__ __forceinline__ void load_columns(float (&to)[8], const T* from, int columns, bool whole) {
   if (whole && columns > 0) {
-    const float4 a = __ldg(reinterpret_cast<const float4*>(from)), b = __ldg(reinterpret_cast<const float4*>(from) + 1);
-    to[0] = a.x, to[1] = a.y, to[2] = a.z, to[3] = a.w, to[4] = b.x, to[5] = b.y, to[6] = b.z, to[7] = b.w;
+    constexpr int kLoads = 8 / kPack<T>;
+#pragma unroll
+    for (int i = 0; i < kLoads; ++i) {
+      const uint4 bits = __ldg(reinterpret_cast<const uint4*>(from) + i);
+      Pack<T> pack;
+      memcpy(&pack, &bits, sizeof pack);
+#pragma unroll
+      for (int e = 0; e < kPack<T>; ++e) to[i * kPack<T> + e] = to_float(pack.x[e]);
+    }
   } else {
 #pragma unroll
-    for (int e = 0; e < 8; ++e) to[e] = e < columns ? __ldg(from + e) : 0.0f;
+    for (int e = 0; e < 8; ++e) to[e] = e < columns ? to_float(from[e]) : 0.0f;
+  }
+}
+
+// Writes eight columns to a tile, part by part; they lose what the parts hold.
+template <class Tile>
+__device__ __forceinline__ void store_columns(const Tile& tile, int row, int chunk, float (&x)[8]) {
+#pragma unroll
+  for (int part = 0; part < Tile::kParts; ++part) {
+    uint32_t bits[4];
+#pragma unroll
+    for (int e = 0; e < 4; ++e) bits[e] = take_part(x[2 * e], x[2 * e + 1]);
+    asm volatile("st.shared.v4.b32 [%0], {%1,%2,%3,%4};" ::"r"(tile.address(part, row, chunk)), "r"(bits[0]),
+                 "r"(bits[1]), "r"(bits[2]), "r"(bits[3])
+                 : "memory");
   }
 }
 
@@ -138,17 +164,7 @@ class MmaLoad {
 
   __device__ __forceinline__ void store(const Tile& tile, int first) {
 #pragma unroll
-    for (int i = 0; i < kAhead; ++i)
-#pragma unroll
-      for (int part = 0; part < Tile::kParts; ++part) {
-        uint32_t x[4];
-#pragma unroll
-        for (int e = 0; e < 4; ++e) x[e] = take_part(values_[i][2 * e], values_[i][2 * e + 1]);
-        asm volatile(
-            "st.shared.v4.b32 [%0], {%1,%2,%3,%4};" ::"r"(tile.address(part, row() + (first + i) * kStep, chunk())),
-            "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3])
-            : "memory");
-      }
+    for (int i = 0; i < kAhead; ++i) store_columns(tile, row() + (first + i) * kStep, chunk(), values_[i]);
   }
 
   const float* x_;
@@ -212,38 +228,45 @@ __device__ __forceinline__ void multiply_transposed(float (&s)[B::kRows / 8][4],
   }
 }
 
+// out += x b, x parts of 16 columns of the left factor and b 16 rows from 16 k on, its columns from 16 `column` on.
+template <class B, int kBlocks>
+__device__ __forceinline__ void multiply_add_step(float (&out)[kBlocks][4], const uint32_t (&x)[B::kParts][4],
+                                                  const B& b, int k, int column) {
+  constexpr int kParts = B::kParts;
+#pragma unroll
+  for (int n = 0; n < kBlocks / 2; ++n) {
+    uint32_t y[kParts][4];
+#pragma unroll
+    for (int part = 0; part < kParts; ++part) b.right(y[part], part, 16 * k, column + n);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      float(&sum)[4] = out[2 * n + half];
+      if constexpr (kParts == 1) {
+        mma(sum, x[0], y[0][2 * half], y[0][2 * half + 1]);
+      } else {
+        float high[4] = {}, low[4] = {};
+        mma_parts<kParts>(high, low, x, y, 2 * half);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) sum[i] += high[i] + low[i];
+      }
+    }
+  }
+}
+
 // out += w b for the columns of b from 16 `column` on; w as multiply_transposed() leaves it.
 template <class B, int kBlocks>
 __device__ __forceinline__ void multiply_add(float (&out)[kBlocks][4], const float (&w)[B::kRows / 8][4], const B& b,
                                              int column) {
-  constexpr int kParts = B::kParts;
 #pragma unroll
   for (int k = 0; k < B::kRows / 16; ++k) {
-    uint32_t x[kParts][4];
+    uint32_t x[B::kParts][4];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       float low = w[2 * k + i / 2][i % 2 * 2], high = w[2 * k + i / 2][i % 2 * 2 + 1];
 #pragma unroll
-      for (int part = 0; part < kParts; ++part) x[part][i] = take_part(low, high);
+      for (int part = 0; part < B::kParts; ++part) x[part][i] = take_part(low, high);
     }
-#pragma unroll
-    for (int n = 0; n < kBlocks / 2; ++n) {
-      uint32_t y[kParts][4];
-#pragma unroll
-      for (int part = 0; part < kParts; ++part) b.right(y[part], part, 16 * k, column + n);
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        float(&sum)[4] = out[2 * n + half];
-        if constexpr (kParts == 1) {
-          mma(sum, x[0], y[0][2 * half], y[0][2 * half + 1]);
-        } else {
-          float high[4] = {}, low[4] = {};
-          mma_parts<kParts>(high, low, x, y, 2 * half);
-#pragma unroll
-          for (int i = 0; i < 4; ++i) sum[i] += high[i] + low[i];
-        }
-      }
-    }
+    multiply_add_step(out, x, b, k, column);
   }
 }
 
