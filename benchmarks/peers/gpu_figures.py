@@ -115,22 +115,24 @@ def main():
             eager=lambda grads: torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads))))
 
     for dim in 64, 128:
-        shape = f"2 × 2048 × 16 × {dim}"
+        for tokens, heads, kv in (2048, 16, 16), (4096, 32, 8):
+            shape = f"2 × {tokens} × {heads if heads == kv else f'{heads}/{kv}'} × {dim}"
 
-        def sdpa(q, k, v):
-            return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            def sdpa(q, k, v):
+                return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=heads != kv)
 
-        def inputs(dtype, grad):
-            q, k, v = (normal(2, 16, 2048, dim, dtype=dtype, grad=grad) for _ in range(3))
-            return (sdpa(q, k, v), (q, k, v), normal(2, 16, 2048, dim, dtype=dtype)) if grad else (q, k, v)
+            def inputs(dtype, grad):
+                q, k, v = (normal(2, h, tokens, dim, dtype=dtype, grad=grad) for h in (heads, kv, kv))
+                return (sdpa(q, k, v), (q, k, v), normal(2, heads, tokens, dim, dtype=dtype)) if grad else (q, k, v)
 
-        def backward(o, qkv, d_o):
-            torch.autograd.grad(o, qkv, d_o, retain_graph=True)
+            def backward(o, qkv, d_o):
+                torch.autograd.grad(o, qkv, d_o, retain_graph=True)
 
-        for dtype, peer in (torch.float32, "f32"), (bf16, "bf16"):
-            suffix = "" if peer == "f32" else " BF16"
-            measure("attention forward" + suffix, shape, "f32", lambda: inputs(dtype, False), **{peer: sdpa})
-            measure("attention backward" + suffix, shape, "f32", lambda: inputs(dtype, True), **{peer: backward})
+            for dtype, suffix, peer in (torch.float32, "", "f32"), (bf16, " BF16", "bf16"):
+                if heads != kv and peer == "f32":
+                    continue
+                measure("attention forward" + suffix, shape, "f32", lambda: inputs(dtype, False), **{peer: sdpa})
+                measure("attention backward" + suffix, shape, "f32", lambda: inputs(dtype, True), **{peer: backward})
 
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ __global__ void __launch_bounds__(kWriters)
   const int64_t count = in.sequences.first_key(piece.s) + in.sequences.keys(piece.s) - piece.begin;
   if (count <= 0) return;
   const int64_t tile = blockIdx.x * static_cast<int64_t>(kTileBytes<kRows, kDim>);
+#pragma unroll 4
   for (int i = static_cast<int>(threadIdx.x); i < kRows * kDim / 8; i += kWriters) {
     const int row = i / (kDim / 8), chunk = i % (kDim / 8);
     float k[8] = {}, v[8] = {};
@@ -77,6 +78,7 @@ __global__ void __launch_bounds__(kWriters)
   uint8_t* tile = row_tiles + blockIdx.x * static_cast<int64_t>(kRowTileBytes<kDim>);
   uint8_t* gradients = gradient_tiles + blockIdx.x * static_cast<int64_t>(kTileBytes<kRows, kDim>);
   auto* statistics = reinterpret_cast<RowStatistics*>(tile + kTileBytes<kRows, kDim>);
+#pragma unroll 2
   for (int i = static_cast<int>(threadIdx.x); i < kRows * kChunks; i += kWriters) {
     const int row = i / kChunks, chunk = i % kChunks;
     float q[8] = {}, g[8] = {}, own[8] = {};

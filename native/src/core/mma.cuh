@@ -1,9 +1,10 @@
 // Products of tiles on the tensor cores, from sm_80 on: mma.sync over bf16 with f32 accumulation.
 //
-// An f32 operand is the sum of kParts bf16 numbers, each the nearest to what the ones before it leave: one part rounds
-// it to bf16, three hold all of its bits.  A product sums the products of those parts that matter: one for one part,
-// six for three, which is f32 to about one unit in its last place.  What the tensor cores add they truncate, so that
-// with three parts the small products are summed apart, and sums go over few terms before an ordinary addition.
+// An operand is the sum of kParts bf16 numbers, each the nearest to what the ones before it leave: one part rounds an
+// f32 to bf16, three hold all of its bits, two those of an f16.  A product sums the products of those parts that
+// matter: one for one part, all four for two, six for three, which is f32 to about one unit in its last place.  What
+// the tensor cores add they truncate, so that with three parts the small products are summed apart, and sums go over
+// few terms before an ordinary addition.
 //
 // A warp owns 16 rows of a product.  Lane l holds, of every 8 columns, columns 2 (l % 4) and one more of rows l / 4 and
 // l / 4 + 8: float x[columns / 8][4] in that order.
@@ -187,6 +188,7 @@ __device__ __forceinline__ void clear(float (&x)[kBlocks][4]) {
 template <int kParts>
 __device__ __forceinline__ void mma_parts(float (&high)[4], float (&low)[4], const uint32_t (&a)[kParts][4],
                                           const uint32_t (&b)[kParts][4], int first) {
+  if constexpr (kParts == 2) mma(low, a[1], b[1][first], b[1][first + 1]);
 #pragma unroll
   for (int sum = kParts - 1; sum > 0; --sum)
 #pragma unroll

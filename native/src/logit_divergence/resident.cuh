@@ -255,9 +255,9 @@ __global__ void __launch_bounds__(kResidentThreads, 1)
   constexpr int kElements = kPack<T>;
   constexpr bool kByPolicy = under_policy(kForm), kJsd = is_jsd(kForm), kThird = kJsd && kGradient;
   // The error of 16-bit rows' normalisers is nothing beside the steps of their logits.
-  constexpr bool kCorrected = sizeof(T) == 4 && !kJsd;
+  constexpr bool kCorrected = sizeof(T) == 4;
   constexpr bool kChanges = !kJsd && (kGradient || kCorrected);
-  constexpr bool kMoment = kForm == Form::kReverseKl && (kGradient || kCorrected);
+  constexpr bool kMoment = kForm == Form::kReverseKl && kGradient;
   // Probabilities are held times 2^kBoost: of a token whose p is below the range of f32 and whose e^y is not beyond it,
   // less than 2^-30 of q is lost.
   constexpr float kBoost = 32.0f;
@@ -713,17 +713,13 @@ __global__ void __launch_bounds__(kResidentThreads, 1)
             score += scores[0] + scores[1];
             mass += masses[0] + masses[1];
             if constexpr (kThird) {
-              // Scores take the reference's place; those of 16-bit logits by halves.
+              // The upper halves of scores take the reference's place.
               uint32_t w[kElements];
               memcpy(w, g, sizeof w);
-              if constexpr (sizeof(T) == 4) {
-                reference = make_uint4(w[0], w[1], w[2], w[3]);
-              } else {
-                reference = make_uint4(__byte_perm(w[0], w[1], 0x7632), __byte_perm(w[2], w[3], 0x7632),
-                                       __byte_perm(w[4], w[5], 0x7632), __byte_perm(w[6], w[7], 0x7632));
-                lows[index] = make_uint4(__byte_perm(w[0], w[1], 0x5410), __byte_perm(w[2], w[3], 0x5410),
-                                         __byte_perm(w[4], w[5], 0x5410), __byte_perm(w[6], w[7], 0x5410));
-              }
+              reference = make_uint4(__byte_perm(w[0], w[1], 0x7632), __byte_perm(w[2], w[3], 0x7632),
+                                     __byte_perm(w[4], w[5], 0x7632), __byte_perm(w[6], w[7], 0x7632));
+              lows[index] = make_uint4(__byte_perm(w[0], w[1], 0x5410), __byte_perm(w[2], w[3], 0x5410),
+                                       __byte_perm(w[4], w[5], 0x5410), __byte_perm(w[6], w[7], 0x5410));
             }
           }
         });
@@ -786,15 +782,11 @@ __global__ void __launch_bounds__(kResidentThreads, 1)
           float x[kElements], g[kElements];
           uint32_t w[kElements];
           unpack<T>(policy, x);
-          if constexpr (sizeof(T) == 4) {
-            memcpy(w, &reference, sizeof w);
-          } else {
-            const uint4 high = reference, low = lows[index];
-            w[0] = __byte_perm(low.x, high.x, 0x5410), w[1] = __byte_perm(low.x, high.x, 0x7632);
-            w[2] = __byte_perm(low.y, high.y, 0x5410), w[3] = __byte_perm(low.y, high.y, 0x7632);
-            w[4] = __byte_perm(low.z, high.z, 0x5410), w[5] = __byte_perm(low.z, high.z, 0x7632);
-            w[6] = __byte_perm(low.w, high.w, 0x5410), w[7] = __byte_perm(low.w, high.w, 0x7632);
-          }
+          const uint4 high = reference, low = lows[index];
+          w[0] = __byte_perm(low.x, high.x, 0x5410), w[1] = __byte_perm(low.x, high.x, 0x7632);
+          w[2] = __byte_perm(low.y, high.y, 0x5410), w[3] = __byte_perm(low.y, high.y, 0x7632);
+          w[4] = __byte_perm(low.z, high.z, 0x5410), w[5] = __byte_perm(low.z, high.z, 0x7632);
+          w[6] = __byte_perm(low.w, high.w, 0x5410), w[7] = __byte_perm(low.w, high.w, 0x7632);
 #pragma unroll
           for (int n = 0; n < kElements; ++n)
             g[n] = exp2_fast(fmaf(x[n], scale, -integer)) * fmaf(__uint_as_float(w[n]), -own_log_slope, own_mean);
@@ -829,7 +821,7 @@ bool launch_resident(const Device& device, const saccade_logit_divergence_args& 
   const double weight = under_policy(kForm) ? static_cast<double>(args.beta) : 1.0 - static_cast<double>(args.beta);
   if (is_jsd(kForm) && weight < kLeastWeight) return false;
   constexpr int kStatic = 6144;  // bytes of static shared memory, rounded up
-  constexpr bool kLows = is_jsd(kForm) && kGradient && sizeof(T) == 2;
+  constexpr bool kLows = is_jsd(kForm) && kGradient;
   for (const bool ahead : {true, false})
     for (int cluster = 1; cluster <= kResidentCluster; cluster *= 2) {
       const int64_t steps = divide_up(divide_up(row_packs, cluster), kStepPacks);

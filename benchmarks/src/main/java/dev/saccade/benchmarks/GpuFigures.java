@@ -212,9 +212,12 @@ public final class GpuFigures {
     plans.add(sampleTokens("temperature 0.7", 0));
     plans.add(sampleTokens("top_p 0.9", 0.9f));
     for (int dim : new int[] {64, 128}) {
-      for (Precision precision : new Precision[] {Precision.F32, Precision.BF16}) {
-        plans.add(attention("forward", 2, dim, precision));
-        plans.add(attention("backward", 5, dim, precision));
+      var short16 = new AttentionInputs.Shape(16, 16, 2048, 2048, dim);
+      var grouped = new AttentionInputs.Shape(32, 8, 4096, 4096, dim);
+      for (String pass : new String[] {"forward", "backward"}) {
+        plans.add(attention(pass, short16, Precision.F32));
+        plans.add(attention(pass, short16, Precision.BF16));
+        plans.add(attention(pass, grouped, Precision.BF16));
       }
     }
     plans.add(attentionPolicy());
@@ -341,25 +344,30 @@ public final class GpuFigures {
         });
   }
 
-  /** Causal attention of sequences with themselves; so many products of matrices. */
-  private static Plan attention(String pass, int products, int dim, Precision precision) {
-    var shape = new AttentionInputs.Shape(16, 16, 2048, 2048, dim);
+  /** Causal attention of sequences with themselves. */
+  private static Plan attention(String pass, AttentionInputs.Shape shape, Precision precision) {
     boolean forward = pass.equals("forward");
     return new Plan(
         2,
         n -> {
-          long size = n * shape.querySize();
+          long queries = n * shape.querySize();
+          long keys = queries / shape.heads() * shape.kvHeads();
+          String heads =
+              shape.heads() == shape.kvHeads()
+                  ? Integer.toString(shape.heads())
+                  : shape.heads() + "/" + shape.kvHeads();
           Workload workload =
-              Workload.of("", "%d × 2048 × 16 × %d".formatted(n, dim), null)
+              Workload.of(
+                      "", "%d × %d × %s × %d".formatted(n, shape.rows(), heads, shape.dim()), null)
                   .variant(
                       "attention " + pass + (precision == Precision.F32 ? "" : " " + precision),
                       engine ->
                           forward
                               ? engine.attention(AttentionInputs.of(shape), n, precision)
                               : engine.attentionBackward(AttentionInputs.of(shape), n, precision))
-                  .reads((forward ? 3 : 5) * size)
-                  .writes((forward ? 1 : 3) * size)
-                  .withFlops(n * products * shape.productFlops());
+                  .reads(forward ? queries + 2 * keys : 3 * queries + 2 * keys)
+                  .writes(forward ? queries : queries + 2 * keys)
+                  .withFlops(n * (forward ? 2 : 5) * shape.productFlops());
           return new Line(workload, DType.F32, Aim.ofPeers(60));
         });
   }

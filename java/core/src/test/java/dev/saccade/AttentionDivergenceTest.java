@@ -167,10 +167,14 @@ class AttentionDivergenceTest {
      * small count too.
      */
     void assertAgrees(double tolerance) {
+      assertAgrees(tolerance, 5 * tolerance);
+    }
+
+    void assertAgrees(double tolerance, double ofGradients) {
       Outputs got = assertValues(tolerance);
       AttentionPolicyReference.Loss.Gradients want = loss().gradients(policy());
-      assertRows("dq", got.dq().toFloats(), want.dq(), input.q(), 5 * tolerance);
-      assertRows("dk", got.dk().toFloats(), want.dk(), input.k(), 5 * tolerance);
+      assertRows("dq", got.dq().toFloats(), want.dq(), input.q(), ofGradients);
+      assertRows("dk", got.dk().toFloats(), want.dk(), input.k(), ofGradients);
       assertNear(
           "dscore_sq",
           got.dscoreSq().toFloats(),
@@ -1144,7 +1148,10 @@ class AttentionDivergenceTest {
   // ----------------------------------------------------------------------------------- types,
   // layout
 
-  /** Gradients in f32 are as accurate as those of f32 inputs; those of the own type are rounded. */
+  /**
+   * Gradients in f32 are as accurate as those of f32 inputs, except that a GPU rounds dS to bf16
+   * before it multiplies bf16 keys and queries; those of the own type are rounded.
+   */
   @ParameterizedTest
   @EnumSource(
       value = DType.class,
@@ -1162,7 +1169,7 @@ class AttentionDivergenceTest {
           Case c =
               compare(new Case(scope, sequences, input, options), "teacher", random)
                   .weigh(random, true, true);
-          c.assertAgrees(2e-6);
+          c.assertAgrees(2e-6, Contexts.CUDA && dtype == DType.BF16 ? 0x1p-8 : 1e-5);
           Outputs f32 = c.run(DType.F32);
           Outputs own = c.run(dtype);
           for (Tensor[] pair : new Tensor[][] {{f32.dq(), own.dq()}, {f32.dk(), own.dk()}}) {
