@@ -480,8 +480,8 @@ void compute(const Device& device, const saccade_attention_divergence_args& args
                wants_gradient(args)};
   const int64_t pieces = pieces_of(args.rows, args.sequences), key_pieces = pieces_of(args.keys, args.sequences);
   const auto statistics = [&](const PolicySide<T>& side, const HeadSpan& heads, const HeadStatistics& out) {
-    launch_tiles<T, kDim>(device, statistics_kernel<T, kDim>, pieces * heads.count(), side, call.rows, heads.begin,
-                          heads.count(), out, static_cast<float*>(nullptr));
+    launch_tiles<T, kDim>(device, statistics_kernel<T, kScoreColumns<T, kDim>>, pieces * heads.count(), side, call.rows,
+                          heads.begin, heads.count(), out, static_cast<float*>(nullptr));
   };
   statistics(call.side, call.heads, work.statistics);
   if (args.ref_q) {
@@ -509,7 +509,7 @@ void compute(const Device& device, const saccade_attention_divergence_args& args
       call.share = 1.0f / static_cast<float>(policies);
       call.first = p == 0;
     }
-    launch_tiles<T, kDim>(device, compare_kernel<T, kDim>, pieces * call.cut.parts, call);
+    launch_tiles<T, kDim>(device, compare_kernel<T, kScoreColumns<T, kDim>>, pieces * call.cut.parts, call);
     launch(device, row_kernel<T>, divide_up(args.rows, kRowThreads), kRowThreads, call);
     if (!call.gradient) continue;
     const int64_t kv_begin = mean ? 0 : call.heads.begin / (args.heads / args.kv_heads);

@@ -108,16 +108,16 @@ void compute(const Device& device, const saccade_attention_policy_args& args,
   const HeadSpan range{args.head_begin, args.head_end}, counted = args.lse ? HeadSpan{0, args.heads} : range;
   const int64_t pieces = pieces_of(args.rows, args.sequences);
   const KeyParts cut(args.max_keys);
-  launch_tiles<T, kDim>(device, statistics_kernel<T, kDim>, pieces * counted.count(), side, rows, counted.begin,
-                        counted.count(), workspace.statistics, pointer<float>(args.lse));
+  launch_tiles<T, kDim>(device, statistics_kernel<T, kScoreColumns<T, kDim>>, pieces * counted.count(), side, rows,
+                        counted.begin, counted.count(), workspace.statistics, pointer<float>(args.lse));
   if (args.map) zero(device, args.map, args.rows * args.map_stride * (args.map_dtype == SACCADE_BF16 ? 2 : 4));
   const int64_t policies = args.reduction == SACCADE_REDUCTION_MEAN ? 1 : range.count();
   for (int64_t number = 0; number < policies; ++number) {
     const HeadSpan heads = policies == 1 ? range : HeadSpan{range.begin + number, range.begin + number + 1};
     const bool elements = args.entropy || args.map;
     if (elements)
-      launch_tiles<T, kDim>(device, policy_kernel<T, kDim>, pieces * cut.parts, args, workspace, side, rows, heads,
-                            cut);
+      launch_tiles<T, kDim>(device, policy_kernel<T, kScoreColumns<T, kDim>>, pieces * cut.parts, args, workspace, side,
+                            rows, heads, cut);
     if (args.entropy || args.mass)
       launch(device, row_kernel, divide_up(args.rows, kRowThreads), kRowThreads, args, workspace, heads,
              args.entropy ? cut.parts : 0, number, policies);

@@ -211,6 +211,10 @@ __device__ V over_row(V value, const Merge& merge) {
   return value;
 }
 
+// Columns of tiles for scores alone: FMAs do without.
+template <class T, int kDim>
+constexpr int kScoreColumns = std::is_same_v<T, float> ? 64 : kDim;
+
 template <class T, int kDim, class Kernel, class... Arguments>
 void launch_tiles(const Device& device, Kernel kernel, int64_t blocks, const Arguments&... arguments) {
   launch_shared(device, kernel, blocks, Tiling<T>::kThreads, Tiling<T>::template Memory<kDim>::kShared, arguments...);
