@@ -198,9 +198,12 @@ public final class GpuFigures {
     }
     plans.add(policyLossFromLogits(DType.F32, 151_936));
     plans.add(policyLossFromLogits(DType.F16, 151_936));
-    plans.add(divergence(Divergence.FORWARD_KL, 2800));
-    plans.add(divergence(Divergence.REVERSE_KL, 2800));
-    plans.add(divergence(Divergence.JSD, 3200));
+    plans.add(divergence(Divergence.FORWARD_KL, DType.BF16, Aim.microseconds(2800)));
+    plans.add(divergence(Divergence.REVERSE_KL, DType.BF16, Aim.microseconds(2800)));
+    plans.add(divergence(Divergence.JSD, DType.BF16, Aim.microseconds(3200)));
+    for (Divergence kind : Divergence.values()) {
+      plans.add(divergence(kind, DType.F32, Aim.NONE));
+    }
     plans.add(adamW());
     plans.add(of(256, "tensors", new GradNormBenchmark(), "forward"));
     for (GroupAdvantage.Estimator estimator : GroupAdvantage.Estimator.values()) {
@@ -278,20 +281,20 @@ public final class GpuFigures {
         });
   }
 
-  private static Plan divergence(Divergence kind, double microseconds) {
-    int most = 8192;
+  private static Plan divergence(Divergence kind, DType dtype, Aim aim) {
+    int most = dtype == DType.F32 ? 4096 : 8192;
     return new Plan(
         most,
         n -> {
-          var benchmark = logits(new LogitDivergenceBenchmark(), n, 151_936, DType.BF16);
+          var benchmark = logits(new LogitDivergenceBenchmark(), n, 151_936, dtype);
           return new Line(
               benchmark
                   .workload("gradient")
                   .variant(
                       "logit_divergence " + kind,
                       engine -> engine.logitDivergence(benchmark.inputs(), kind)),
-              DType.BF16,
-              n == most ? Aim.microseconds(microseconds) : Aim.NONE);
+              dtype,
+              n == most ? aim : Aim.NONE);
         });
   }
 
