@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Checks the CUDA backend of a bundle (scripts/bundle.sh) on this machine, and measures it: golden cases, plain and from CUDA
-# graphs, the tests of every operation, a part of the cases under compute-sanitizer where that is installed, PyTorch where
+# graphs, the tests of every operation, each operation under compute-sanitizer where that is installed, PyTorch where
 # python3 has it, and one screen of figures.  Takes some minutes.  All of it goes to benchmarks/results/gpu-check.json of the
 # bundle; the exit status is 0 if all checks passed, whatever the figures.
 set -uo pipefail
@@ -37,20 +37,13 @@ printf '{"driver": "%s", "cuda_sources": "%s"}\n' \
 tools=()
 if command -v compute-sanitizer >/dev/null; then
   tools=(memcheck initcheck racecheck synccheck)
-  # One case of every operation.
-  cases=()
-  last=""
-  for file in "$root"/golden/*.safetensors; do
-    name="$(basename "$file")"
-    operation="${name%%__*}"
-    [[ "$operation" == "$last" ]] || cases+=("$file")
-    last="$operation"
-  done
+  # Every operation once.
+  once='dev.saccade.train.OperationsTest#theGpuAgreesWithTheCpu(dev.saccade.train.Operations$Operation)'
   # Beside the golden cases: they leave most of the GPU and of the processor alone.
   for tool in "${tools[@]}"; do
     (
       compute-sanitizer --tool "$tool" --target-processes all --error-exitcode 3 \
-        "$root/bin/java" -cp "$root/lib/*" dev.saccade.cli.Main op --quiet --device cuda "${cases[@]}" >"$work/$tool" 2>&1
+        "$root/bin/test" -m "$once" >"$work/$tool" 2>&1
       echo $? >"$work/$tool.status"
     ) &
   done

@@ -6,7 +6,7 @@
 // and is written by the second sweep.  No probability is ever stored: no row-sized temporary.
 // Exponentials and logarithms per token: 2, then 2 (JSD: and a logarithm), then 1 (JSD: 2 and a logarithm).
 // CUDA: the same sweeps, one block a pair of rows, the later ones from the L2 cache where that holds the pairs at work.
-// On Hopper a cluster keeps pairs of long rows in its shared memory, and REVERSE_KL too needs two sweeps (resident.cuh).
+// On Hopper clusters keep pairs of long rows in shared memory, and REVERSE_KL too needs two sweeps (resident.cuh).
 // Bytes: 2*R*V*sizeof(logits) read, R*V*sizeof(d_logits) written.
 #pragma once
 
