@@ -58,11 +58,12 @@ class OperationsTest {
     repeats(Contexts.cpu(2), operation, 5);
   }
 
+  /** Under a sanitizer, which takes its time, {@code -Dsaccade.test.launches=2} will do. */
   @OnGpu
   @ParameterizedTest
   @MethodSource("operations")
   void aThousandLaunchesGiveTheSameBits(Operation operation) {
-    repeats(Contexts.gpu(), operation, 1000);
+    repeats(Contexts.gpu(), operation, Integer.getInteger("saccade.test.launches", 1000));
   }
 
   /** With other data, scalars included, in every replay. */
