@@ -49,7 +49,7 @@ AttentionWorkspace attention_layout(const saccade_context* context, const saccad
     workspace.packing = carve_packing(args.sequences, carver);
     if (has_tiles(context, args))
       for (uint8_t** tiles : {&workspace.key_tiles, &workspace.value_tiles})
-        *tiles = carve_tiles(carver, args.keys, args.sequences, 128, args.kv_heads, args.head_dim);
+        *tiles = carve_tiles(carver, args.keys, args.sequences, kForwardTile, args.kv_heads, args.head_dim);
   } else {
     workspace.keys = carver.take<float>(transposed(args));
     workspace.scratch = carver.take<float>(context->pool.threads() * kRows * padded(args.max_keys));
@@ -67,9 +67,11 @@ AttentionBackwardWorkspace attention_backward_layout(const saccade_context* cont
     workspace.packing = carve_packing(args.sequences, carver);
     if (has_tiles(context, args)) {
       for (uint8_t** tiles : {&workspace.key_tiles, &workspace.value_tiles})
-        *tiles = carve_tiles(carver, args.keys, args.sequences, 64, args.kv_heads, args.head_dim);
-      workspace.row_tiles = carve_tiles(carver, args.rows, args.sequences, 64, args.heads, args.head_dim, 64 * 8);
-      workspace.gradient_tiles = carve_tiles(carver, args.rows, args.sequences, 64, args.heads, args.head_dim);
+        *tiles = carve_tiles(carver, args.keys, args.sequences, kBackwardTile, args.kv_heads, args.head_dim);
+      workspace.row_tiles = carve_tiles(carver, args.rows, args.sequences, kBackwardTile, args.heads, args.head_dim,
+                                        kBackwardTile * sizeof(RowStatistics));
+      workspace.gradient_tiles =
+          carve_tiles(carver, args.rows, args.sequences, kBackwardTile, args.heads, args.head_dim);
     }
   } else {
     workspace.keys = carver.take<float>(transposed(args));

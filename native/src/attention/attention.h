@@ -9,6 +9,12 @@
 
 namespace saccade {
 
+// CUDA, Hopper, products in bf16: rows of the tiles that are written first, and what lies beside a tile of q.
+constexpr int kForwardTile = 128, kBackwardTile = 64;
+struct RowStatistics {
+  float lse, delta;
+};
+
 // Pieces of the workspace, of the forward pass and of the backward pass.
 struct AttentionWorkspace {
   // CPU:

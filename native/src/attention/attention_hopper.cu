@@ -10,12 +10,6 @@ namespace {
 constexpr int kWriters = 256;
 constexpr int kGroups = 2, kConsumers = 128 * kGroups, kBlockThreads = kConsumers + 128, kStay = 64 * kGroups;
 constexpr int kSlots = 4;
-constexpr int kForwardKeys = 128, kBackwardTile = 64;  // of a tile that moves by
-
-// Beside a tile of q: of its rows.
-struct RowStatistics {
-  float lse, delta;
-};
 
 // -------------------------------------------------------------------------------------------------- tiles
 
@@ -172,6 +166,18 @@ using BackwardTile = MmaTile<1, kBackwardTile, kDim>;
 template <int kDim>
 using LoadStay = MmaLoad<StayTile<kDim>, kConsumers, 4>;
 
+// One thread: the first `tiles` tiles of a sequence's keys and values, in turn.
+template <class Tile, class Slots>
+__device__ __forceinline__ void copy_keys(const Slots& ring, const Inputs& in, int64_t s, int64_t kv, int64_t tiles,
+                                          const uint8_t* keys, const uint8_t* values) {
+  const int64_t first = first_piece(in.sequences.offsets_k, s, Tile::kRows);
+  for (int64_t j = 0; j < tiles; ++j) {
+    const int64_t at = ((first + j) * in.kv_heads + kv) * Tile::kBytes;
+    ring.fill(2 * j, keys + at, Tile::kBytes);
+    ring.fill(2 * j + 1, values + at, Tile::kBytes);
+  }
+}
+
 // ------------------------------------------------------------------------------------------------ kernels
 
 // One block a piece of rows and head.  While the products of one tile of keys are summed, those of the next are scored.
@@ -180,7 +186,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     forward_kernel(const __grid_constant__ saccade_attention_args args, const __grid_constant__ Inputs in,
                    const uint8_t* key_tiles, const uint8_t* value_tiles) {
   if constexpr (!kHopper) return;
-  using Tile = MmaTile<1, kForwardKeys, kDim>;
+  using Tile = MmaTile<1, kForwardTile, kDim>;
   extern __shared__ __align__(1024) unsigned char shared[];
   const StayTile<kDim> q{shared_address(shared)};
   const Ring<Tile::kBytes, 1> ring(shared + StayTile<kDim>::kBytes);
@@ -197,7 +203,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   }
   const auto tiles_to = [&](int64_t row) {  // that the piece's row sees
     const int64_t last = piece.begin + row < piece.end ? piece.begin + row : piece.end - 1;
-    return (visible_keys(in.sequences, piece.s, last) + kForwardKeys - 1) / kForwardKeys;
+    return (visible_keys(in.sequences, piece.s, last) + kForwardTile - 1) / kForwardTile;
   };
   const int64_t tiles = tiles_to(kStay - 1);
   if (threadIdx.x == 0) ring.init();
@@ -205,14 +211,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
 
   if (group() == kGroups) {
     few_registers();
-    if (threadIdx.x == kConsumers) {
-      const int64_t first = first_piece(in.sequences.offsets_k, piece.s, kForwardKeys);
-      for (int64_t j = 0; j < tiles; ++j) {
-        const int64_t tile = ((first + j) * in.kv_heads + kv) * Tile::kBytes;
-        ring.fill(2 * j, key_tiles + tile, Tile::kBytes);
-        ring.fill(2 * j + 1, value_tiles + tile, Tile::kBytes);
-      }
-    }
+    if (threadIdx.x == kConsumers) copy_keys<Tile>(ring, in, piece.s, kv, tiles, key_tiles, value_tiles);
   } else {
     many_registers();
     {
@@ -227,7 +226,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     float out[kDim / 8][4];
     clear(out);
     if (own > 0) {
-      float s[kForwardKeys / 8][4];
+      float s[kForwardTile / 8][4];
       ring.wait(0);
       wgmma_multiply_transposed(s, q, row, Tile{shared_address(ring.slot(0))});
       wgmma_wait<0>();
@@ -235,7 +234,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
       ring.release(0);
       softmax.take(s, 0);
       for (int64_t j = 0; j + 1 < own; ++j) {
-        const WgmmaWeights<kForwardKeys> p(s);
+        const WgmmaWeights<kForwardTile> p(s);
         ring.wait(2 * j + 2);
         wgmma_multiply_transposed(s, q, row, Tile{shared_address(ring.slot(2 * j + 2))});
         ring.wait(2 * j + 1);
@@ -243,14 +242,14 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
         wgmma_wait<1>();
         wgmma_settle(s);
         ring.release(2 * j + 2);
-        softmax.take(s, (j + 1) * kForwardKeys);
+        softmax.take(s, (j + 1) * kForwardTile);
         wgmma_wait<0>();
         wgmma_settle(out);
         ring.release(2 * j + 1);
         softmax.rescale(out);
       }
       ring.wait(2 * own - 1);
-      wgmma_multiply_add(out, WgmmaWeights<kForwardKeys>(s), Tile{shared_address(ring.slot(2 * own - 1))});
+      wgmma_multiply_add(out, WgmmaWeights<kForwardTile>(s), Tile{shared_address(ring.slot(2 * own - 1))});
       wgmma_wait<0>();
       wgmma_settle(out);
       ring.release(2 * own - 1);
@@ -290,14 +289,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
 
   if (group() == kGroups) {
     few_registers();
-    if (threadIdx.x == kConsumers) {
-      const int64_t first = first_piece(in.sequences.offsets_k, piece.s, kBackwardTile);
-      for (int64_t j = 0; j < tiles; ++j) {
-        const int64_t tile = ((first + j) * in.kv_heads + kv) * Tile::kBytes;
-        ring.fill(2 * j, key_tiles + tile, Tile::kBytes);
-        ring.fill(2 * j + 1, value_tiles + tile, Tile::kBytes);
-      }
-    }
+    if (threadIdx.x == kConsumers) copy_keys<Tile>(ring, in, piece.s, kv, tiles, key_tiles, value_tiles);
   } else {
     many_registers();
     {
@@ -480,9 +472,9 @@ void with_dim(int64_t dim, const Body& body) {
 void attention_hopper(const Device& device, const saccade_attention_args& args, const Inputs& in,
                       const AttentionWorkspace& workspace) {
   with_dim(args.head_dim, [&](auto dim) {
-    constexpr int kShared = StayTile<dim>::kBytes + Ring<kTileBytes<kForwardKeys, dim>, 1>::kShared;
-    launch(device, key_tiles_kernel<kForwardKeys, dim>,
-           pieces_of(args.keys, args.sequences, kForwardKeys) * args.kv_heads, kWriters, in, workspace.key_tiles,
+    constexpr int kShared = StayTile<dim>::kBytes + Ring<kTileBytes<kForwardTile, dim>, 1>::kShared;
+    launch(device, key_tiles_kernel<kForwardTile, dim>,
+           pieces_of(args.keys, args.sequences, kForwardTile) * args.kv_heads, kWriters, in, workspace.key_tiles,
            workspace.value_tiles);
     launch_shared(device, forward_kernel<dim>, pieces_of(args.rows, args.sequences, kStay) * args.heads, kBlockThreads,
                   kShared, args, in, workspace.key_tiles, workspace.value_tiles);

@@ -28,14 +28,22 @@ struct Tiling {
 
     const Tile q, k;
     const Weights weights;
-    const T *q_is, *k_is;  // what the tiles hold
+    // What a tile holds: the same rows need not be loaded again.
+    struct Held {
+      const T* from;
+      int64_t stride, dim;
+
+      __device__ bool operator!=(const Held& other) const {
+        return from != other.from || stride != other.stride || dim != other.dim;
+      }
+    } q_held, k_held;
 
     __device__ explicit Memory(unsigned char* at)
         : q{shared_address(at)},
           k{q.base + Tile::kBytes},
           weights{k.base + Tile::kBytes},
-          q_is(nullptr),
-          k_is(nullptr) {}
+          q_held{nullptr, 0, 0},
+          k_held{nullptr, 0, 0} {}
 
     // Products of `rows` rows of a from `row` on with `keys` keys of b from `key` on; rows for which not live(r), and
     // those that are not there, count as 0.  Begins with a barrier.
@@ -44,9 +52,9 @@ struct Tiling {
                                              int64_t head, int rows, const Heads<const T>& b, int64_t key,
                                              int64_t kv_head, int keys, int64_t dim, const Live& live) {
       __syncthreads();
-      if (a.at(row, head) != q_is) load(q, q_is = a.at(row, head), a.row_stride, rows, dim, live);
-      if (b.at(key, kv_head) != k_is)
-        load(k, k_is = b.at(key, kv_head), b.row_stride, keys, dim, [](int) { return true; });
+      const Held own_q{a.at(row, head), a.row_stride, dim}, own_k{b.at(key, kv_head), b.row_stride, dim};
+      if (q_held != own_q) load(q, q_held = own_q, rows, live);
+      if (k_held != own_k) load(k, k_held = own_k, keys, [](int) { return true; });
       __syncthreads();
       float sums[kTile / 8][4];
       multiply_transposed(sums, q, static_cast<int>(threadIdx.x / 32) * 16, k);
@@ -74,15 +82,15 @@ struct Tiling {
 
    private:
     template <class Live>
-    __device__ void load(const Tile& tile, const T* from, int64_t stride, int count, int64_t dim, const Live& live) {
+    __device__ void load(const Tile& tile, const Held& held, int count, const Live& live) {
       constexpr int kChunks = Tile::kChunks;
-      const bool whole = (reinterpret_cast<uint64_t>(from) % 16 | stride % 8 | dim % 8) == 0;
+      const bool whole = (reinterpret_cast<uint64_t>(held.from) % 16 | held.stride % 8 | held.dim % 8) == 0;
 #pragma unroll 4
       for (int at = static_cast<int>(threadIdx.x); at < kTile * kChunks; at += kThreads) {
         const int r = at / kChunks, chunk = at % kChunks;
         float x[8];
-        load_columns(x, from + r * stride + 8 * chunk, r < count && live(r) ? static_cast<int>(dim) - 8 * chunk : 0,
-                     whole);
+        load_columns(x, held.from + r * held.stride + 8 * chunk,
+                     r < count && live(r) ? static_cast<int>(held.dim) - 8 * chunk : 0, whole);
         store_columns(tile, r, chunk, x);
       }
     }
