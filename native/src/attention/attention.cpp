@@ -27,9 +27,10 @@ void check_sizes(const saccade_context* context, const Args& args) {
 
 // Whether tiles for Hopper's warpgroups are worth their writing: sequences have rows enough to read them often.
 template <class Args>
-bool has_tiles(const saccade_context* context, const Args& args) {
-  return context->gpu && cuda::capability_of(*context->gpu) == 90 && args.precision == SACCADE_PRECISION_BF16 &&
-         args.head_dim <= 128 && args.rows >= 64 * args.sequences;
+bool has_tiles([[maybe_unused]] const saccade_context* context, const Args& args) {
+  if (args.precision != SACCADE_PRECISION_BF16 || args.head_dim > 128 || args.rows < 64 * args.sequences) return false;
+  SACCADE_IF_CUDA(if (context->gpu) return cuda::capability_of(*context->gpu) == 90;)
+  return false;
 }
 
 // Of `rows` rows a tile and a head of them each, with `extra` bytes beside every tile.
