@@ -46,8 +46,8 @@ struct Inputs {
 
 __device__ __forceinline__ int warp() { return static_cast<int>(threadIdx.x / 32); }
 
-// The tensor cores' keys take part in the softmax of a warp's 16 rows of a piece, of which a thread has two, i = 0
-// and 1.
+// The softmax of a warp's 16 rows of a piece, while tiles of keys come in order.  A thread has two of the rows, i = 0
+// and 1, and sums over the columns that it holds of them.
 struct RunningSoftmax {
   float unit;          // of scores, in units of log 2
   bool negative;       // the scale: scores change their sign

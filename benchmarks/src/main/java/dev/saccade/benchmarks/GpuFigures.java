@@ -24,6 +24,7 @@ import java.time.LocalDate;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Locale;
+import java.util.function.BiFunction;
 import java.util.function.IntFunction;
 
 /**
@@ -375,34 +376,43 @@ public final class GpuFigures {
         });
   }
 
-  private static Plan attentionPolicy() {
-    var benchmark = at(new AttentionPolicyBenchmark());
-    AttentionInputs.Shape shape = benchmark.inputShape();
+  /** An operation on the attention of equal sequences: its benchmark's, so many times. */
+  private static Plan ofSequences(
+      String name,
+      OperationBenchmark benchmark,
+      String method,
+      AttentionInputs.Shape shape,
+      BiFunction<SaccadeEngine, Integer, Work> work) {
     return new Plan(
         16,
         n ->
             f32(
                 benchmark
-                    .workload("forward")
+                    .workload(method)
                     .times(n, shape.brief(n))
-                    .variant(
-                        "attention_policy",
-                        engine -> engine.attentionPolicy(AttentionInputs.of(shape), n))));
+                    .variant(name, engine -> work.apply(engine, n))));
+  }
+
+  private static Plan attentionPolicy() {
+    var benchmark = at(new AttentionPolicyBenchmark());
+    AttentionInputs.Shape shape = benchmark.inputShape();
+    return ofSequences(
+        "attention_policy",
+        benchmark,
+        "forward",
+        shape,
+        (engine, n) -> engine.attentionPolicy(AttentionInputs.of(shape), n));
   }
 
   private static Plan attentionDivergence() {
     var benchmark = at(new AttentionDivergenceBenchmark());
     AttentionInputs.Shape shape = benchmark.inputShape();
-    return new Plan(
-        16,
-        n ->
-            f32(
-                benchmark
-                    .workload("gradient")
-                    .times(n, shape.brief(n))
-                    .variant(
-                        "attention_divergence",
-                        engine -> engine.attentionDivergence(AttentionInputs.of(shape), n))));
+    return ofSequences(
+        "attention_divergence",
+        benchmark,
+        "gradient",
+        shape,
+        (engine, n) -> engine.attentionDivergence(AttentionInputs.of(shape), n));
   }
 
   // ------------------------------------------------------------------------------------- measuring
