@@ -1,3 +1,4 @@
+#include "core/bulk.cuh"
 #include "core/rows.cuh"
 #include "group_advantage/group_advantage.h"
 
@@ -7,17 +8,22 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kHeld = 8;  // rewards of a group that a lane holds: groups of up to kHeld * kLanes are read once
 
-// On Hopper the blocks of a kernel come while those of the one before it still work: first of all they let the next
-// ones come, and wait for the end of the one before.
-__device__ __forceinline__ void overlap_launches() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.launch_dependents;\ngriddepcontrol.wait;" ::: "memory");
+// On Hopper the blocks of a kernel may come while those of the one before it still work: once all of those have called
+// allow_next(), or have ended.  What the one before wrote may be touched only after wait_for_last().
+__device__ __forceinline__ void allow_next() {
+#if defined(SACCADE_HOPPER)
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void wait_for_last() {
+#if defined(SACCADE_HOPPER)
+  asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
 
 template <class Kernel>
 void launch_overlapping(const Device& device, Kernel kernel, int64_t blocks, const saccade_group_advantage_args& args) {
-  if (device.capability < 90 || blocks == 0) return launch(device, kernel, blocks, kThreads, args);
+  if (device.capability != 90 || blocks == 0) return launch(device, kernel, blocks, kThreads, args);
   cudaLaunchAttribute attribute;
   attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attribute.val.programmaticStreamSerializationAllowed = 1;
@@ -30,11 +36,26 @@ void launch_overlapping(const Device& device, Kernel kernel, int64_t blocks, con
   check(cudaLaunchKernelEx(&config, kernel, args), "launch");
 }
 
+// 1 / x, and sqrt(x) of a positive x, to 2^-38: what follows is f32, and f64's own division and root take longer than
+// all else that is done for a group.
+__device__ __forceinline__ double inverse_of(double x) {
+  double y;
+  asm("rcp.approx.ftz.f64 %0, %1;" : "=d"(y) : "d"(x));
+  return x == 0.0 ? y : fma(fma(-x, y, 1.0), y, y);
+}
+__device__ __forceinline__ double root_of(double x) {
+  double y;
+  asm("rsqrt.approx.ftz.f64 %0, %1;" : "=d"(y) : "d"(x));
+  const double root = x * y;
+  return fma(fma(-root, root, x), 0.5 * y, root);
+}
+
 // Standard deviation of `count` numbers from their sum and sum of squares, both of differences from any number near
 // them.
 __device__ double deviation_of(double count, double sum, double squares, int32_t ddof) {
-  const double m2 = squares - sum * (sum / count);
-  return count > ddof ? sqrt(m2 < 0.0 ? 0.0 : m2 / (count - ddof)) : 0.0;
+  if (!(count > ddof)) return 0.0;
+  const double variance = (squares - sum * (sum * inverse_of(count))) * inverse_of(count - ddof);
+  return variance <= 0.0 ? 0.0 : root_of(variance);
 }
 
 // One group, in the hands of kLanes lanes of a warp.
@@ -51,7 +72,7 @@ struct Group {
   float held[kHeld];  // of the first kLanes kHeld members
   uint32_t has;       // bit k: member k of this lane is there and valid
 
-  __device__ double mean() const { return degenerate ? static_cast<double>(pivot) : pivot + sum / count; }
+  __device__ double mean() const { return degenerate ? static_cast<double>(pivot) : pivot + sum * inverse_of(count); }
   __device__ double deviation(int32_t ddof) const { return degenerate ? 0.0 : deviation_of(count, sum, squares, ddof); }
 
   // body(reward) for the valid members of this lane.
@@ -64,14 +85,15 @@ struct Group {
       if (!valid || valid[i]) body(rewards[i]);
   }
 
+  // All lanes of a warp come here together.
   __device__ __forceinline__ Group(const saccade_group_advantage_args& args, int64_t g) {
     const int32_t* offsets = pointer<const int32_t>(args.offsets);
     rewards = pointer<const float>(args.rewards);
     valid = pointer<const uint8_t>(args.valid);
     const uint32_t lanes = (~0u >> (32 - kLanes)) << (threadIdx.x % 32 / kLanes * kLanes);
-    const auto sum_lanes = [&](double v) {
+    const auto sum_lanes = [](auto v) {
 #pragma unroll
-      for (int distance = 1; distance < kLanes; distance *= 2) v += __shfl_xor_sync(lanes, v, distance);
+      for (int distance = 1; distance < kLanes; distance *= 2) v += __shfl_xor_sync(~0u, v, distance);
       return v;
     };
     const int64_t first = offsets[g], last = offsets[g + 1], size = args.size;
@@ -94,8 +116,9 @@ struct Group {
       own = found ? own : x;
       found = true;
     });
-    const uint32_t finders = __ballot_sync(lanes, found);
-    pivot = finders ? __shfl_sync(lanes, own, __ffs(finders) - 1) : 0.0f;
+    const uint32_t finders = __ballot_sync(~0u, found) & lanes;
+    pivot = __shfl_sync(~0u, own, __ffs(finders) - 1);
+    if (!finders) pivot = 0.0f;
     int members = 0;
     bool equal = true;
     double differences = 0.0, square = 0.0;
@@ -106,8 +129,8 @@ struct Group {
       differences += d;
       square = fma(d, d, square);
     });
-    count = __reduce_add_sync(lanes, members);
-    degenerate = count < 2 || __all_sync(lanes, equal);
+    count = sum_lanes(members);
+    degenerate = count < 2 || !(__ballot_sync(~0u, !equal) & lanes);
     sum = sum_lanes(differences);
     squares = sum_lanes(square);
   }
@@ -133,17 +156,19 @@ __device__ float batch_pivot(const saccade_group_advantage_args& args) {
 template <int kLanes>
 __global__ void __launch_bounds__(kThreads) batch_kernel(saccade_group_advantage_args args) {
   __shared__ Batch shared[32];
-  overlap_launches();
+  wait_for_last();
+  allow_next();
   const bool baseline = args.estimator == SACCADE_ADVANTAGE_REINFORCE_PP_BASELINE;
   const double pivot = static_cast<double>(batch_pivot(args));
   const int64_t begin = args.groups * blockIdx.x / kSlices, end = args.groups * (blockIdx.x + 1) / kSlices;
   Batch own{0.0, 0.0, 0.0};
-  for (int64_t g = begin + threadIdx.x / kLanes; g < end; g += kThreads / kLanes) {
-    const Group<kLanes> group(args, g);
+  for (int64_t first = begin; first < end; first += kThreads / kLanes) {
+    const int64_t g = first + threadIdx.x / kLanes;
+    const Group<kLanes> group(args, g < end ? g : end - 1);
     const double n = group.count, shift = static_cast<double>(group.pivot) - pivot;
-    if (group.count == 0) continue;
+    if (g >= end || group.count == 0) continue;
     // Of the centred rewards, or of the rewards themselves.
-    const double m2 = group.degenerate ? 0.0 : group.squares - group.sum * (group.sum / n);
+    const double m2 = group.degenerate ? 0.0 : group.squares - group.sum * (group.sum * inverse_of(n));
     own = Batch::add(
         own, baseline ? Batch{n, 0.0, m2}
                       : Batch{n, group.sum + n * shift, group.squares + 2.0 * shift * group.sum + n * shift * shift});
@@ -155,27 +180,30 @@ __global__ void __launch_bounds__(kThreads) batch_kernel(saccade_group_advantage
 
 template <int kLanes, bool kBatch>
 __global__ void __launch_bounds__(kThreads) advantage_kernel(saccade_group_advantage_args args) {
-  overlap_launches();
+  const int64_t g = static_cast<int64_t>(blockIdx.x) * (kThreads / kLanes) + threadIdx.x / kLanes;
+  // What batch_kernel reads is there when it lets these blocks come.
+  if (!kBatch) wait_for_last();
+  const Group<kLanes> group(args, g < args.groups ? g : args.groups - 1);
   double divisor_of_all = 1.0;
   if (kBatch) {
     __shared__ Batch shared[32];
+    wait_for_last();
     const Batch* slices = pointer<const Batch>(args.workspace);
     const Batch all = reduce_block(Batch::add(slices[threadIdx.x], slices[threadIdx.x + kThreads]), shared, Batch::add);
     divisor_of_all = deviation_of(all.count, all.sum, all.squares, args.ddof) + static_cast<double>(args.eps);
   }
-  const int64_t g = static_cast<int64_t>(blockIdx.x) * (kThreads / kLanes) + threadIdx.x / kLanes;
   if (g >= args.groups) return;
-  const Group<kLanes> group(args, g);
   const int lane = threadIdx.x % kLanes;
   const double n = group.count, mean = group.mean(), deviation = group.deviation(args.ddof);
   double factor = 1.0;
-  if (args.estimator == SACCADE_ADVANTAGE_GRPO) factor = 1.0 / (deviation + static_cast<double>(args.eps));
-  if (args.estimator == SACCADE_ADVANTAGE_RLOO) factor = n / (n - 1.0);
-  if (kBatch) factor = 1.0 / divisor_of_all;
+  if (args.estimator == SACCADE_ADVANTAGE_GRPO) factor = inverse_of(deviation + static_cast<double>(args.eps));
+  if (args.estimator == SACCADE_ADVANTAGE_RLOO) factor = n * inverse_of(n - 1.0);
+  if (kBatch) factor = inverse_of(divisor_of_all);
+  const float high = static_cast<float>(mean), low = static_cast<float>(mean - static_cast<double>(high));
+  const float slope = static_cast<float>(factor);
   float* advantage = pointer<float>(args.advantage);
   const auto write = [&](int64_t i, bool there, float x) {
-    const double a = (static_cast<double>(x) - mean) * factor;
-    advantage[i] = group.clamped ? NAN : group.degenerate || !there ? 0.0f : static_cast<float>(a);
+    advantage[i] = group.clamped ? NAN : group.degenerate || !there ? 0.0f : ((x - high) - low) * slope;
   };
 #pragma unroll
   for (int k = 0; k < kHeld; ++k) {
