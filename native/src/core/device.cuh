@@ -63,6 +63,35 @@ void launch(const Device& device, void (*kernel)(Parameters...), int64_t blocks,
   check(cudaPeekAtLastError(), "launch");
 }
 
+// On Hopper the blocks of a kernel that launch_overlapping() launches may come while those of the one before it still
+// work: once all of those have called allow_next(), or have ended.  Before wait_for_last() they may read only what was
+// there before the one before.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+__device__ __forceinline__ void allow_next() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
+__device__ __forceinline__ void wait_for_last() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+#else
+__device__ __forceinline__ void allow_next() {}
+__device__ __forceinline__ void wait_for_last() {}
+#endif
+
+// As launch().
+template <class... Parameters, class... Arguments>
+void launch_overlapping(const Device& device, void (*kernel)(Parameters...), int64_t blocks, int threads,
+                        Arguments&&... arguments) {
+  if (device.capability != 90 || blocks == 0)
+    return launch(device, kernel, blocks, threads, std::forward<Arguments>(arguments)...);
+  cudaLaunchAttribute attribute;
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(static_cast<unsigned>(blocks));
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.stream = device.stream;
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  check(cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...), "launch");
+}
+
 // As launch(), with `shared` bytes of dynamic shared memory a block.
 template <class... Parameters, class... Arguments>
 void launch_shared(const Device& device, void (*kernel)(Parameters...), int64_t blocks, int threads, int shared,
@@ -82,6 +111,6 @@ void launch_clusters(const Device& device, void (*kernel)(Parameters...), int cl
   check(cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...), "launch");
 }
 
-inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+inline __host__ __device__ int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 }  // namespace saccade::cuda

@@ -1,4 +1,3 @@
-#include "core/bulk.cuh"
 #include "core/rows.cuh"
 #include "group_advantage/group_advantage.h"
 
@@ -7,34 +6,6 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kHeld = 8;  // rewards of a group that a lane holds: groups of up to kHeld * kLanes are read once
-
-// On Hopper the blocks of a kernel may come while those of the one before it still work: once all of those have called
-// allow_next(), or have ended.  What the one before wrote may be touched only after wait_for_last().
-__device__ __forceinline__ void allow_next() {
-#if defined(SACCADE_HOPPER)
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}
-__device__ __forceinline__ void wait_for_last() {
-#if defined(SACCADE_HOPPER)
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-
-template <class Kernel>
-void launch_overlapping(const Device& device, Kernel kernel, int64_t blocks, const saccade_group_advantage_args& args) {
-  if (device.capability != 90 || blocks == 0) return launch(device, kernel, blocks, kThreads, args);
-  cudaLaunchAttribute attribute;
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(static_cast<unsigned>(blocks));
-  config.blockDim = dim3(kThreads);
-  config.stream = device.stream;
-  config.attrs = &attribute;
-  config.numAttrs = 1;
-  check(cudaLaunchKernelEx(&config, kernel, args), "launch");
-}
 
 // 1 / x, and sqrt(x) of a positive x, to 2^-38: what follows is f32, and f64's own division and root take longer than
 // all else that is done for a group.
@@ -130,7 +101,8 @@ struct Group {
       square = fma(d, d, square);
     });
     count = sum_lanes(members);
-    degenerate = count < 2 || !(__ballot_sync(~0u, !equal) & lanes);
+    const uint32_t others = __ballot_sync(~0u, !equal) & lanes;
+    degenerate = count < 2 || !others;
     sum = sum_lanes(differences);
     squares = sum_lanes(square);
   }
@@ -234,10 +206,10 @@ void group_advantage(const Device& device, const saccade_group_advantage_args& a
     constexpr int kLanes = decltype(lanes)::value;
     const int64_t blocks = divide_up(args.groups, kThreads / kLanes);
     if (divides_by_batch(args)) {
-      launch_overlapping(device, batch_kernel<kLanes>, blocks > 0 ? kSlices : 0, args);
-      launch_overlapping(device, advantage_kernel<kLanes, true>, blocks, args);
+      launch_overlapping(device, batch_kernel<kLanes>, blocks > 0 ? kSlices : 0, kThreads, args);
+      launch_overlapping(device, advantage_kernel<kLanes, true>, blocks, kThreads, args);
     } else {
-      launch_overlapping(device, advantage_kernel<kLanes, false>, blocks, args);
+      launch_overlapping(device, advantage_kernel<kLanes, false>, blocks, kThreads, args);
     }
   };
   // What a group costs besides its rewards, f64 divisions above all, costs a warp as much for four groups as for one.

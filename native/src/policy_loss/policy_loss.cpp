@@ -59,7 +59,9 @@ PolicyLossWorkspace carve_policy_loss(const saccade_policy_loss_args& args, int6
   workspace.piece_active = carver.take<int32_t>(pieces);
   workspace.piece_sum = carver.take<double>(needs_whole_sequences(args) ? pieces : 0);
   workspace.sequences = carver.take<PolicySequence>(args.sequences);
-  workspace.counters = carver.take<int32_t>(2);
+  workspace.slices = carver.take<int32_t>(kPolicySlices);
+  workspace.done = carver.take<int32_t>(1);
+  workspace.block_sequences = carver.take<int32_t>(blocks);
   return workspace;
 }
 

@@ -7,10 +7,11 @@
 //   2. Join pieces to sequences: active rows, and the ratio of GSPO.
 //   3. Token losses, gradients, sums of the block.  GSPO's gradient needs its sequence's sum: the sum of each piece.
 //   4. GSPO only: join those sums, add them to the gradients of the sequence's active rows.
-// CUDA.  A block a sequence counts its active rows, and for GSPO adds up log-ratios, then gradients; a block every 4096
-// rows makes token losses, gradients and sums, and the last one to end adds the sums up in order.
-// Sums are f32 within a block's vector lanes, f64 beyond.  Bytes: 4*R for every input read and output written, and R
-// twice for the mask; GSPO: the log-probabilities and the gradient twice, the mask three times.
+// CUDA, two launches.  Some lanes a sequence, or a block for a long one, count its active rows, and for GSPO add up
+// log-ratios, then gradients; a block every 4096 rows makes token losses, gradients and sums, and the last one to end
+// adds the sums up in order.
+// Sums are f32 within a block's vector lanes (CUDA: a warp's), f64 beyond.  Bytes: 4*R for every input read and output
+// written, and R twice for the mask; GSPO: the log-probabilities and the gradient twice, the mask three times.
 //
 // Where the spec leaves room:
 //   clipped_low and clipped_high count the rows whose gradient the clipping takes away (PPO_CLIP, GSPO, GSPO_TOKEN;
@@ -25,6 +26,7 @@
 namespace saccade {
 
 constexpr int64_t kPolicyBlock = 1 << 12;  // rows of a block; an f32 partial sum may hold no more terms
+constexpr int64_t kPolicySlices = 512;     // CUDA: most slices of the sequences
 
 // Sums over the active rows of a part of the rows.
 struct PolicySums {
@@ -49,7 +51,10 @@ struct PolicyLossWorkspace {
   int32_t* piece_active;      // [blocks + sequences]
   double* piece_sum;          // [blocks + sequences], GSPO: log-ratios, then gradients
   PolicySequence* sequences;  // [sequences]
-  int32_t* counters;          // CUDA: active rows, blocks that are done
+  // CUDA:
+  int32_t* slices;           // active rows of slices of the sequences
+  int32_t* done;             // one: blocks of rows
+  int32_t* block_sequences;  // [blocks]: of a block's first row
 };
 
 // GSPO and GSPO_TOKEN: a token's ratio is known only when its sequence's log-probabilities are.

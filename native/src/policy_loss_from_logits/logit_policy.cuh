@@ -130,11 +130,14 @@ static __global__ void __launch_bounds__(kListThreads) list_kernel(const __grid_
 // Per-row values of the active rows, side by side; their weights once the rows of all sequences are counted.
 template <class T, bool kCounted>
 __global__ void __launch_bounds__(kInputThreads) inputs_kernel(const __grid_constant__ LogitPolicyCall call) {
+  __shared__ int32_t shared[32];
+  const saccade_policy_loss_args& policy = call.policy;
+  const PolicyLossWorkspace& counts = call.workspace.policy;
+  const int32_t active = kCounted ? active_rows(policy, counts, shared) : 0;
   const int64_t i = call.first + static_cast<int64_t>(blockIdx.x) * kInputThreads + threadIdx.x;
   if (i >= call.active_end()) return;
-  const saccade_policy_loss_args& policy = call.policy;
   LogitPolicyRow input = call.workspace.inputs[i];
-  const int64_t r = input.row, s = sequence_of(policy, r);
+  const int64_t r = input.row, s = sequence_of(policy, r, 0, policy.sequences);
   const Bounds bounds(policy, s);
   const auto value = [&](saccade_address x, int64_t at, float otherwise) {
     return x ? pointer<const float>(x)[at] : otherwise;
@@ -147,8 +150,7 @@ __global__ void __launch_bounds__(kInputThreads) inputs_kernel(const __grid_cons
   input.advantage = value(policy.advantage, policy.advantage_per_sequence ? s : r, 0.0f);
   input.is_weight = value(policy.is_weight, r, 1.0f);
   input.d_log_prob = kCounted && call.whole() ? pointer<const float>(policy.d_log_prob)[r] : 0.0f;
-  const PolicyLossWorkspace& counts = call.workspace.policy;
-  const double a = kCounted ? row_weight(policy, counts.sequences[s].active, counts.counters[0]) : 0.0;
+  const double a = kCounted ? row_weight(policy, counts.sequences[s].active, active) : 0.0;
   const bool lost = bounds.bad || r < bounds.begin || r >= bounds.end;
   input.weight = lost ? NAN : static_cast<float>(a * static_cast<double>(value(policy.grad_output, 0, 1.0f)));
   call.workspace.inputs[i] = input;
@@ -362,9 +364,7 @@ struct EntropyBonus {
   const LogitRow* rows;
   float coefficient;
 
-  __device__ double operator()(int64_t r) const {
-    return coefficient == 0.0f ? 0.0 : static_cast<double>(coefficient) * static_cast<double>(rows[r].entropy);
-  }
+  __device__ float operator()(int64_t r) const { return coefficient == 0.0f ? 0.0f : coefficient * rows[r].entropy; }
 };
 
 // The whole call.  for_parts(gradient, step) calls step(part), `part` this call with some rows in memory, until all of
@@ -384,13 +384,13 @@ void compute(const Device& device, const LogitPolicyCall& call, const Parts& for
     });
   launch_sequences(device, policy, rows);
   // GSPO's gradients by the log-probabilities come from here; losses too, where the entropies are known.
-  if (whole || !gradient) launch_rows(device, policy, rows, forward ? bonus : none);
+  if (whole || !gradient) launch_rows(device, policy, rows, forward ? bonus : none, true);
   if (!gradient) return;
   for_parts(true, [&](const LogitPolicyCall& part) {
     launch(device, inputs_kernel<T, true>, divide_up(part.count, kInputThreads), kInputThreads, part);
     launch_gradient<T, G>(device, part);
   });
-  if (!forward) launch_rows(device, policy, rows, bonus);
+  if (!forward) launch_rows(device, policy, rows, bonus, false);
 }
 
 }  // namespace saccade::cuda

@@ -63,6 +63,11 @@ public final class GpuFigures {
       return new Aim(Double.NaN, most, Double.NaN);
     }
 
+    /** Of so many launches, back to back. */
+    static Aim launches(int count) {
+      return microseconds(6 * count);
+    }
+
     /** Of the speed of the fastest of PyTorch's. */
     static Aim ofPeers(double percent) {
       return new Aim(Double.NaN, Double.NaN, percent);
@@ -206,13 +211,16 @@ public final class GpuFigures {
       plans.add(divergence(kind, DType.F32, Aim.NONE));
     }
     plans.add(adamW());
-    plans.add(of(256, "tensors", new GradNormBenchmark(), "forward"));
+    plans.add(of(256, "tensors", at(new GradNormBenchmark()), "forward"));
     for (GroupAdvantage.Estimator estimator : GroupAdvantage.Estimator.values()) {
       plans.add(groupAdvantage(estimator));
     }
-    plans.add(of(1 << 23, "rows", new SampledKlBenchmark(), "gradient"));
-    plans.add(of(8192, "sequences", new PolicyLossBenchmark(), "gradient"));
-    plans.add(of(1 << 24, "size", new GradientMomentsBenchmark(), "update"));
+    plans.add(of(1 << 23, "rows", at(new SampledKlBenchmark()), "gradient"));
+    plans.add(small(1 << 20, "rows", at(new SampledKlBenchmark()), "gradient", 1));
+    plans.add(of(8192, "sequences", at(new PolicyLossBenchmark()), "gradient"));
+    plans.add(
+        small(16_384, "sequences", at(new PolicyLossBenchmark(), "length", 64), "gradient", 2));
+    plans.add(of(1 << 24, "size", at(new GradientMomentsBenchmark()), "update"));
     plans.add(sampleTokens("temperature 0.7", 0));
     plans.add(sampleTokens("top_p 0.9", 0.9f));
     for (int dim : new int[] {64, 128}) {
@@ -243,7 +251,15 @@ public final class GpuFigures {
   }
 
   private static Plan of(int size, String extent, OperationBenchmark benchmark, String method) {
-    return new Plan(size, n -> f32(at(benchmark, extent, n).workload(method)));
+    return new Plan(size, n -> f32(benchmark.with(extent, Integer.toString(n)).workload(method)));
+  }
+
+  /** At a size whose time is that of its launches, of which it takes so many. */
+  private static Plan small(
+      int size, String extent, OperationBenchmark benchmark, String method, int launches) {
+    Plan plan = of(size, extent, benchmark, method);
+    return new Plan(
+        size, n -> new Line(plan.line().apply(n).workload(), DType.F32, Aim.launches(launches)));
   }
 
   private static <B extends LogitsBenchmark> B logits(
@@ -327,7 +343,8 @@ public final class GpuFigures {
                       "group_advantage " + estimator,
                       engine -> engine.groupAdvantage(benchmark.inputs(), estimator)),
               DType.F32,
-              Aim.microseconds(6));
+              // A deviation of the batch is a launch of its own.
+              Aim.launches(estimator.name().matches("BATCH_STD|REINFORCE_PP_BASELINE") ? 2 : 1));
         });
   }
 
