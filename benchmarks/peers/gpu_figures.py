@@ -75,6 +75,22 @@ def divergence(kind):
     return value
 
 
+def attention_divergence(q, k, lse, ref, weight, seen):
+    """JSD of ref [B, Tq, Tk] and the mean over heads of q [B, H, Tq, D], k [B, KV, Tk, D]; gradients in closed form."""
+    (_, heads, _, dim), (batch, kv, tokens, _) = q.shape, k.shape
+    scale, least = dim**-0.5, 2.0**-126
+    k_all = k.repeat_interleave(heads // kv, 1)
+    p_heads = torch.exp((q @ k_all.mT).float() * scale - lse[..., None]).masked_fill(~seen, 0.0)
+    p = p_heads.mean(1)
+    m = 0.5 * (p + ref)
+    log_p, log_r, log_m = (x.clamp(min=least).log() for x in (p, ref, m))
+    loss = (weight * 0.5 * (ref * (log_r - log_m) + p * (log_p - log_m)).sum(-1)).sum()
+    g = 0.5 * weight[..., None] * (log_p - log_m)
+    d_p = ((g - (p * g).sum(-1, keepdim=True)) / heads)[:, None]
+    d_s = (scale * p_heads * (d_p - (p_heads * d_p).sum(-1, keepdim=True))).to(q.dtype)
+    return loss, d_s @ k_all, (d_s.mT @ q).view(batch, kv, heads // kv, tokens, dim).sum(2)
+
+
 def with_gradient(loss):
     return lambda logits, *others: torch.autograd.grad(loss(logits, *others), logits)
 
@@ -133,6 +149,20 @@ def main():
                     continue
                 measure("attention forward" + suffix, shape, "f32", lambda: inputs(dtype, False), **{peer: sdpa})
                 measure("attention backward" + suffix, shape, "f32", lambda: inputs(dtype, True), **{peer: backward})
+
+    for batch, heads, kv, queries, keys in (1, 28, 4, 512, 4096), (1, 28, 4, 512, 16384), (4, 28, 4, 1024, 8192), (2, 32, 8, 4096, 4096):
+
+        def policy():
+            q, k = normal(batch, heads, queries, 128, dtype=bf16), normal(batch, kv, keys, 128, dtype=bf16)
+            seen = torch.ones(queries, keys, device="cuda", dtype=torch.bool).tril(keys - queries)
+            lse = torch.stack([
+                ((x @ y.repeat_interleave(heads // kv, 0).mT).float() * 128**-0.5).masked_fill(~seen, -torch.inf).logsumexp(-1)
+                for x, y in zip(q, k)])
+            ref = normal(batch, queries, keys).masked_fill(~seen, -torch.inf).softmax(-1)
+            return q, k, lse, ref, normal(batch, queries), seen
+
+        measure("attention_divergence", f"{batch} × {queries} of {keys} × {heads}/{kv} × 128", "bf16", policy,
+                eager=attention_divergence, compiled=torch.compile(attention_divergence))
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ public record AttentionInputs(
         ref[j] *= (float) Math.exp(noise[j]);
         sum += ref[j];
       }
-      for (int j = row; j < row + shape.keys; j++) {
+      for (int j = row; j < row + shape.keys && sum > 0; j++) {
         ref[j] /= (float) sum;
       }
     }

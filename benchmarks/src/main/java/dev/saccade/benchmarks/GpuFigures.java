@@ -234,6 +234,12 @@ public final class GpuFigures {
     }
     plans.add(attentionPolicy());
     plans.add(attentionDivergence());
+    // In TFLOP/s; of the smallest a tenth may be launches.
+    double aim = 370;
+    plans.add(attentionDivergence(1, new AttentionInputs.Shape(28, 4, 512, 4096, 128), 0.9 * aim));
+    plans.add(attentionDivergence(1, new AttentionInputs.Shape(28, 4, 512, 16384, 128), aim));
+    plans.add(attentionDivergence(4, new AttentionInputs.Shape(28, 4, 1024, 8192, 128), aim));
+    plans.add(attentionDivergence(2, new AttentionInputs.Shape(32, 8, 4096, 4096, 128), aim));
     return plans;
   }
 
@@ -421,6 +427,32 @@ public final class GpuFigures {
         (engine, n) -> engine.attentionPolicy(AttentionInputs.of(shape), n));
   }
 
+  /**
+   * Of bf16 queries and keys, against a stored map, by given log-sum-exps. Products count as the
+   * five that are needed: scores for the loss; scores twice, dq and dk for the gradient.
+   */
+  private static Plan attentionDivergence(int sequences, AttentionInputs.Shape shape, double aim) {
+    return new Plan(
+        sequences,
+        n -> {
+          long positions = shape.querySize() + shape.keySize();
+          double flops = 5 * n * shape.productFlops();
+          Workload workload =
+              Workload.of("", shape.brief(n), null)
+                  .variant(
+                      "attention_divergence",
+                      engine -> engine.attentionDivergence(AttentionInputs.of(shape), n, true))
+                  .reads(n * positions, DType.BF16)
+                  .reads((long) n * shape.rows() * (shape.keys() + shape.heads() + 1))
+                  .writes(n * positions, DType.BF16)
+                  .withFlops(flops);
+          return new Line(
+              workload,
+              DType.BF16,
+              n == sequences ? Aim.microseconds(flops / (aim * 1e6)) : Aim.NONE);
+        });
+  }
+
   private static Plan attentionDivergence() {
     var benchmark = at(new AttentionDivergenceBenchmark());
     AttentionInputs.Shape shape = benchmark.inputShape();
@@ -429,7 +461,7 @@ public final class GpuFigures {
         benchmark,
         "gradient",
         shape,
-        (engine, n) -> engine.attentionDivergence(AttentionInputs.of(shape), n));
+        (engine, n) -> engine.attentionDivergence(AttentionInputs.of(shape), n, false));
   }
 
   // ------------------------------------------------------------------------------------- measuring

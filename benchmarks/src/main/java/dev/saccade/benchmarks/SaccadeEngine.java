@@ -43,7 +43,7 @@ final class SaccadeEngine implements Engine {
   private final DType dtype;
 
   /**
-   * @param dtype of logits
+   * @param dtype of logits, and of the queries and keys of a policy
    */
   SaccadeEngine(int threads, DType dtype) {
     this(Context.builder().threads(threads).build(), dtype);
@@ -51,7 +51,7 @@ final class SaccadeEngine implements Engine {
 
   /**
    * @param context is the engine's from here on
-   * @param dtype of logits
+   * @param dtype of logits, and of the queries and keys of a policy
    */
   SaccadeEngine(Context context, DType dtype) {
     this.context = context;
@@ -299,19 +299,32 @@ final class SaccadeEngine implements Engine {
 
   @Override
   public Work attentionDivergence(AttentionInputs in) {
-    return attentionDivergence(in, 1);
+    return attentionDivergence(in, 1, false);
   }
 
-  /** Of {@code sequences} that are all the same. */
-  Work attentionDivergence(AttentionInputs in, int sequences) {
+  /**
+   * Of {@code sequences} that are all the same.
+   *
+   * @param given whether the log-sum-exps of the attention are there already
+   */
+  Work attentionDivergence(AttentionInputs in, int sequences, boolean given) {
     var input = queriesAndKeys(in, sequences);
     AttentionInputs.Shape s = in.shape();
     long rows = (long) sequences * s.rows();
     var reference =
         new AttentionDivergence.Reference.Map(repeated(DType.F32, in.ref(), rows, s.keys()));
-    var weights = AttentionDivergence.Weights.of(repeated(DType.F32, in.weights(), rows));
-    Tensor dq = Tensor.empty(scope, DType.F32, input.q().shape());
-    Tensor dk = Tensor.empty(scope, DType.F32, input.k().shape());
+    Tensor lse = given ? empty(s.heads(), rows) : null;
+    if (given) {
+      AttentionPolicy.forward(
+          context,
+          input,
+          AttentionPolicy.Options.DEFAULT,
+          new AttentionPolicy.Outputs(null, null, lse, null));
+    }
+    var weights =
+        new AttentionDivergence.Weights(repeated(DType.F32, in.weights(), rows), null, lse, null);
+    Tensor dq = Tensor.empty(scope, dtype, input.q().shape());
+    Tensor dk = Tensor.empty(scope, dtype, input.k().shape());
     var out = new AttentionDivergence.Outputs(empty(1), null, null, null, dq, dk, null);
     var options = AttentionDivergence.Options.DEFAULT;
     return work(
@@ -324,20 +337,20 @@ final class SaccadeEngine implements Engine {
   private AttentionPolicy.Input queriesAndKeys(AttentionInputs in, int sequences) {
     AttentionInputs.Shape s = in.shape();
     return new AttentionPolicy.Input(
-        queries(in.q(), s, sequences),
-        keys(in.k(), s, sequences),
+        queries(dtype, in.q(), s, sequences),
+        keys(dtype, in.k(), s, sequences),
         offsets(sequences, s.rows()),
         offsets(sequences, s.keys()),
         s.keys(),
         null);
   }
 
-  private Tensor queries(float[] values, AttentionInputs.Shape s, int sequences) {
-    return repeated(DType.F32, values, (long) sequences * s.rows(), s.heads(), s.dim());
+  private Tensor queries(DType type, float[] values, AttentionInputs.Shape s, int sequences) {
+    return repeated(type, values, (long) sequences * s.rows(), s.heads(), s.dim());
   }
 
-  private Tensor keys(float[] values, AttentionInputs.Shape s, int sequences) {
-    return repeated(DType.F32, values, (long) sequences * s.keys(), s.kvHeads(), s.dim());
+  private Tensor keys(DType type, float[] values, AttentionInputs.Shape s, int sequences) {
+    return repeated(type, values, (long) sequences * s.keys(), s.kvHeads(), s.dim());
   }
 
   @Override
@@ -366,7 +379,7 @@ final class SaccadeEngine implements Engine {
       AttentionInputs in, int sequences, Precision precision, boolean forward) {
     var input = queriesKeysAndValues(in, sequences, precision);
     AttentionInputs.Shape s = in.shape();
-    Tensor dO = queries(in.dO(), s, sequences);
+    Tensor dO = queries(DType.F32, in.dO(), s, sequences);
     Tensor o = Tensor.empty(scope, DType.F32, input.q().shape());
     Tensor lse = empty(s.heads(), (long) sequences * s.rows());
     Tensor dq = Tensor.empty(scope, DType.F32, input.q().shape());
@@ -390,9 +403,9 @@ final class SaccadeEngine implements Engine {
       AttentionInputs in, int sequences, Precision precision) {
     AttentionInputs.Shape s = in.shape();
     return new Attention.Input(
-        queries(in.q(), s, sequences),
-        keys(in.k(), s, sequences),
-        keys(in.v(), s, sequences),
+        queries(DType.F32, in.q(), s, sequences),
+        keys(DType.F32, in.k(), s, sequences),
+        keys(DType.F32, in.v(), s, sequences),
         offsets(sequences, s.rows()),
         offsets(sequences, s.keys()),
         null,
