@@ -33,14 +33,6 @@ bool has_tiles([[maybe_unused]] const saccade_context* context, const Args& args
   return false;
 }
 
-// Of `rows` rows a tile and a head of them each, with `extra` bytes beside every tile.
-uint8_t* carve_tiles(Carver& carver, int64_t rows, int64_t sequences, int tile, int64_t heads, int64_t dim,
-                     int64_t extra = 0) {
-  const int64_t bytes = tile * (dim <= 64 ? 64 : 128) * 2 + extra;
-  const int64_t tiles = checked_product("workspace", pieces_of(rows, sequences, tile), heads);
-  return carver.take<uint8_t>(checked_product("workspace", tiles, bytes));
-}
-
 }  // namespace
 
 AttentionWorkspace attention_layout(const saccade_context* context, const saccade_attention_args& args) {

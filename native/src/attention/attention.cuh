@@ -44,8 +44,6 @@ struct Inputs {
   }
 };
 
-__device__ __forceinline__ int warp() { return static_cast<int>(threadIdx.x / 32); }
-
 // The softmax of a warp's 16 rows of a piece, while tiles of keys come in order.  A thread has two of the rows, i = 0
 // and 1, and sums over the columns that it holds of them.
 struct RunningSoftmax {

@@ -1,20 +1,13 @@
-// One pass lays what moves by, keys and values, in the backward pass also q and d_o, out as tiles of bf16 in the order
-// of shared memory.  Then two warpgroups of a block keep 64 rows (or keys) each and multiply, while a warp of a third
-// one copies tile after tile into a ring of slots.
 #include "attention/attention_hopper.h"
-#include "core/wgmma.cuh"
+#include "core/ring.cuh"
 
 namespace saccade::cuda {
 namespace {
 
-constexpr int kWriters = 256;
-constexpr int kGroups = 2, kConsumers = 128 * kGroups, kBlockThreads = kConsumers + 128, kStay = 64 * kGroups;
-constexpr int kSlots = 4;
+constexpr int kStay = 64 * kGroups;
 
 // -------------------------------------------------------------------------------------------------- tiles
 
-template <int kRows, int kDim>
-constexpr int kTileBytes = 2 * kRows* kDim;
 template <int kDim>
 constexpr int kRowTileBytes = kTileBytes<kBackwardTile, kDim> + static_cast<int>(sizeof(RowStatistics)) * kBackwardTile;
 template <int kDim>
@@ -23,16 +16,6 @@ constexpr int kRowSlot = (kRowTileBytes<kDim> + 1023) / 1024 * 1024;
 __device__ __forceinline__ void load_chunk(float (&x)[8], const Operand& from, int64_t row, int64_t head, int column,
                                            int dim) {
   load_columns(x, from.heads.at(row, head) + column, dim - column, from.whole);
-}
-
-template <int kRows, int kDim>
-__device__ __forceinline__ void store_chunk(uint8_t* tile, int row, int chunk, float (&x)[8]) {
-  uint4 bits;
-  bits.x = take_part(x[0], x[1]);
-  bits.y = take_part(x[2], x[3]);
-  bits.z = take_part(x[4], x[5]);
-  bits.w = take_part(x[6], x[7]);
-  *reinterpret_cast<uint4*>(tile + MmaTile<1, kRows, kDim>{0}.address(0, row, chunk)) = bits;
 }
 
 // One block a piece of keys and key head.
@@ -93,71 +76,6 @@ __global__ void __launch_bounds__(kWriters)
     store_chunk<kRows, kDim>(gradients, row, chunk, g);
   }
 }
-
-// --------------------------------------------------------------------------------------------------- ring
-
-// Slots of shared memory that one thread fills in turn, and all warps of the consumers empty.  kLanes of a warp say so:
-// all, where they read the slot themselves; one, where only the tensor cores do.
-template <int kBytes_, int kLanes>
-struct Ring {
-  static constexpr int kBytes = kBytes_;  // of a slot
-  static constexpr int kShared = kSlots * kBytes + 2 * kSlots * static_cast<int>(sizeof(uint64_t));
-  static_assert(kBytes % 1024 == 0);
-
-  unsigned char* slots;
-
-  __device__ explicit Ring(unsigned char* at) : slots(at) {}
-
-  __device__ void init() const {
-    for (int i = 0; i < kSlots; ++i) {
-      barrier_init(full(i), 1);
-      barrier_init(empty(i), kConsumers / 32 * kLanes);
-    }
-    barrier_fence();
-  }
-  __device__ __forceinline__ unsigned char* slot(int64_t i) const {
-    return slots + static_cast<int>(i % kSlots) * kBytes;
-  }
-
-  // Number i, once what was in its slot has been released.
-  __device__ __forceinline__ void fill(int64_t i, const uint8_t* from, uint32_t bytes) const {
-    if (i >= kSlots) barrier_wait(empty(i), static_cast<uint32_t>(i / kSlots - 1) & 1);
-    bulk_load(slot(i), from, bytes, full(i));
-  }
-  __device__ __forceinline__ void wait(int64_t i) const {
-    barrier_wait(full(i), static_cast<uint32_t>(i / kSlots) & 1);
-  }
-  __device__ __forceinline__ void release(int64_t i) const {
-    if (kLanes == 1) __syncwarp();
-    if (threadIdx.x % 32 < kLanes) barrier_arrive(empty(i));
-  }
-
- private:
-  __device__ __forceinline__ uint64_t* full(int64_t i) const {
-    return reinterpret_cast<uint64_t*>(slots + kSlots * kBytes) + i % kSlots;
-  }
-  __device__ __forceinline__ uint64_t* empty(int64_t i) const { return full(i) + kSlots; }
-};
-
-// Registers of the threads of a warpgroup: of those that copy, and of those that multiply.
-__device__ __forceinline__ void few_registers() {
-#if defined(SACCADE_HOPPER)
-  asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
-#endif
-}
-__device__ __forceinline__ void many_registers() {
-#if defined(SACCADE_HOPPER)
-  asm volatile("setmaxnreg.inc.sync.aligned.u32 240;");
-#endif
-}
-
-__device__ __forceinline__ void consumers_sync() {
-#if defined(SACCADE_HOPPER)
-  asm volatile("bar.sync 1, %0;" ::"n"(kConsumers) : "memory");
-#endif
-}
-
-__device__ __forceinline__ int group() { return static_cast<int>(threadIdx.x / 128); }
 
 template <int kDim>
 using StayTile = MmaTile<1, kStay, kDim>;
@@ -457,14 +375,6 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     write_rows(dk, piece.begin, piece.count(), kv, in.dim, 0, keys, in.scale);
     write_rows(dv, piece.begin, piece.count(), kv, in.dim, 0, values, 1.0f);
   }
-}
-
-template <class Body>
-void with_dim(int64_t dim, const Body& body) {
-  if (dim <= 64)
-    body(std::integral_constant<int, 64>{});
-  else
-    body(std::integral_constant<int, 128>{});
 }
 
 }  // namespace

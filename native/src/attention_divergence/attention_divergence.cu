@@ -1,42 +1,16 @@
-#include "attention_divergence/attention_divergence.h"
-#include "attention_divergence/element.h"
-#include "attention_policy/policy_tile.cuh"
+#include "attention_divergence/attention_divergence.cuh"
+#include "attention_divergence/attention_divergence_hopper.h"
 
 namespace saccade::cuda {
 namespace {
 
-constexpr int kRowThreads = 256, kLossThreads = 1024;
-
 // What is the same for all blocks of a launch.
 template <class T>
-struct Call {
-  saccade_attention_divergence_args args;
-  AttentionDivergenceWorkspace work;
+struct Call : Arguments {
   PolicySide<T> side, ref_side;
-  PolicyRows rows;
   KeyParts cut;
-  HeadSpan heads, ref_heads;  // whose policy is compared
-  float share;                // of the row's weight that they carry
-  bool first, gradient;
-
-  __device__ const Sequences& sequences() const { return rows.sequences; }
-  __device__ float weight(int64_t row) const { return args.weight ? pointer<const float>(args.weight)[row] : 0.0f; }
-  __device__ float entropy_weight(int64_t row) const {
-    return args.entropy_weight ? pointer<const float>(args.entropy_weight)[row] : 0.0f;
-  }
-  __device__ bool active(int64_t row) const { return weight(row) != 0.0f || entropy_weight(row) != 0.0f; }
-  // What a row's dP is kept in multiples of: at weights of at most 1 and without the given gradient, r / p is within
-  // f32 wherever p is.
-  __device__ float unit(int64_t row) const {
-    const float w = fabsf(weight(row)), ew = fabsf(entropy_weight(row)), most = w > ew ? w : ew;
-    return most > 1.0f ? most : 1.0f;
-  }
-  // What makes a row's dS of its dP.
-  __device__ float factor(int64_t row) const {
-    return unit(row) * (args.grad_output ? *pointer<const float>(args.grad_output) : 1.0f);
-  }
-  __device__ int64_t width() const { return padded(args.max_keys); }
-  __device__ float* map(int64_t row) const { return work.map + row * width(); }
+  float share;  // of the row's weight that the heads carry
+  bool first;
 
   // dP of one key that the row sees.  The map of a dead policy is not written.
   __device__ float gradient_of(const RowGradient& g, const float* row_of_map, const Support& support,
@@ -45,52 +19,19 @@ struct Call {
   }
 };
 
-// The reference of a row.
-struct Reference {
-  const void* map;  // at the sequence's first key; null without one
-  int64_t columns;  // keys that it has, from first_key on
-  int64_t first_key;
-  int32_t dtype;
-  float inverse;  // of a policy, 0 where there is none
-  int64_t index;  // -1: none
-  bool given, lost;
-
-  __device__ float of(int64_t key, float policy) const {
-    if (lost) return kNan;
-    if (map) return at(key);
-    return index >= 0 ? (key == index ? 1.0f : 0.0f) : policy * inverse;
-  }
-  __device__ float at(int64_t key) const {
-    const int64_t column = key - first_key;
-    if (column < 0 || column >= columns) return kNan;
-    return dtype == SACCADE_BF16 ? to_float(static_cast<const bf16*>(map)[column])
-                                 : static_cast<const float*>(map)[column];
-  }
-};
-
 // One warp makes it.
 template <class T>
-__device__ Reference reference_of(const Call<T>& call, int64_t s, int64_t row, const Support& support) {
-  const saccade_attention_divergence_args& args = call.args;
-  Reference reference{
-      nullptr, args.ref_stride, args.compact ? call.rows.first_key(s) : 0, args.ref_dtype, 0.0f, -1, false, false};
-  if (support.begin >= support.end) return reference;
-  if (args.ref_q) {
-    const Mass mass = mass_of(call.work.ref_statistics, call.ref_heads, args.rows, row);
+__device__ Reference whole_reference_of(const Call<T>& call, int64_t s, int64_t row, const Support& support) {
+  if (support.begin >= support.end) return {};
+  Reference reference = reference_of(call, s, row, support);
+  if (call.args.ref_q) {
+    const Mass mass = mass_of(call.work.ref_statistics, call.ref_heads, call.args.rows, row);
     reference.inverse = mass.inverse;
     reference.given = !mass.dead;
-  } else if (args.ref_index) {
-    const int32_t index = pointer<const int32_t>(args.ref_index)[row];
-    reference.index = index;
-    reference.lost = index < -1 || index >= call.sequences().keys(s);
-    reference.given = support.has(index) || reference.lost;
-  } else {
-    const uint64_t size = args.ref_dtype == SACCADE_BF16 ? 2 : 4;
-    reference.map = pointer<const void>(args.ref + static_cast<uint64_t>(row * args.ref_stride) * size);
-    for (int64_t key = support.begin; key < support.end && !reference.given; key += 32) {
-      const int64_t own = key + threadIdx.x % 32;
-      reference.given = __any_sync(~0u, own < support.end && reference.at(own) != 0.0f);
-    }
+  }
+  for (int64_t key = support.begin; reference.map && key < support.end && !reference.given; key += 32) {
+    const int64_t own = key + threadIdx.x % 32;
+    reference.given = __any_sync(~0u, own < support.end && reference.at(own) != 0.0f);
   }
   return reference;
 }
@@ -112,7 +53,7 @@ __global__ void __launch_bounds__(Tiling<T>::kThreads) compare_kernel(const __gr
   if (threadIdx.x < piece.count())
     masses[threadIdx.x] = mass_of(call.work.statistics, call.heads, args.rows, piece.begin + threadIdx.x);
   for (int r = threadIdx.x / 32; r < piece.count(); r += Tiling<T>::kThreads / 32) {
-    const Reference reference = reference_of(call, s, piece.begin + r, call.rows.of(s, visible_to(r)));
+    const Reference reference = whole_reference_of(call, s, piece.begin + r, call.rows.of(s, visible_to(r)));
     if (threadIdx.x % 32 == 0) references[r] = reference;
   }
   __syncthreads();
@@ -213,25 +154,6 @@ __global__ void __launch_bounds__(kRowThreads) row_kernel(const __grid_constant_
   if (call.gradient)
     call.work.row_gradients[row] = {
         all.pivot, static_cast<float>(all.moment - static_cast<double>(all.pivot) * all.mass), mass.inverse};
-}
-
-// One block: the loss, and the rows' results.
-template <class T>
-__global__ void __launch_bounds__(kLossThreads) loss_kernel(const __grid_constant__ Call<T> call) {
-  __shared__ double shared[32];
-  const saccade_attention_divergence_args& args = call.args;
-  double loss = 0.0;
-  for (int64_t row = threadIdx.x; row < args.rows; row += kLossThreads) {
-    const float divergence = call.work.divergence[row], entropy = call.work.entropy[row];
-    const float w = call.weight(row), ew = call.entropy_weight(row);
-    if (w != 0.0f) loss += static_cast<double>(w) * static_cast<double>(divergence);
-    if (ew != 0.0f) loss -= static_cast<double>(ew) * static_cast<double>(entropy);
-    if (args.divergence) pointer<float>(args.divergence)[row] = divergence;
-    if (args.entropy) pointer<float>(args.entropy)[row] = entropy;
-    if (args.mass) pointer<float>(args.mass)[row] = call.work.mass[row];
-  }
-  loss = reduce_block(loss, shared, add_doubles);
-  if (args.loss && threadIdx.x == 0) *pointer<float>(args.loss) = static_cast<float>(loss);
 }
 
 // dS of a tile: P (dP - delta), 0 where a row does not see a key or has no weight.
@@ -430,23 +352,6 @@ __global__ void __launch_bounds__(Tiling<T>::kThreads)
     write(heads_of<T>(args.dk, args.dk_row_stride, args.dk_head_stride), args.scale, false);
 }
 
-// One block a row: zeros where no policy has the head.
-template <class T>
-__global__ void __launch_bounds__(kRowThreads) clear_kernel(const __grid_constant__ Call<T> call) {
-  const saccade_attention_divergence_args& args = call.args;
-  const int64_t row = blockIdx.x;
-  const float value = call.sequences().bad[sequence_of_row(call.sequences(), row)] ? kNan : 0.0f;
-  for (int64_t h = 0; h < args.heads; ++h) {
-    if (h >= args.head_begin && h < args.head_end) continue;
-    if (args.grad_dtype == SACCADE_F32)
-      fill_heads(heads_of<float>(args.dq, args.dq_row_stride, args.dq_head_stride), row, row + 1, h, args.head_dim,
-                 value);
-    else
-      fill_heads(heads_of<T>(args.dq, args.dq_row_stride, args.dq_head_stride), row, row + 1, h, args.head_dim, value);
-    if (args.dscore_sq && threadIdx.x == 0) pointer<float>(args.dscore_sq)[h * args.rows + row] = value;
-  }
-}
-
 // One block a key: dk from d_keys.
 template <class T>
 __global__ void __launch_bounds__(kRowThreads) d_keys_kernel(const __grid_constant__ Call<T> call) {
@@ -467,17 +372,17 @@ template <class T, int kDim>
 void compute(const Device& device, const saccade_attention_divergence_args& args,
              const AttentionDivergenceWorkspace& work) {
   const Sequences sequences = clean_sequences(device, args, 0, work.packing);
-  Call<T> call{args,
-               work,
+  Call<T> call{{args,
+                work,
+                policy_rows(sequences, args),
+                {args.head_begin, args.head_end},
+                {args.ref_head_begin, args.ref_head_end},
+                wants_gradient(args)},
                policy_side<T>(args),
                {},
-               policy_rows(sequences, args),
                KeyParts(args.max_keys),
-               {args.head_begin, args.head_end},
-               {args.ref_head_begin, args.ref_head_end},
                1.0f,
-               true,
-               wants_gradient(args)};
+               true};
   const int64_t pieces = pieces_of(args.rows, args.sequences), key_pieces = pieces_of(args.keys, args.sequences);
   const auto statistics = [&](const PolicySide<T>& side, const HeadSpan& heads, const HeadStatistics& out) {
     launch_tiles<T, kDim>(device, statistics_kernel<T, kScoreColumns<T, kDim>>, pieces * heads.count(), side, call.rows,
@@ -485,13 +390,7 @@ void compute(const Device& device, const saccade_attention_divergence_args& args
   };
   statistics(call.side, call.heads, work.statistics);
   if (args.ref_q) {
-    call.ref_side = {heads_of<const T>(args.ref_q, args.ref_q_row_stride, args.ref_q_head_stride),
-                     heads_of<const T>(args.ref_k, args.ref_k_row_stride, args.ref_k_head_stride),
-                     args.rows,
-                     args.ref_heads,
-                     args.ref_kv_heads,
-                     args.ref_head_dim,
-                     args.ref_scale};
+    call.ref_side = reference_side<T>(args);
     statistics(call.ref_side, call.ref_heads, work.ref_statistics);
   }
   const bool mean = args.reduction == SACCADE_REDUCTION_MEAN;
@@ -518,13 +417,14 @@ void compute(const Device& device, const saccade_attention_divergence_args& args
     launch_tiles<T, kDim>(device, key_kernel<T, kDim>, key_pieces * kv_heads, call, kv_begin, kv_heads, !mean);
   }
   if (call.gradient && !mean) launch(device, d_keys_kernel<T>, args.keys, kRowThreads, call);
-  launch(device, loss_kernel<T>, 1, kLossThreads, call);
+  launch(device, loss_kernel, 1, kLossThreads, call);
 }
 
 }  // namespace
 
 void attention_divergence(const Device& device, const saccade_attention_divergence_args& args,
                           const AttentionDivergenceWorkspace& workspace) {
+  if (workspace.tiles.queries) return attention_divergence_hopper(device, args, workspace);
   const int64_t dim = args.ref_q && args.ref_head_dim > args.head_dim ? args.ref_head_dim : args.head_dim;
   with_float_type(args.dtype, [&](auto element) {
     using T = decltype(element);

@@ -15,6 +15,7 @@
 //                 and the part's divergence, entropy and moment, which are joined row by row
 //   3 row blocks  delta, then dq, as on the CPU
 //   4 key blocks  dk, rows and heads of a group in a fixed order; reduction NONE: head by head, added up in f32
+// Hopper: README.md.
 #pragma once
 
 #include "core/attention_layout.h"
@@ -39,6 +40,12 @@ struct RowGradient {
   float pivot, mean, inverse;
 };
 
+// CUDA, Hopper: queries and keys of a policy as tiles.
+struct PolicyTiles {
+  uint8_t* queries;  // null: the call has none
+  uint8_t* keys;
+};
+
 struct AttentionDivergenceWorkspace {
   float* divergence;  // [rows]
   float* entropy;     // [rows]
@@ -59,8 +66,13 @@ struct AttentionDivergenceWorkspace {
   HeadStatistics statistics, ref_statistics;
   RowPart* parts;              // [parts of the keys, rows]
   RowGradient* row_gradients;  // [rows], for the gradient
+  // CUDA, Hopper, with `map` for all calls:
+  PolicyTiles tiles, ref_tiles;
+  float* ref_map;  // [ref_rows, padded(max_keys)]: the reference's policy, of some rows at a time
+  int64_t ref_rows;
   int64_t bytes;
 
+  static constexpr int64_t kLeastRefRows = 128;
   static constexpr int64_t kScratchRows = 4 * kRows;  // scores, which may be f64; policy; reference
 };
 

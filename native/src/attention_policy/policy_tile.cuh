@@ -51,7 +51,7 @@ struct PolicySide {
   int64_t rows, heads, kv_heads, dim;
   float scale;
 
-  __device__ int64_t group() const { return heads / kv_heads; }
+  __host__ __device__ int64_t group() const { return heads / kv_heads; }
 
   // Scores of `rows` packed rows from `row` and `keys` packed keys from `key` on; of rows for which not live(r)
   // anything.
@@ -188,12 +188,17 @@ struct Mass {
   bool dead;
 };
 
-__device__ inline Mass mass_of(const HeadStatistics& statistics, const HeadSpan& heads, int64_t rows, int64_t row) {
-  double sum = 0.0;
-  for (int64_t h = heads.begin; h < heads.end; ++h) sum += static_cast<double>(statistics.share[h * rows + row]);
+// Of the sum over heads.
+__device__ inline Mass mass_of_sum(double sum, const HeadSpan& heads) {
   const double mass = sum / static_cast<double>(heads.count());
   if (mass < static_cast<double>(kDeadMass)) return {0.0f, 0.0f, true};
   return {static_cast<float>(mass), static_cast<float>(1.0 / sum), false};
+}
+
+__device__ inline Mass mass_of(const HeadStatistics& statistics, const HeadSpan& heads, int64_t rows, int64_t row) {
+  double sum = 0.0;
+  for (int64_t h = heads.begin; h < heads.end; ++h) sum += static_cast<double>(statistics.share[h * rows + row]);
+  return mass_of_sum(sum, heads);
 }
 
 template <class Args>

@@ -257,6 +257,21 @@ struct Sums {
 
 __device__ inline double add_doubles(double a, double b) { return a + b; }
 
+// Columns `column` and the next of a row of `dim`.
+template <class T>
+__device__ __forceinline__ void store_pair(T* row, int64_t column, int64_t dim, float low, float high) {
+  struct alignas(2 * sizeof(T)) Pair {
+    T low, high;
+  };
+  T* at = row + column;
+  if (column + 1 < dim && reinterpret_cast<uint64_t>(at) % sizeof(Pair) == 0) {
+    *reinterpret_cast<Pair*>(at) = {from_float<T>(low), from_float<T>(high)};
+  } else {
+    if (column < dim) at[0] = from_float<T>(low);
+    if (column + 1 < dim) at[1] = from_float<T>(high);
+  }
+}
+
 // Fills rows [begin, end) of one head.
 template <class T>
 __device__ void fill_heads(const Heads<T>& x, int64_t begin, int64_t end, int64_t head, int64_t dim, float value) {

@@ -56,8 +56,21 @@ inline int64_t pieces_of(int64_t rows, int64_t sequences, int tile = kTile) {
   return rows == 0 ? 0 : (rows + tile - 1) / tile + sequences;
 }
 
-// CUDA: the keys of a row are cut into parts, each of a few tiles of kTile keys, for blocks of their own.
+// CUDA, Hopper: tiles of core/ring.cuh, `tile` rows of a head each, with `extra` bytes beside every tile.
+inline uint8_t* carve_tiles(Carver& carver, int64_t rows, int64_t sequences, int tile, int64_t heads, int64_t dim,
+                            int64_t extra = 0) {
+  const int64_t bytes = tile * (dim <= 64 ? 64 : 128) * 2 + extra;
+  const int64_t tiles = checked_product("workspace", pieces_of(rows, sequences, tile), heads);
+  return carver.take<uint8_t>(checked_product("workspace", tiles, bytes));
+}
 
+// CUDA, Hopper: rows of the tiles of an attention policy, and what lies beside a tile of queries: for each of them the
+// log-sum-exp in powers of two, and what attention_divergence compares its dP with.
+constexpr int kQueryTile = 64, kKeyTile = 128;
+enum QueryStatistic { kLse, kCentre, kDelta, kQueryStatistics };
+constexpr int kQueryTileExtra = kQueryStatistics * kQueryTile * static_cast<int>(sizeof(float));
+
+// CUDA: the keys of a row are cut into parts, each of a few tiles of kTile keys, for blocks of their own.
 struct KeyParts {
   int64_t tiles, parts;
 

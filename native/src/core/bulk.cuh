@@ -100,16 +100,28 @@ __device__ __forceinline__ void cluster_arrive(uint64_t* barrier, int rank) {
 #endif
 }
 
-// Loads into shared memory; the barrier's phase ends when the bytes are there.
-__device__ __forceinline__ void bulk_load(void* destination, const void* source, uint32_t bytes, uint64_t* barrier) {
+// One arrival at the barrier, whose phase does not end before `bytes` more have been copied to its block.
+__device__ __forceinline__ void barrier_expect(uint64_t* barrier, uint32_t bytes) {
 #if defined(SACCADE_HOPPER)
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes)
                : "memory");
+#endif
+}
+
+// Copies to shared memory bytes that the barrier expects.
+__device__ __forceinline__ void bulk_copy(void* destination, const void* source, uint32_t bytes, uint64_t* barrier) {
+#if defined(SACCADE_HOPPER)
   asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
                    shared_address(destination)),
                "l"(source), "r"(bytes), "r"(shared_address(barrier))
                : "memory");
 #endif
+}
+
+// Loads into shared memory; the barrier's phase ends when the bytes are there.
+__device__ __forceinline__ void bulk_load(void* destination, const void* source, uint32_t bytes, uint64_t* barrier) {
+  barrier_expect(barrier, bytes);
+  bulk_copy(destination, source, bytes, barrier);
 }
 
 // Ordinary writes to shared memory before this are seen by bulk stores after it.

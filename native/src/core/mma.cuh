@@ -15,6 +15,7 @@
 
 namespace saccade::cuda {
 
+__device__ __forceinline__ int warp() { return static_cast<int>(threadIdx.x / 32); }
 __device__ __forceinline__ int lane_row(int i) { return static_cast<int>(threadIdx.x % 32 / 4) + i / 2 * 8; }
 __device__ __forceinline__ int lane_column(int i) { return static_cast<int>(threadIdx.x % 4) * 2 + i % 2; }
 

@@ -80,6 +80,20 @@ __device__ __forceinline__ void wgmma_transposed(float (&c)[16][4], uint64_t a, 
 #endif
 }
 
+// As before with a's rows in registers.
+__device__ __forceinline__ void wgmma_transposed(float (&c)[8][4], const uint32_t (&a)[4], uint64_t b, bool add) {
+#if defined(SACCADE_HOPPER)
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, "
+      "%13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, {%32, %33, %34, "
+      "%35}, %36, p, 1, 1, 0;\n}"
+      : SACCADE_SUMS(c[0]), SACCADE_SUMS(c[1]), SACCADE_SUMS(c[2]), SACCADE_SUMS(c[3]), SACCADE_SUMS(c[4]),
+        SACCADE_SUMS(c[5]), SACCADE_SUMS(c[6]), SACCADE_SUMS(c[7])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(add)));
+#endif
+}
+
 // c += a b, of 64 x 16 and 16 x 64 or 128; a is in registers.
 __device__ __forceinline__ void wgmma_add(float (&c)[8][4], const uint32_t (&a)[4], uint64_t b) {
 #if defined(SACCADE_HOPPER)
@@ -122,6 +136,18 @@ __device__ __forceinline__ void wgmma_multiply_transposed(float (&s)[B::kRows / 
   for (int k = 0; k < A::kDim / 16; ++k)
     wgmma_transposed(s, wgmma_factor(a.base + k / 4 * A::kPanel + row * A::kRow + k % 4 * 32, 16),
                      wgmma_factor(b.base + k / 4 * B::kPanel + k % 4 * 32, 16), k > 0);
+  wgmma_commit();
+}
+
+// As before with a's 64 rows in registers, as its left() loads them.
+template <int kSteps, class B>
+__device__ __forceinline__ void wgmma_multiply_transposed(float (&s)[B::kRows / 8][4], const uint32_t (&a)[kSteps][4],
+                                                          const B& b) {
+  static_assert(B::kDim == 16 * kSteps && B::kParts == 1);
+  wgmma_fence();
+#pragma unroll
+  for (int k = 0; k < kSteps; ++k)
+    wgmma_transposed(s, a[k], wgmma_factor(b.base + k / 4 * B::kPanel + k % 4 * 32, 16), k > 0);
   wgmma_commit();
 }
 

@@ -1,0 +1,649 @@
+#include "attention_divergence/attention_divergence.cuh"
+#include "attention_divergence/attention_divergence_hopper.h"
+#include "attention_policy/policy_hopper.cuh"
+
+namespace saccade::cuda {
+namespace {
+
+// What is the same for all blocks of a launch.
+struct Call : Arguments {
+  TiledPolicy policy;
+
+  __device__ float grad_output() const { return args.grad_output ? *pointer<const float>(args.grad_output) : 1.0f; }
+};
+
+// ---------------------------------------------------------------------------------------------------- rows
+
+// What one pass over a row's support gives.
+struct RowSums {
+  double mass, ref_mass;  // of the sums of all heads
+  float top;              // the largest, and its first key
+  int32_t key;
+  int32_t given;  // whether a stored reference has anything there
+};
+
+struct RowResults {
+  double divergence, entropy, mean;
+};
+
+// One block a row from `first` on: its results; and dP takes the place of its probabilities in the map.  A row without
+// gradient is taken out of the tiles: its queries may hold anything.
+template <int kDim>
+__global__ void __launch_bounds__(kRowThreads) row_kernel(const __grid_constant__ Call call, int64_t first) {
+  __shared__ RowSums shared_sums[32];
+  __shared__ RowResults shared_results[32];
+  const saccade_attention_divergence_args& args = call.args;
+  const int64_t row = first + blockIdx.x;
+  const int64_t s = sequence_of_row(call.sequences(), row);
+  if (call.sequences().bad[s]) {
+    if (threadIdx.x == 0) call.work.divergence[row] = call.work.entropy[row] = call.work.mass[row] = kNan;
+    return;
+  }
+  const int64_t visible = visible_keys(call.sequences(), s, row);
+  const Support support = call.rows.of(s, visible);
+  Reference reference = reference_of(call, s, row, support);
+  float* map = call.map(row);
+  const float* ref_map = args.ref_q ? call.work.ref_map + blockIdx.x * call.width() : nullptr;
+
+  RowSums sums{0.0, 0.0, -1.0f, INT32_MAX, 0};
+  for (int64_t key = support.begin + threadIdx.x; key < support.end; key += kRowThreads) {
+    const float p = map[key];
+    sums.mass += static_cast<double>(p);
+    if (p > sums.top) sums.top = p, sums.key = static_cast<int32_t>(key);
+    if (ref_map) sums.ref_mass += static_cast<double>(ref_map[key]);
+    if (reference.map) sums.given |= reference.at(key) != 0.0f;
+  }
+  sums = reduce_block(sums, shared_sums, [](const RowSums& a, const RowSums& b) {
+    const bool right = b.top > a.top || (b.top == a.top && b.key < a.key);
+    return RowSums{a.mass + b.mass, a.ref_mass + b.ref_mass, right ? b.top : a.top, right ? b.key : a.key,
+                   a.given | b.given};
+  });
+  const Mass mass = mass_of_sum(sums.mass, call.heads);
+  if (ref_map) {
+    const Mass ref_mass = mass_of_sum(sums.ref_mass, call.ref_heads);
+    reference.inverse = ref_mass.inverse;
+    reference.given = !ref_mass.dead;
+  } else if (reference.map) {
+    reference.given = sums.given != 0;
+  }
+  const bool live = !mass.dead && call.gradient && call.active(row);
+  const float w = reference.given ? call.weight(row) / call.unit(row) : 0.0f,
+              ew = call.entropy_weight(row) / call.unit(row);
+
+  struct Part {
+    float divergence, entropy, g;
+  };
+  const auto part_of = [&](float p, int64_t key) {
+    const float own = p * mass.inverse, log_p = log(at_least(own, kFloor));
+    Part part{0.0f, -own * log_p, ew != 0.0f ? ew * log_p : 0.0f};
+    if (reference.given) {
+      const Element e = element_of(args.kind, args.beta, own, reference.of(key, ref_map ? ref_map[key] : 0.0f), p);
+      part.divergence = e.value;
+      if (w != 0.0f) part.g += w * e.derivative;
+    }
+    return part;
+  };
+  // Around g of the likeliest key, so that differences keep their digits where the policy is all but certain.
+  const float pivot = live && sums.key != INT32_MAX ? part_of(sums.top, sums.key).g : 0.0f;
+  RowResults results{0.0, 0.0, 0.0};
+  if (!mass.dead)
+    for (int64_t begin = support.begin; begin < support.end; begin += 4 * kRowThreads) {
+      float divergence = 0.0f, entropy = 0.0f, mean = 0.0f;
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int64_t key = begin + i * kRowThreads + threadIdx.x;
+        if (key >= support.end) break;
+        const float p = map[key];
+        const Part part = part_of(p, key);
+        divergence += part.divergence;
+        entropy += part.entropy;
+        if (!live) continue;
+        const float g = part.g - pivot;
+        mean += p * mass.inverse * g;
+        map[key] = g;
+      }
+      results.divergence += static_cast<double>(divergence);
+      results.entropy += static_cast<double>(entropy);
+      results.mean += static_cast<double>(mean);
+    }
+  results = reduce_block(results, shared_results, [](const RowResults& a, const RowResults& b) {
+    return RowResults{a.divergence + b.divergence, a.entropy + b.entropy, a.mean + b.mean};
+  });
+  if (threadIdx.x == 0) {
+    call.work.divergence[row] = static_cast<float>(results.divergence);
+    call.work.entropy[row] = static_cast<float>(results.entropy);
+    call.work.mass[row] = mass.mass;
+  }
+  if (!call.gradient) return;
+
+  const float mean = static_cast<float>(results.mean);
+  // The reduction's barriers lie between the writing of g and this.
+  for (int64_t key = threadIdx.x; key < visible; key += kRowThreads)
+    map[key] = live && support.has(key) ? (map[key] - mean) * mass.inverse : 0.0f;
+  if (live) return;
+  const int64_t in_sequence = row - call.sequences().first_row(s);
+  const int r = static_cast<int>(in_sequence % kQueryTile);
+  for (int64_t i = threadIdx.x; i < call.heads.count() * (kDim / 8); i += kRowThreads) {
+    const int chunk = static_cast<int>(i % (kDim / 8));
+    const int64_t h = call.heads.begin + i / (kDim / 8);
+    uint8_t* tile = call.policy.query_tile<kDim>(call.policy.first_query_tile(s) + in_sequence / kQueryTile, h);
+    *reinterpret_cast<uint4*>(tile + QueryTile<kDim>{0}.address(0, r, chunk)) = {};
+    if (chunk == 0) set_statistics(call.policy.statistics<kDim>(s, in_sequence, h), INFINITY, 0.0f, 0.0f);
+  }
+}
+
+// -------------------------------------------------------------------------------------------------- queries
+
+// dP rows beside a tile of keys: rows of eight lanes' pairs lie in different banks.
+template <int kKeys>
+constexpr int kGradientStride = 4 * kKeys + 32;
+
+// Keys of a tile, and queries of a block at most.
+constexpr int kFewQueries = 32;
+template <int kKeys>
+constexpr int kQueriesMost = kKeys == kKeyTile ? kFewQueries : kStay;
+
+template <int kDim, int kKeys>
+using GradientRing =
+    Ring<MmaTile<1, kKeys, kDim>::kBytes + (kQueriesMost<kKeys> * kGradientStride<kKeys> + 1023) / 1024 * 1024, 1, 3>;
+
+__device__ __forceinline__ float2 load_pair(const unsigned char* at) { return *reinterpret_cast<const float2*>(at); }
+
+// dq, and what dk takes of the rows.  Tiles of kKeys keys move by, and the queries' rows of dP with them: once for
+// delta, where there are several heads, and once for dS.
+template <int kDim, int kKeys>
+__global__ void __launch_bounds__(kBlockThreads, 1)
+    query_kernel(const __grid_constant__ Call call, const __grid_constant__ HeadedGrid grid) {
+  if constexpr (!kHopper) return;
+  using Stay = MmaTile<1, kStay, kDim>;
+  using Keys = MmaTile<1, kKeys, kDim>;
+  constexpr int kBlocks = kKeys / 8, kHalves = kKeyTile / kKeys;
+  extern __shared__ __align__(1024) unsigned char shared[];
+  const Stay q{shared_address(shared)};
+  const GradientRing<kDim, kKeys> ring(shared + Stay::kBytes);
+  const saccade_attention_divergence_args& args = call.args;
+  const TiledPolicy& policy = call.policy;
+  const HeadedRows block(policy, grid);
+  if (block.empty()) return;
+  const int64_t s = block.s;
+  const bool bad = call.sequences().bad[s];
+  float* dscore_sq = pointer<float>(args.dscore_sq);
+  const auto with_gradient = [&](const auto& body) {
+    if (args.grad_dtype == SACCADE_F32)
+      body(heads_of<float>(args.dq, args.dq_row_stride, args.dq_head_stride));
+    else
+      body(heads_of<bf16>(args.dq, args.dq_row_stride, args.dq_head_stride));
+  };
+  // The last key that the first query sees may be before the first one.
+  const int least = static_cast<int>(call.sequences().keys(s) - call.sequences().rows(s) + block.begin -
+                                     call.sequences().first_row(s) + 1);
+  const int most = least + block.queries - 1, tiles = most > 0 ? (most + kKeys - 1) / kKeys : 0;
+  const int deltas = call.heads.count() > 1 ? tiles : 0;
+  const bool live_row = !bad && threadIdx.x < block.queries && call.active(block.begin + threadIdx.x);
+  if (!__syncthreads_or(live_row) || tiles == 0) {
+    const float value = bad ? kNan : 0.0f;
+    for (int h = 0; h < block.heads; ++h) {
+      const int64_t head = block.first_head + h;
+      with_gradient([&](const auto& dq) {
+        fill_heads(dq, block.begin, block.begin + block.queries, head, args.head_dim, value);
+      });
+      if (dscore_sq && threadIdx.x < block.queries) dscore_sq[head * args.rows + block.begin + threadIdx.x] = value;
+    }
+    return;
+  }
+  if (threadIdx.x == 0) ring.init();
+  __syncthreads();
+
+  if (group() == kGroups) {
+    few_registers<40>();
+    if (threadIdx.x < kConsumers + 32) {
+      const int lane = static_cast<int>(threadIdx.x) - kConsumers;
+      const float* map = call.map(block.begin);
+      const int width = static_cast<int>(call.width());
+      int j = 0;
+      for (int i = 0; i < deltas + tiles; ++i, j = j + 1 == tiles ? 0 : j + 1) {
+        const uint32_t bytes = 4 * (width - j * kKeys < kKeys ? width - j * kKeys : kKeys);
+        if (lane == 0) {
+          ring.wait_empty(i);
+          ring.expect(i, Keys::kBytes + static_cast<uint32_t>(block.queries) * bytes);
+          const uint8_t* tile = policy.key_tile<kDim>(policy.first_key_tile(s) + j / kHalves, block.kv) +
+                                j % kHalves * (kKeys * Keys::kRow);
+          for (int panel = 0; panel < kDim / 64; ++panel)
+            ring.copy(i, panel * Keys::kPanel, tile + panel * KeyTile<kDim>::kPanel, Keys::kPanel);
+        }
+        __syncwarp();
+        for (int r = lane; r < block.queries; r += 32)
+          ring.copy(i, Keys::kBytes + r * kGradientStride<kKeys>, map + static_cast<int64_t>(r) * width + j * kKeys,
+                    bytes);
+      }
+    }
+  } else {
+    many_registers<232>();
+    block.load(q, policy);
+    float lse[2], centre[2] = {}, delta[2] = {};
+    bool live[2];
+    int seen[2], row_offset[2];  // keys beyond those that the first query sees
+    const auto statistics = [&](int r) {
+      return policy.statistics<kDim>(s, block.begin + block.query(r) - call.sequences().first_row(s), block.head(r));
+    };
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int r = 16 * warp() + lane_row(2 * i);
+      const bool there = r < block.count();
+      seen[i] = there ? block.query(r) : 0;
+      row_offset[i] = Keys::kBytes + seen[i] * kGradientStride<kKeys> + 4 * lane_column(0);
+      lse[i] = there ? statistics(r)[kLse * kQueryTile] : INFINITY;
+      live[i] = lse[i] != INFINITY;
+    }
+    const auto probabilities = [&](float(&x)[kBlocks][4]) {
+#pragma unroll
+      for (int n = 0; n < kBlocks; ++n)
+#pragma unroll
+        for (int e = 0; e < 4; ++e) x[n][e] = exp2_fast(fmaf(x[n][e], policy.unit, -lse[e / 2]));
+    };
+    // Whether some row does not see some key of tile j, where the map holds anything.
+    const auto partly = [&](int j) { return (j + 1) * kKeys > least; };
+    const auto hide = [&](float(&x)[kBlocks][4], int j) {
+      if (!partly(j)) return;
+      const int first = j * kKeys - least + lane_column(0);
+#pragma unroll
+      for (int n = 0; n < kBlocks; ++n)
+#pragma unroll
+        for (int e = 0; e < 4; ++e)
+          if (first + 8 * n + e % 2 >= seen[e / 2]) x[n][e] = 0.0f;
+    };
+    const auto begin = [&](float(&x)[kBlocks][4], int i) {
+      ring.wait(i);
+      wgmma_multiply_transposed(x, q, 64 * group(), Keys{shared_address(ring.slot(i))});
+    };
+
+    if (deltas > 0) {
+      double moment[2] = {}, mass[2] = {};
+      in_turn<kKeys>(deltas, begin, [&](float(&x)[kBlocks][4], int j) {
+        const unsigned char* slot = ring.slot(j);
+        probabilities(x);
+        hide(x, j);
+        float m[2], w[2], top = 0.0f;
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          m[i] = w[i] = 0.0f;
+#pragma unroll
+          for (int n = 0; n < kBlocks; ++n) {
+            const float2 dp = load_pair(slot + row_offset[i] + 32 * n);
+            const float a = x[n][2 * i], b = x[n][2 * i + 1];
+            m[i] = fmaf(a, dp.x - centre[i], m[i]);
+            m[i] = fmaf(b, dp.y - centre[i], m[i]);
+            w[i] += a + b;
+            top = fmaxf(top, fmaxf(a, b));
+          }
+        }
+        if (partly(j) || __any_sync(~0u, top > 0.5f)) {
+          // A head that is all but certain of a key: sums around dP there keep their digits.
+#pragma unroll
+          for (int i = 0; i < 2; ++i) {
+            float there = centre[i];
+            bool found = false;
+#pragma unroll
+            for (int n = 0; n < kBlocks; ++n) {
+              const float2 dp = load_pair(slot + row_offset[i] + 32 * n);
+              if (x[n][2 * i] > 0.5f) there = dp.x, found = true;
+              if (x[n][2 * i + 1] > 0.5f) there = dp.y, found = true;
+            }
+#pragma unroll
+            for (int distance = 1; distance < 4; distance *= 2) {
+              const float other = __shfl_xor_sync(~0u, there, distance);
+              const bool has = __shfl_xor_sync(~0u, found, distance);
+              if (has && (!found || (threadIdx.x & distance))) there = other, found = true;
+            }
+            moment[i] += (static_cast<double>(centre[i]) - static_cast<double>(there)) * mass[i];
+            centre[i] = there;
+            m[i] = 0.0f;
+#pragma unroll
+            for (int n = 0; n < kBlocks; ++n) {
+              const float2 dp = load_pair(slot + row_offset[i] + 32 * n);
+              const float a = x[n][2 * i], b = x[n][2 * i + 1];
+              m[i] = fmaf(a, a != 0.0f ? dp.x - there : 0.0f, m[i]);
+              m[i] = fmaf(b, b != 0.0f ? dp.y - there : 0.0f, m[i]);
+            }
+          }
+        }
+        ring.release(j);
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          moment[i] += static_cast<double>(m[i]);
+          mass[i] += static_cast<double>(w[i]);
+        }
+      });
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+#pragma unroll
+        for (int distance = 1; distance < 4; distance *= 2) {
+          moment[i] += __shfl_xor_sync(~0u, moment[i], distance);
+          mass[i] += __shfl_xor_sync(~0u, mass[i], distance);
+        }
+        if (!live[i]) continue;
+        delta[i] = static_cast<float>(moment[i] / mass[i]);
+        lse[i] += static_cast<float>(::log2(mass[i]));
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int r = 16 * warp() + lane_row(2 * i);
+      if (!live[i]) continue;
+      lse[i] -= log2f(call.unit(block.begin + block.query(r)));
+      if (threadIdx.x % 4 == 0) set_statistics(statistics(r), lse[i], centre[i], delta[i]);
+    }
+
+    const auto gradients = [&](float(&x)[kBlocks][4], int j) {
+      const unsigned char* slot = ring.slot(deltas + j);
+      probabilities(x);
+#pragma unroll
+      for (int i = 0; i < 2; ++i)
+#pragma unroll
+        for (int n = 0; n < kBlocks; ++n) {
+          const float2 dp = load_pair(slot + row_offset[i] + 32 * n);
+          x[n][2 * i] *= (dp.x - centre[i]) - delta[i];
+          x[n][2 * i + 1] *= (dp.y - centre[i]) - delta[i];
+        }
+      hide(x, j);
+    };
+    double squares[2] = {};
+    const auto square = [&](const float(&x)[kBlocks][4]) {
+      if (!dscore_sq) return;
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        float sum = 0.0f;
+#pragma unroll
+        for (int n = 0; n < kBlocks; ++n) {
+          sum = fmaf(x[n][2 * i], x[n][2 * i], sum);
+          sum = fmaf(x[n][2 * i + 1], x[n][2 * i + 1], sum);
+        }
+        squares[i] += static_cast<double>(sum);
+      }
+    };
+    const auto keys_of = [&](int j) { return Keys{shared_address(ring.slot(deltas + j))}; };
+    float out[kDim / 8][4];
+    clear(out);
+    float x[kBlocks][4];
+    begin(x, deltas);
+    wgmma_wait<0>();
+    wgmma_settle(x);
+    gradients(x, 0);
+    square(x);
+    for (int j = 0; j + 1 < tiles; ++j) {
+      const WgmmaWeights<kKeys> ds(x);
+      begin(x, deltas + j + 1);
+      wgmma_multiply_add(out, ds, keys_of(j));
+      wgmma_wait<1>();
+      wgmma_settle(x);
+      gradients(x, j + 1);
+      square(x);
+      wgmma_wait<0>();
+      wgmma_settle(out);
+      ring.release(deltas + j);
+    }
+    wgmma_multiply_add(out, WgmmaWeights<kKeys>(x), keys_of(tiles - 1));
+    wgmma_wait<0>();
+    wgmma_settle(out);
+
+    const float grad_output = call.grad_output();
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      double all = squares[i] + __shfl_xor_sync(~0u, squares[i], 1);
+      all += __shfl_xor_sync(~0u, all, 2);
+      const int r = 16 * warp() + lane_row(2 * i);
+      if (r >= block.count()) continue;
+      const int64_t row = block.begin + block.query(r), head = block.head(r);
+      if (dscore_sq && threadIdx.x % 4 == 0)
+        dscore_sq[head * args.rows + row] = live[i] ? static_cast<float>(all) * (grad_output * grad_output) : 0.0f;
+      // A row without weight gets 0 whatever the keys hold.
+      const float scale = args.scale * grad_output;
+      with_gradient([&](const auto& dq) {
+#pragma unroll
+        for (int n = 0; n < kDim / 8; ++n)
+          store_pair(dq.at(row, head), 8 * n + lane_column(0), args.head_dim, live[i] ? out[n][2 * i] * scale : 0.0f,
+                     live[i] ? out[n][2 * i + 1] * scale : 0.0f);
+      });
+    }
+  }
+}
+
+// ----------------------------------------------------------------------------------------------------- keys
+
+// dP of kQueryTile rows and kKeyTile keys: as columns of eight lanes, rows lie in different banks.
+constexpr int kTransposedStride = 4 * kKeyTile + 16;
+using TransposedRing = Ring<kQueryTile * kTransposedStride, 1, 2>;
+template <int kDim>
+using RowRing = Ring<kQuerySlot<kDim>, 1>;
+template <int kDim>
+using StayRing = Ring<KeyTile<kDim>::kBytes, 1, 1>;
+
+// dk.  One block a tile of keys and key head: tiles of queries move by, of each the heads of the group in order.  The
+// rows' dP stays in registers meanwhile.
+template <int kDim>
+__global__ void __launch_bounds__(kBlockThreads, 1) key_kernel(const __grid_constant__ Call call) {
+  if constexpr (!kHopper) return;
+  using Queries = QueryTile<kDim>;
+  constexpr int kBlocks = kQueryTile / 8;
+  extern __shared__ __align__(1024) unsigned char shared[];
+  const StayRing<kDim> stay(shared);
+  const RowRing<kDim> rows(shared + StayRing<kDim>::kSpace);
+  const TransposedRing gradients(shared + StayRing<kDim>::kSpace + RowRing<kDim>::kSpace);
+  // Tiles of queries whose dP is in a slot; -1: no more.
+  int* tile_of =
+      reinterpret_cast<int*>(shared + StayRing<kDim>::kSpace + RowRing<kDim>::kSpace + TransposedRing::kShared);
+  const saccade_attention_divergence_args& args = call.args;
+  const TiledPolicy& policy = call.policy;
+  const Sequences& sequences = call.sequences();
+  const int64_t kv = blockIdx.x % args.kv_heads, number = blockIdx.x / args.kv_heads;
+  const Piece piece = piece_of(sequences.offsets_k, sequences.count, number, kKeyTile);
+  if (piece.empty()) return;
+  const int64_t s = piece.s;
+  const auto with_gradient = [&](const auto& body) {
+    if (args.grad_dtype == SACCADE_F32)
+      body(heads_of<float>(args.dk, args.dk_row_stride, args.dk_head_stride));
+    else
+      body(heads_of<bf16>(args.dk, args.dk_row_stride, args.dk_head_stride));
+  };
+  const bool bad = sequences.bad[s];
+  if (bad || kv < policy.kv.begin || kv >= policy.kv.end)
+    return with_gradient(
+        [&](const auto& dk) { fill_heads(dk, piece.begin, piece.end, kv, args.head_dim, bad ? kNan : 0.0f); });
+  const int64_t group_end = (kv + 1) * policy.group,
+                head_begin = kv * policy.group > policy.heads.begin ? kv * policy.group : policy.heads.begin;
+  const int heads = static_cast<int>((group_end < policy.heads.end ? group_end : policy.heads.end) - head_begin);
+  // Row r of the sequence sees its key j where r >= j - hidden.
+  const int key = static_cast<int>(piece.begin - sequences.first_key(s)), count = static_cast<int>(sequences.rows(s));
+  const int hidden = static_cast<int>(sequences.keys(s)) - count;
+  const int first = (key - hidden > 0 ? key - hidden : 0) / kQueryTile;
+  if (threadIdx.x == 0) {
+    stay.init();
+    rows.init();
+    gradients.init();
+  }
+  __syncthreads();
+
+  if (group() == kGroups) {
+    few_registers<40>();
+    if (threadIdx.x < kConsumers + 32) {
+      const int lane = static_cast<int>(threadIdx.x) - kConsumers;
+      const int left = static_cast<int>(call.width()) - key;
+      const uint32_t bytes = 4 * (left < kKeyTile ? left : kKeyTile);
+      if (lane == 0) stay.fill(0, policy.key_tile<kDim>(number, kv), KeyTile<kDim>::kBytes);
+      int item = 0, turn = 0;
+      for (int t = first; t * kQueryTile < count; ++t) {
+        const int64_t row = sequences.first_row(s) + t * kQueryTile;
+        const int own = count - t * kQueryTile < kQueryTile ? count - t * kQueryTile : kQueryTile;
+        const bool active =
+            (lane < own && call.active(row + lane)) || (lane + 32 < own && call.active(row + lane + 32));
+        if (!__any_sync(~0u, active)) continue;
+        if (lane == 0) {
+          gradients.wait_empty(turn);
+          tile_of[turn % 2] = t;
+          gradients.expect(turn, static_cast<uint32_t>(own) * bytes);
+        }
+        __syncwarp();
+        const float* map = call.map(row) + key;
+        for (int r = lane; r < own; r += 32) gradients.copy(turn, r * kTransposedStride, map + r * call.width(), bytes);
+        ++turn;
+        if (lane == 0)
+          for (int h = 0; h < heads; ++h)
+            rows.fill(item++, policy.query_tile<kDim>(policy.first_query_tile(s) + t, head_begin + h),
+                      kQueryTileBytes<kDim>);
+      }
+      if (lane == 0) {
+        gradients.wait_empty(turn);
+        tile_of[turn % 2] = -1;
+        gradients.expect(turn, 0);
+      }
+    }
+  } else {
+    many_registers<232>();
+    float out[kDim / 8][4];
+    clear(out);
+    uint32_t k[kDim / 16][4];
+    stay.wait(0);
+#pragma unroll
+    for (int step = 0; step < kDim / 16; ++step)
+      KeyTile<kDim>{shared_address(stay.slot(0))}.left(k[step], 0, 16 * warp(), step);
+
+    int turn = 0, item = 0;
+    float dp[kBlocks][4];
+    int seen = 0, own = 0;  // keys of the block that the tile's first row sees, and its rows
+    bool partly = false;    // some keys are not seen, or some rows are not there
+    // Whether there is one more tile of queries.
+    const auto next_tile = [&] {
+      gradients.wait(turn);
+      const int t = tile_of[turn % 2];
+      if (t < 0) return false;
+      const unsigned char* slot = gradients.slot(turn);
+#pragma unroll
+      for (int n = 0; n < kBlocks; ++n)
+#pragma unroll
+        for (int e = 0; e < 4; ++e)
+          dp[n][e] = *reinterpret_cast<const float*>(slot + (8 * n + lane_column(e)) * kTransposedStride +
+                                                     4 * (16 * warp() + lane_row(e)));
+      gradients.release(turn++);
+      seen = t * kQueryTile + hidden + 1 - key;
+      own = count - t * kQueryTile < kQueryTile ? count - t * kQueryTile : kQueryTile;
+      partly = seen < kKeyTile || own < kQueryTile;
+      return true;
+    };
+    const auto tile = [&](int i) { return Queries{shared_address(rows.slot(i))}; };
+    // dS of scores.
+    const auto gradient = [&](float(&x)[kBlocks][4], int i) {
+      const unsigned char* statistics = rows.slot(i) + Queries::kBytes + 4 * lane_column(0);
+#pragma unroll
+      for (int n = 0; n < kBlocks; ++n) {
+        const unsigned char* at = statistics + 32 * n;
+        const float2 lse = load_pair(at + kLse * 4 * kQueryTile), centre = load_pair(at + kCentre * 4 * kQueryTile),
+                     delta = load_pair(at + kDelta * 4 * kQueryTile);
+#pragma unroll
+        for (int e = 0; e < 4; e += 2) {
+          x[n][e] = exp2_fast(fmaf(x[n][e], policy.unit, -lse.x)) * ((dp[n][e] - centre.x) - delta.x);
+          x[n][e + 1] = exp2_fast(fmaf(x[n][e + 1], policy.unit, -lse.y)) * ((dp[n][e + 1] - centre.y) - delta.y);
+        }
+      }
+      if (partly) {
+#pragma unroll
+        for (int n = 0; n < kBlocks; ++n)
+#pragma unroll
+          for (int e = 0; e < 4; ++e) {
+            const int r = 8 * n + lane_column(e);
+            if (r >= own || 16 * warp() + lane_row(e) >= seen + r) x[n][e] = 0.0f;
+          }
+      }
+    };
+    if (next_tile()) {
+      float x[kBlocks][4];
+      rows.wait(0);
+      wgmma_multiply_transposed(x, k, tile(0));
+      wgmma_wait<0>();
+      wgmma_settle(x);
+      gradient(x, 0);
+      int h = 0;
+      while (++h < heads || next_tile()) {
+        if (h == heads) h = 0;
+        const WgmmaWeights<kQueryTile> ds(x);
+        rows.wait(item + 1);
+        wgmma_multiply_transposed(x, k, tile(item + 1));
+        wgmma_multiply_add(out, ds, tile(item));
+        wgmma_wait<1>();
+        wgmma_settle(x);
+        gradient(x, item + 1);
+        wgmma_wait<0>();
+        wgmma_settle(out);
+        rows.release(item++);
+      }
+      wgmma_multiply_add(out, WgmmaWeights<kQueryTile>(x), tile(item));
+      wgmma_wait<0>();
+      wgmma_settle(out);
+    }
+    const float scale = args.scale * call.grad_output();
+    with_gradient([&](const auto& dk) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const int r = 16 * warp() + lane_row(2 * i);
+        if (r >= piece.count()) continue;
+#pragma unroll
+        for (int n = 0; n < kDim / 8; ++n)
+          store_pair(dk.at(piece.begin + r, kv), 8 * n + lane_column(0), args.head_dim, out[n][2 * i] * scale,
+                     out[n][2 * i + 1] * scale);
+      }
+    });
+  }
+}
+
+template <int kDim, int kKeys>
+void launch_queries(const Device& device, const Call& call, const HeadedGrid& grid) {
+  launch_shared(device, query_kernel<kDim, kKeys>, grid.blocks(call.policy, call.args.sequences), kBlockThreads,
+                MmaTile<1, kStay, kDim>::kBytes + GradientRing<kDim, kKeys>::kShared, call, grid);
+}
+
+}  // namespace
+
+void attention_divergence_hopper(const Device& device, const saccade_attention_divergence_args& args,
+                                 const AttentionDivergenceWorkspace& work) {
+  const Sequences sequences = clean_sequences(device, args, 0, work.packing);
+  const PolicyRows rows = policy_rows(sequences, args);
+  const HeadSpan heads{args.head_begin, args.head_end}, ref_heads{args.ref_head_begin, args.ref_head_end};
+  const PolicySide<bf16> side = policy_side<bf16>(args);
+  const Call call{{args, work, rows, heads, ref_heads, wants_gradient(args)},
+                  TiledPolicy(rows, side, heads, work.tiles.queries, work.tiles.keys)};
+  const int64_t width = padded(args.max_keys);
+  with_dim(args.head_dim, [&](auto dim) {
+    launch_tiling<dim>(device, call.policy, side, args.keys, args.sequences, pointer<const float>(args.lse));
+    const auto compare = [&](int64_t begin, int64_t end) {
+      launch_mean<dim>(device, call.policy, {work.map + begin * width, width, begin, end}, args.sequences);
+      launch(device, row_kernel<dim>, end - begin, kRowThreads, call, begin);
+    };
+    if (args.ref_q) {
+      const PolicySide<bf16> ref_side = reference_side<bf16>(args);
+      const TiledPolicy reference(rows, ref_side, ref_heads, work.ref_tiles.queries, work.ref_tiles.keys);
+      with_dim(args.ref_head_dim, [&](auto ref_dim) {
+        launch_tiling<ref_dim>(device, reference, ref_side, args.keys, args.sequences,
+                               pointer<const float>(args.ref_lse));
+        for (int64_t begin = 0; begin < args.rows; begin += work.ref_rows) {
+          const int64_t end = begin + work.ref_rows < args.rows ? begin + work.ref_rows : args.rows;
+          launch_mean<ref_dim>(device, reference, {work.ref_map, width, begin, end}, args.sequences);
+          compare(begin, end);
+        }
+      });
+    } else {
+      compare(0, args.rows);
+    }
+    if (call.gradient) {
+      launch(device, clear_kernel<bf16>, args.rows, kRowThreads, call);
+      const HeadedGrid grid(call.policy);
+      if (grid.queries <= kFewQueries)
+        launch_queries<dim, kKeyTile>(device, call, grid);
+      else
+        launch_queries<dim, kKeyTile / 2>(device, call, grid);
+      launch_shared(device, key_kernel<dim>, pieces_of(args.keys, args.sequences, kKeyTile) * args.kv_heads,
+                    kBlockThreads, StayRing<dim>::kSpace + RowRing<dim>::kSpace + TransposedRing::kShared + 16, call);
+    }
+  });
+  launch(device, loss_kernel, 1, kLossThreads, call);
+}
+
+}  // namespace saccade::cuda

@@ -1,0 +1,434 @@
+// The attention policy on Hopper, bf16, as core/ring.cuh has blocks work: tiles of queries and keys, log-sum-exps of
+// every head and row, and sums of the heads' probabilities.
+#pragma once
+
+#include "attention_policy/policy_tile.cuh"
+#include "core/ring.cuh"
+
+namespace saccade::cuda {
+
+constexpr int kStay = 64 * kGroups;  // rows of a block
+
+template <int kDim>
+using KeyTile = MmaTile<1, kKeyTile, kDim>;
+template <int kDim>
+using QueryTile = MmaTile<1, kQueryTile, kDim>;
+template <int kDim>
+constexpr int kQueryTileBytes = QueryTile<kDim>::kBytes + kQueryTileExtra;
+template <int kDim>
+constexpr int kQuerySlot = (kQueryTileBytes<kDim> + 1023) / 1024 * 1024;
+
+// A policy whose queries and keys are tiles, of the heads in its range and their key heads.
+struct TiledPolicy {
+  PolicyRows rows;
+  HeadSpan heads, kv;
+  int64_t group, total_rows;
+  float unit;  // of scores in powers of two
+  uint8_t* queries;
+  uint8_t* keys;
+
+  TiledPolicy(const PolicyRows& rows_, const PolicySide<bf16>& side, const HeadSpan& heads_, uint8_t* queries_,
+              uint8_t* keys_)
+      : rows(rows_),
+        heads(heads_),
+        kv{heads_.begin / side.group(), (heads_.end - 1) / side.group() + 1},
+        group(side.group()),
+        total_rows(side.rows),
+        unit(side.scale * kLog2E),
+        queries(queries_),
+        keys(keys_) {}
+
+  __device__ const Sequences& sequences() const { return rows.sequences; }
+  template <int kDim>
+  __device__ __forceinline__ uint8_t* query_tile(int64_t number, int64_t head) const {
+    return queries + (number * heads.count() + head - heads.begin) * kQueryTileBytes<kDim>;
+  }
+  template <int kDim>
+  __device__ __forceinline__ uint8_t* key_tile(int64_t number, int64_t kv_head) const {
+    return keys + (number * kv.count() + kv_head - kv.begin) * KeyTile<kDim>::kBytes;
+  }
+  __device__ __forceinline__ int64_t first_query_tile(int64_t s) const {
+    return first_piece(sequences().offsets_q, s, kQueryTile);
+  }
+  __device__ __forceinline__ int64_t first_key_tile(int64_t s) const {
+    return first_piece(sequences().offsets_k, s, kKeyTile);
+  }
+  // kQueryStatistics numbers kQueryTile apart, of row `r` of sequence s.
+  template <int kDim>
+  __device__ __forceinline__ float* statistics(int64_t s, int64_t r, int64_t head) const {
+    return reinterpret_cast<float*>(query_tile<kDim>(first_query_tile(s) + r / kQueryTile, head) +
+                                    QueryTile<kDim>::kBytes) +
+           r % kQueryTile;
+  }
+};
+
+__device__ inline void set_statistics(float* statistics, float lse, float centre, float delta) {
+  statistics[kLse * kQueryTile] = lse;
+  statistics[kCentre * kQueryTile] = centre;
+  statistics[kDelta * kQueryTile] = delta;
+}
+
+// --------------------------------------------------------------------------------------------------- tiles
+
+// One block a piece of `x` and head: `count` rows from `row` on.
+template <int kRows, int kDim>
+__device__ __forceinline__ void write_tile(uint8_t* tile, const Heads<const bf16>& x, int64_t row, int count,
+                                           int64_t head, int dim) {
+  const bool whole = (reinterpret_cast<uint64_t>(x.data) % 16 | x.row_stride % 8 | x.head_stride % 8 | dim % 8) == 0;
+#pragma unroll 4
+  for (int i = static_cast<int>(threadIdx.x); i < kRows * kDim / 8; i += kWriters) {
+    const int r = i / (kDim / 8), chunk = i % (kDim / 8);
+    float values[8];
+    load_columns(values, x.at(row + r, head) + 8 * chunk, r < count ? dim - 8 * chunk : 0, whole);
+    store_chunk<kRows, kDim>(tile, r, chunk, values);
+  }
+}
+
+template <int kDim>
+__global__ void __launch_bounds__(kWriters)
+    key_tiles_kernel(const __grid_constant__ TiledPolicy policy, const __grid_constant__ PolicySide<bf16> side) {
+  const int64_t kv = policy.kv.begin + blockIdx.x % policy.kv.count(), number = blockIdx.x / policy.kv.count();
+  const Piece piece = piece_of(policy.sequences().offsets_k, policy.sequences().count, number, kKeyTile);
+  if (piece.empty() || policy.sequences().bad[piece.s]) return;
+  write_tile<kKeyTile, kDim>(policy.key_tile<kDim>(number, kv), side.k, piece.begin, piece.count(), kv,
+                             static_cast<int>(side.dim));
+}
+
+// lse: [heads, rows], or null: it is to come.  A row that does not exist has an infinite sum of exponentials.
+template <int kDim>
+__global__ void __launch_bounds__(kWriters)
+    query_tiles_kernel(const __grid_constant__ TiledPolicy policy, const __grid_constant__ PolicySide<bf16> side,
+                       const float* lse) {
+  const int64_t head = policy.heads.begin + blockIdx.x % policy.heads.count(),
+                number = blockIdx.x / policy.heads.count();
+  const Piece piece = piece_of(policy.sequences().offsets_q, policy.sequences().count, number, kQueryTile);
+  if (piece.empty() || policy.sequences().bad[piece.s]) return;
+  uint8_t* tile = policy.query_tile<kDim>(number, head);
+  write_tile<kQueryTile, kDim>(tile, side.q, piece.begin, piece.count(), head, static_cast<int>(side.dim));
+  const int r = static_cast<int>(threadIdx.x);
+  if (r >= kQueryTile) return;
+  auto* statistics = reinterpret_cast<float*>(tile + QueryTile<kDim>::kBytes) + r;
+  if (r >= piece.count())
+    set_statistics(statistics, INFINITY, 0.0f, 0.0f);
+  else if (lse)
+    statistics[kLse * kQueryTile] = lse[head * side.rows + piece.begin + r] * kLog2E;
+}
+
+// -------------------------------------------------------------------------------------------------- blocks
+
+// How rows are cut for blocks where queries stay: so many of them, with all heads that share their keys.
+struct HeadedGrid {
+  int queries;
+  int64_t chunks;  // of kStay heads of a key head
+
+  explicit HeadedGrid(const TiledPolicy& policy) {
+    const int64_t most = policy.group < policy.heads.count() ? policy.group : policy.heads.count();
+    queries = static_cast<int>(most < kStay ? kStay / most : 1);
+    chunks = divide_up(most, kStay);
+  }
+  int64_t blocks(const TiledPolicy& policy, int64_t sequences) const {
+    return pieces_of(policy.total_rows, sequences, queries) * policy.kv.count() * chunks;
+  }
+};
+
+// What stays in a block: row r is a query and a head, r = query * heads + head.
+struct HeadedRows {
+  int64_t s, begin, kv, first_head;  // begin: the first query's row
+  int queries, heads;
+
+  // The last queries, which see the most keys, come first.
+  __device__ HeadedRows(const TiledPolicy& policy, const HeadedGrid& grid) {
+    const int64_t slices = policy.kv.count() * grid.chunks, pieces = gridDim.x / slices;
+    const Piece piece = piece_of(policy.sequences().offsets_q, policy.sequences().count,
+                                 pieces - 1 - blockIdx.x / slices, grid.queries);
+    s = piece.s;
+    begin = piece.begin;
+    queries = piece.empty() ? 0 : piece.count();
+    kv = policy.kv.begin + blockIdx.x % slices / grid.chunks;
+    const int64_t group_begin = kv * policy.group, group_end = group_begin + policy.group;
+    first_head =
+        (group_begin > policy.heads.begin ? group_begin : policy.heads.begin) + blockIdx.x % grid.chunks * kStay;
+    const int64_t left = (group_end < policy.heads.end ? group_end : policy.heads.end) - first_head;
+    heads = static_cast<int>(left < 0 ? 0 : left < kStay ? left : kStay);
+  }
+
+  __device__ bool empty() const { return queries == 0 || heads == 0; }
+  __device__ int count() const { return queries * heads; }
+  __device__ int query(int r) const { return r / heads; }
+  __device__ int64_t head(int r) const { return first_head + r % heads; }
+
+  // All threads of the consumers.
+  template <int kDim>
+  __device__ __forceinline__ void load(const MmaTile<1, kStay, kDim>& to, const TiledPolicy& policy) const {
+    const int64_t first = begin - policy.sequences().first_row(s), tiles = policy.first_query_tile(s);
+#pragma unroll 4
+    for (int i = static_cast<int>(threadIdx.x); i < kStay * kDim / 8; i += kConsumers) {
+      const int r = i / (kDim / 8), chunk = i % (kDim / 8);
+      uint4 bits = {};
+      if (r < count()) {
+        const int64_t row = first + query(r);
+        const uint8_t* tile = policy.query_tile<kDim>(tiles + row / kQueryTile, head(r));
+        bits = *reinterpret_cast<const uint4*>(
+            tile + QueryTile<kDim>{0}.address(0, static_cast<int>(row % kQueryTile), chunk));
+      }
+      asm volatile("st.shared.v4.b32 [%0], {%1,%2,%3,%4};" ::"r"(to.address(0, r, chunk)), "r"(bits.x), "r"(bits.y),
+                   "r"(bits.z), "r"(bits.w)
+                   : "memory");
+    }
+    bulk_fence();
+    consumers_sync();
+  }
+};
+
+// use(s, i) for items 0 to count - 1 in order, each with the products that begin(s, i) began; those of the next item
+// are under way meanwhile.
+template <int kColumns, class Begin, class Use>
+__device__ __forceinline__ void in_turn(int count, const Begin& begin, const Use& use) {
+  float a[kColumns / 8][4], b[kColumns / 8][4];
+  if (count == 0) return;
+  begin(a, 0);
+  int i = 0;
+  for (; i + 2 < count; i += 2) {
+    begin(b, i + 1);
+    wgmma_wait<1>();
+    wgmma_settle(a);
+    use(a, i);
+    begin(a, i + 2);
+    wgmma_wait<1>();
+    wgmma_settle(b);
+    use(b, i + 1);
+  }
+  if (i + 1 < count) {
+    begin(b, i + 1);
+    wgmma_wait<1>();
+    wgmma_settle(a);
+    use(a, i);
+    wgmma_wait<0>();
+    wgmma_settle(b);
+    use(b, i + 1);
+  } else {
+    wgmma_wait<0>();
+    wgmma_settle(a);
+    use(a, i);
+  }
+}
+
+// ------------------------------------------------------------------------------------------------- kernels
+
+// The log-sum-exps beside the queries.
+template <int kDim>
+__global__ void __launch_bounds__(kBlockThreads, 1)
+    lse_kernel(const __grid_constant__ TiledPolicy policy, const __grid_constant__ HeadedGrid grid) {
+  if constexpr (!kHopper) return;
+  using Stay = MmaTile<1, kStay, kDim>;
+  using Keys = KeyTile<kDim>;
+  extern __shared__ __align__(1024) unsigned char shared[];
+  const Stay q{shared_address(shared)};
+  const Ring<Keys::kBytes, 1> ring(shared + Stay::kBytes);
+  const HeadedRows block(policy, grid);
+  if (block.empty() || policy.sequences().bad[block.s]) return;
+  const int64_t s = block.s;
+  const int tiles = static_cast<int>(
+      (visible_keys(policy.sequences(), s, block.begin + block.queries - 1) + kKeyTile - 1) / kKeyTile);
+  if (threadIdx.x == 0) ring.init();
+  __syncthreads();
+
+  if (group() == kGroups) {
+    few_registers();
+    if (threadIdx.x == kConsumers)
+      for (int j = 0; j < tiles; ++j)
+        ring.fill(j, policy.key_tile<kDim>(policy.first_key_tile(s) + j, block.kv), Keys::kBytes);
+  } else {
+    many_registers();
+    block.load(q, policy);
+    int visible[2];
+    float top[2];
+    double sum[2];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int r = 16 * warp() + lane_row(2 * i);
+      visible[i] = r < block.count()
+                       ? static_cast<int>(visible_keys(policy.sequences(), s, block.begin + block.query(r)))
+                       : tiles * kKeyTile;
+      top[i] = -INFINITY;
+      sum[i] = 0.0;
+    }
+    in_turn<kKeyTile>(
+        tiles,
+        [&](float(&x)[kKeyTile / 8][4], int j) {
+          ring.wait(j);
+          wgmma_multiply_transposed(x, q, 64 * group(), Keys{shared_address(ring.slot(j))});
+        },
+        [&](float(&x)[kKeyTile / 8][4], int j) {
+          ring.release(j);
+#pragma unroll
+          for (int i = 0; i < 2; ++i) {
+            float highest = top[i];
+            const int seen = visible[i] - j * kKeyTile;
+#pragma unroll
+            for (int n = 0; n < kKeyTile / 8; ++n)
+#pragma unroll
+              for (int e = 0; e < 2; ++e) {
+                float& value = x[n][2 * i + e];
+                value = 8 * n + lane_column(e) < seen ? value * policy.unit : -INFINITY;
+                highest = fmaxf(highest, value);
+              }
+            const float reference = highest == -INFINITY ? 0.0f : highest;
+            float part = 0.0f;
+#pragma unroll
+            for (int n = 0; n < kKeyTile / 8; ++n)
+#pragma unroll
+              for (int e = 0; e < 2; ++e) part += exp2_fast(x[n][2 * i + e] - reference);
+            sum[i] = sum[i] * static_cast<double>(exp2_fast(top[i] - reference)) + static_cast<double>(part);
+            top[i] = highest;
+          }
+        });
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const float own = top[i];
+      float highest = fmaxf(own, __shfl_xor_sync(~0u, own, 1));
+      highest = fmaxf(highest, __shfl_xor_sync(~0u, highest, 2));
+      // A thread may have seen no keys.
+      double all = sum[i] == 0.0 ? 0.0 : sum[i] * static_cast<double>(exp2_fast(own - highest));
+      all += __shfl_xor_sync(~0u, all, 1);
+      all += __shfl_xor_sync(~0u, all, 2);
+      const int r = 16 * warp() + lane_row(2 * i);
+      if (threadIdx.x % 4 != 0 || r >= block.count()) continue;
+      const int64_t row = block.begin + block.query(r) - policy.sequences().first_row(s);
+      policy.statistics<kDim>(s, row, block.head(r))[kLse * kQueryTile] =
+          visible[i] == 0 ? -INFINITY : static_cast<float>(static_cast<double>(highest) + ::log2(all));
+    }
+  }
+}
+
+template <int kDim>
+void launch_lse(const Device& device, const TiledPolicy& policy, int64_t sequences) {
+  const HeadedGrid grid(policy);
+  launch_shared(device, lse_kernel<kDim>, grid.blocks(policy, sequences), kBlockThreads,
+                MmaTile<1, kStay, kDim>::kBytes + Ring<KeyTile<kDim>::kBytes, 1>::kShared, policy, grid);
+}
+
+// Sums of the heads' probabilities for rows [begin, end), [end - begin, width].  Only those of keys in a row's support
+// are something.
+struct PolicyMap {
+  float* data;
+  int64_t width, begin, end;
+
+  __device__ float* row(int64_t row) const { return data + (row - begin) * width; }
+};
+
+template <int kDim>
+using QueryRing = Ring<kGroups * kQuerySlot<kDim>, 1>;
+template <int kDim>
+using KeyRing = Ring<KeyTile<kDim>::kBytes, 1, 2>;
+
+// One block a piece of rows and a tile of keys.  The keys of a key head stay, queries of its heads move by.
+template <int kDim>
+__global__ void __launch_bounds__(kBlockThreads, 1)
+    mean_kernel(const __grid_constant__ TiledPolicy policy, const __grid_constant__ PolicyMap map, int64_t key_tiles) {
+  if constexpr (!kHopper) return;
+  constexpr int kUsed = QueryTile<kDim>::kBytes + kQueryTile * static_cast<int>(sizeof(float));
+  extern __shared__ __align__(1024) unsigned char shared[];
+  const QueryRing<kDim> queries(shared);
+  const KeyRing<kDim> keys(shared + QueryRing<kDim>::kSpace);
+  const Sequences& sequences = policy.sequences();
+  const int64_t pieces = gridDim.x / key_tiles;
+  const Piece piece = piece_of(sequences.offsets_q, sequences.count, pieces - 1 - blockIdx.x / key_tiles, kStay);
+  if (piece.empty() || piece.end <= map.begin || piece.begin >= map.end || sequences.bad[piece.s]) return;
+  const int64_t s = piece.s, first = blockIdx.x % key_tiles * kKeyTile;
+  const Support support = policy.rows.of(s, visible_keys(sequences, s, piece.end - 1));
+  if (first >= support.end || first + kKeyTile <= support.begin) return;
+  const int heads = static_cast<int>(policy.heads.count()), own = piece.count() > kQueryTile ? 2 : 1;
+  const int head_begin = static_cast<int>(policy.heads.begin), kv_group = static_cast<int>(policy.group);
+  const auto kv_of = [&](int i) { return (head_begin + i) / kv_group - static_cast<int>(policy.kv.begin); };
+  if (threadIdx.x == 0) {
+    queries.init();
+    keys.init();
+  }
+  __syncthreads();
+
+  if (group() == kGroups) {
+    few_registers();
+    if (threadIdx.x == kConsumers) {
+      const int64_t tile = policy.first_query_tile(s) + (piece.begin - sequences.first_row(s)) / kQueryTile;
+      const int64_t key_tile = policy.first_key_tile(s) + first / kKeyTile;
+      int next = 0;
+      for (int i = 0; i < heads; ++i) {
+        const int kv = kv_of(i);
+        if (kv == next) {
+          keys.fill(kv, policy.key_tile<kDim>(key_tile, policy.kv.begin + kv), KeyTile<kDim>::kBytes);
+          ++next;
+        }
+        queries.wait_empty(i);
+        queries.expect(i, own * kUsed);
+        for (int t = 0; t < own; ++t)
+          queries.copy(i, t * kQuerySlot<kDim>, policy.query_tile<kDim>(tile + t, policy.heads.begin + i), kUsed);
+      }
+    }
+  } else {
+    many_registers();
+    const auto last_of_kv = [&](int i) { return i + 1 == heads || (head_begin + i + 1) % kv_group == 0; };
+    if (group() >= own) {
+      for (int i = 0; i < heads; ++i) {
+        queries.wait(i);
+        queries.release(i);
+        if (last_of_kv(i)) keys.release(kv_of(i));
+      }
+      return;
+    }
+    float sum[kKeyTile / 8][4];
+    clear(sum);
+    const int offset = group() * kQuerySlot<kDim>, row = 16 * (warp() % 4) + lane_row(0);
+    in_turn<kKeyTile>(
+        heads,
+        [&](float(&x)[kKeyTile / 8][4], int i) {
+          const int kv = kv_of(i);
+          keys.wait(kv);
+          queries.wait(i);
+          wgmma_multiply_transposed(x, QueryTile<kDim>{shared_address(queries.slot(i) + offset)}, 0,
+                                    KeyTile<kDim>{shared_address(keys.slot(kv))});
+        },
+        [&](float(&x)[kKeyTile / 8][4], int i) {
+          const auto* lse =
+              reinterpret_cast<const float*>(queries.slot(i) + offset + QueryTile<kDim>::kBytes) + kLse * kQueryTile;
+          const float lse_of[2] = {lse[row], lse[row + 8]};
+          queries.release(i);
+          if (last_of_kv(i)) keys.release(kv_of(i));
+#pragma unroll
+          for (int n = 0; n < kKeyTile / 8; ++n)
+#pragma unroll
+            for (int e = 0; e < 4; ++e) sum[n][e] += exp2_fast(fmaf(x[n][e], policy.unit, -lse_of[e / 2]));
+        });
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int64_t at = piece.begin + 16 * warp() + lane_row(2 * i);
+      if (at >= piece.end || at < map.begin || at >= map.end) continue;
+      float* to = map.row(at);
+#pragma unroll
+      for (int n = 0; n < kKeyTile / 8; ++n) {
+        const int64_t key = first + 8 * n + lane_column(0);
+        if (key < map.width) *reinterpret_cast<float2*>(to + key) = {sum[n][2 * i], sum[n][2 * i + 1]};
+      }
+    }
+  }
+}
+
+template <int kDim>
+void launch_mean(const Device& device, const TiledPolicy& policy, const PolicyMap& map, int64_t sequences) {
+  const int64_t key_tiles = divide_up(map.width, kKeyTile);
+  launch_shared(device, mean_kernel<kDim>, pieces_of(policy.total_rows, sequences, kStay) * key_tiles, kBlockThreads,
+                QueryRing<kDim>::kSpace + KeyRing<kDim>::kShared, policy, map, key_tiles);
+}
+
+// Tiles of a policy, and the log-sum-exps of its rows: those given, [heads, rows], or its own.
+template <int kDim>
+void launch_tiling(const Device& device, const TiledPolicy& policy, const PolicySide<bf16>& side, int64_t keys,
+                   int64_t sequences, const float* lse) {
+  launch(device, key_tiles_kernel<kDim>, pieces_of(keys, sequences, kKeyTile) * policy.kv.count(), kWriters, policy,
+         side);
+  launch(device, query_tiles_kernel<kDim>, pieces_of(side.rows, sequences, kQueryTile) * policy.heads.count(), kWriters,
+         policy, side, lse);
+  if (!lse) launch_lse<kDim>(device, policy, sequences);
+}
+
+}  // namespace saccade::cuda
