@@ -14,6 +14,16 @@ struct Call : Arguments {
 
 // ---------------------------------------------------------------------------------------------------- rows
 
+// As element_of(), with one quotient and one logarithm of each pair that JSD compares.
+__device__ __forceinline__ Element fast_element_of(int32_t kind, float beta, float p, float r, float policy) {
+  if (kind != SACCADE_DIVERGENCE_JSD) return element_of(kind, beta, p, r, policy);
+  const float m = beta * r + (1.0f - beta) * p, floored = at_least(m, kFloor), inverse = __fdividef(1.0f, floored);
+  const float difference = (p - r) * inverse;
+  const Log1pParts of_p = log1p_parts(beta * difference, at_least(p * inverse, kFloor));
+  const Log1pParts of_r = log1p_parts((beta - 1.0f) * difference, at_least(r * inverse, kFloor));
+  return {floored * (beta * of_r.phi + (1.0f - beta) * of_p.phi), (1.0f - beta) * of_p.log1p};
+}
+
 // What one pass over a row's support gives.
 struct RowSums {
   double mass, ref_mass;  // of the sums of all heads
@@ -26,10 +36,16 @@ struct RowResults {
   double divergence, entropy, mean;
 };
 
+// Four neighbouring keys of a row of the map.
+__device__ __forceinline__ void load_four(float (&x)[4], const float* row, int key) {
+  const float4 four = *reinterpret_cast<const float4*>(row + key);
+  x[0] = four.x, x[1] = four.y, x[2] = four.z, x[3] = four.w;
+}
+
 // One block a row from `first` on: its results; and dP takes the place of its probabilities in the map.  A row without
 // gradient is taken out of the tiles: its queries may hold anything.
 template <int kDim>
-__global__ void __launch_bounds__(kRowThreads) row_kernel(const __grid_constant__ Call call, int64_t first) {
+__global__ void __launch_bounds__(kRowThreads, 4) row_kernel(const __grid_constant__ Call call, int64_t first) {
   __shared__ RowSums shared_sums[32];
   __shared__ RowResults shared_results[32];
   const saccade_attention_divergence_args& args = call.args;
@@ -39,19 +55,32 @@ __global__ void __launch_bounds__(kRowThreads) row_kernel(const __grid_constant_
     if (threadIdx.x == 0) call.work.divergence[row] = call.work.entropy[row] = call.work.mass[row] = kNan;
     return;
   }
-  const int64_t visible = visible_keys(call.sequences(), s, row);
+  const int visible = static_cast<int>(visible_keys(call.sequences(), s, row));
   const Support support = call.rows.of(s, visible);
   Reference reference = reference_of(call, s, row, support);
   float* map = call.map(row);
   const float* ref_map = args.ref_q ? call.work.ref_map + blockIdx.x * call.width() : nullptr;
+  // A thread takes four keys at once, from a multiple of four on.
+  constexpr int kStep = 4 * kRowThreads;
+  const int begin = static_cast<int>(support.begin), end = static_cast<int>(support.end);
+  const int own = static_cast<int>(threadIdx.x) * 4, start = begin / 4 * 4 + own;
 
   RowSums sums{0.0, 0.0, -1.0f, INT32_MAX, 0};
-  for (int64_t key = support.begin + threadIdx.x; key < support.end; key += kRowThreads) {
-    const float p = map[key];
-    sums.mass += static_cast<double>(p);
-    if (p > sums.top) sums.top = p, sums.key = static_cast<int32_t>(key);
-    if (ref_map) sums.ref_mass += static_cast<double>(ref_map[key]);
-    if (reference.map) sums.given |= reference.at(key) != 0.0f;
+  for (int key = start; key < end; key += kStep) {
+    float p[4], r[4] = {};
+    load_four(p, map, key);
+    if (ref_map) load_four(r, ref_map, key);
+    float mass = 0.0f, ref_mass = 0.0f;
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      if (key + e < begin || key + e >= end) continue;
+      mass += p[e];
+      ref_mass += r[e];
+      if (p[e] > sums.top) sums.top = p[e], sums.key = key + e;
+      if (reference.map) sums.given |= reference.at(key + e) != 0.0f;
+    }
+    sums.mass += static_cast<double>(mass);
+    sums.ref_mass += static_cast<double>(ref_mass);
   }
   sums = reduce_block(sums, shared_sums, [](const RowSums& a, const RowSums& b) {
     const bool right = b.top > a.top || (b.top == a.top && b.key < a.key);
@@ -73,39 +102,40 @@ __global__ void __launch_bounds__(kRowThreads) row_kernel(const __grid_constant_
   struct Part {
     float divergence, entropy, g;
   };
-  const auto part_of = [&](float p, int64_t key) {
-    const float own = p * mass.inverse, log_p = log(at_least(own, kFloor));
-    Part part{0.0f, -own * log_p, ew != 0.0f ? ew * log_p : 0.0f};
+  const auto part_of = [&](float p, float r, int key) {
+    const float part = p * mass.inverse, log_p = log(at_least(part, kFloor));
+    Part result{0.0f, -part * log_p, ew != 0.0f ? ew * log_p : 0.0f};
     if (reference.given) {
-      const Element e = element_of(args.kind, args.beta, own, reference.of(key, ref_map ? ref_map[key] : 0.0f), p);
-      part.divergence = e.value;
-      if (w != 0.0f) part.g += w * e.derivative;
+      const Element e = fast_element_of(args.kind, args.beta, part, reference.of(key, r), p);
+      result.divergence = e.value;
+      if (w != 0.0f) result.g += w * e.derivative;
     }
-    return part;
+    return result;
   };
   // Around g of the likeliest key, so that differences keep their digits where the policy is all but certain.
-  const float pivot = live && sums.key != INT32_MAX ? part_of(sums.top, sums.key).g : 0.0f;
+  const float pivot =
+      live && sums.key != INT32_MAX ? part_of(sums.top, ref_map ? ref_map[sums.key] : 0.0f, sums.key).g : 0.0f;
   RowResults results{0.0, 0.0, 0.0};
-  if (!mass.dead)
-    for (int64_t begin = support.begin; begin < support.end; begin += 4 * kRowThreads) {
-      float divergence = 0.0f, entropy = 0.0f, mean = 0.0f;
+  for (int key = start; !mass.dead && key < end; key += kStep) {
+    float p[4], r[4] = {};
+    load_four(p, map, key);
+    if (ref_map) load_four(r, ref_map, key);
+    float divergence = 0.0f, entropy = 0.0f, mean = 0.0f;
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int64_t key = begin + i * kRowThreads + threadIdx.x;
-        if (key >= support.end) break;
-        const float p = map[key];
-        const Part part = part_of(p, key);
-        divergence += part.divergence;
-        entropy += part.entropy;
-        if (!live) continue;
-        const float g = part.g - pivot;
-        mean += p * mass.inverse * g;
-        map[key] = g;
-      }
-      results.divergence += static_cast<double>(divergence);
-      results.entropy += static_cast<double>(entropy);
-      results.mean += static_cast<double>(mean);
+    for (int e = 0; e < 4; ++e) {
+      if (key + e < begin || key + e >= end) continue;
+      const Part part = part_of(p[e], r[e], key + e);
+      divergence += part.divergence;
+      entropy += part.entropy;
+      const float g = part.g - pivot;
+      mean += p[e] * mass.inverse * g;
+      p[e] = g;
     }
+    if (live) *reinterpret_cast<float4*>(map + key) = {p[0], p[1], p[2], p[3]};
+    results.divergence += static_cast<double>(divergence);
+    results.entropy += static_cast<double>(entropy);
+    results.mean += static_cast<double>(mean);
+  }
   results = reduce_block(results, shared_results, [](const RowResults& a, const RowResults& b) {
     return RowResults{a.divergence + b.divergence, a.entropy + b.entropy, a.mean + b.mean};
   });
@@ -116,10 +146,19 @@ __global__ void __launch_bounds__(kRowThreads) row_kernel(const __grid_constant_
   }
   if (!call.gradient) return;
 
+  // Between the writing of g and this lie the barriers of the reduction.
   const float mean = static_cast<float>(results.mean);
-  // The reduction's barriers lie between the writing of g and this.
-  for (int64_t key = threadIdx.x; key < visible; key += kRowThreads)
-    map[key] = live && support.has(key) ? (map[key] - mean) * mass.inverse : 0.0f;
+  for (int key = own; key < visible; key += kStep) {
+    float dp[4] = {};
+    if (live && key + 4 > begin && key < end) {
+      float g[4];
+      load_four(g, map, key);
+#pragma unroll
+      for (int e = 0; e < 4; ++e)
+        if (key + e >= begin && key + e < end) dp[e] = (g[e] - mean) * mass.inverse;
+    }
+    *reinterpret_cast<float4*>(map + key) = {dp[0], dp[1], dp[2], dp[3]};
+  }
   if (live) return;
   const int64_t in_sequence = row - call.sequences().first_row(s);
   const int r = static_cast<int>(in_sequence % kQueryTile);
@@ -220,6 +259,9 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   } else {
     many_registers<232>();
     block.load(q, policy);
+    uint32_t rows[kDim / 16][4];
+#pragma unroll
+    for (int step = 0; step < kDim / 16; ++step) q.left(rows[step], 0, 16 * warp(), step);
     float lse[2], centre[2] = {}, delta[2] = {};
     bool live[2];
     int seen[2], row_offset[2];  // keys beyond those that the first query sees
@@ -254,7 +296,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     };
     const auto begin = [&](float(&x)[kBlocks][4], int i) {
       ring.wait(i);
-      wgmma_multiply_transposed(x, q, 64 * group(), Keys{shared_address(ring.slot(i))});
+      wgmma_multiply_transposed(x, rows, Keys{shared_address(ring.slot(i))});
     };
 
     if (deltas > 0) {
@@ -633,7 +675,7 @@ void attention_divergence_hopper(const Device& device, const saccade_attention_d
       compare(0, args.rows);
     }
     if (call.gradient) {
-      launch(device, clear_kernel<bf16>, args.rows, kRowThreads, call);
+      if (heads.count() < args.heads) launch(device, clear_kernel<bf16>, args.rows, kRowThreads, call);
       const HeadedGrid grid(call.policy);
       if (grid.queries <= kFewQueries)
         launch_queries<dim, kKeyTile>(device, call, grid);

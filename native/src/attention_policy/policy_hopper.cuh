@@ -339,8 +339,19 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   const Support support = policy.rows.of(s, visible_keys(sequences, s, piece.end - 1));
   if (first >= support.end || first + kKeyTile <= support.begin) return;
   const int heads = static_cast<int>(policy.heads.count()), own = piece.count() > kQueryTile ? 2 : 1;
-  const int head_begin = static_cast<int>(policy.heads.begin), kv_group = static_cast<int>(policy.group);
-  const auto kv_of = [&](int i) { return (head_begin + i) / kv_group - static_cast<int>(policy.kv.begin); };
+  // Key heads of the heads in order.
+  struct Turn {
+    int kv, left, group;  // left: heads of this key head
+
+    __device__ explicit Turn(const TiledPolicy& policy)
+        : kv(0),
+          left(static_cast<int>(policy.group - policy.heads.begin % policy.group)),
+          group(static_cast<int>(policy.group)) {}
+    __device__ __forceinline__ bool last() const { return left == 1; }
+    __device__ __forceinline__ void next() {
+      if (--left == 0) ++kv, left = group;
+    }
+  };
   if (threadIdx.x == 0) {
     queries.init();
     keys.init();
@@ -352,13 +363,11 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     if (threadIdx.x == kConsumers) {
       const int64_t tile = policy.first_query_tile(s) + (piece.begin - sequences.first_row(s)) / kQueryTile;
       const int64_t key_tile = policy.first_key_tile(s) + first / kKeyTile;
-      int next = 0;
+      Turn turn(policy);
       for (int i = 0; i < heads; ++i) {
-        const int kv = kv_of(i);
-        if (kv == next) {
-          keys.fill(kv, policy.key_tile<kDim>(key_tile, policy.kv.begin + kv), KeyTile<kDim>::kBytes);
-          ++next;
-        }
+        if (i == 0 || turn.left == turn.group)
+          keys.fill(turn.kv, policy.key_tile<kDim>(key_tile, policy.kv.begin + turn.kv), KeyTile<kDim>::kBytes);
+        turn.next();
         queries.wait_empty(i);
         queries.expect(i, own * kUsed);
         for (int t = 0; t < own; ++t)
@@ -367,12 +376,16 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     }
   } else {
     many_registers();
-    const auto last_of_kv = [&](int i) { return i + 1 == heads || (head_begin + i + 1) % kv_group == 0; };
+    Turn begun(policy), used(policy);
+    const auto release = [&](int i) {
+      queries.release(i);
+      if (used.last() || i + 1 == heads) keys.release(used.kv);
+      used.next();
+    };
     if (group() >= own) {
       for (int i = 0; i < heads; ++i) {
         queries.wait(i);
-        queries.release(i);
-        if (last_of_kv(i)) keys.release(kv_of(i));
+        release(i);
       }
       return;
     }
@@ -382,18 +395,17 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     in_turn<kKeyTile>(
         heads,
         [&](float(&x)[kKeyTile / 8][4], int i) {
-          const int kv = kv_of(i);
-          keys.wait(kv);
+          keys.wait(begun.kv);
           queries.wait(i);
           wgmma_multiply_transposed(x, QueryTile<kDim>{shared_address(queries.slot(i) + offset)}, 0,
-                                    KeyTile<kDim>{shared_address(keys.slot(kv))});
+                                    KeyTile<kDim>{shared_address(keys.slot(begun.kv))});
+          begun.next();
         },
         [&](float(&x)[kKeyTile / 8][4], int i) {
           const auto* lse =
               reinterpret_cast<const float*>(queries.slot(i) + offset + QueryTile<kDim>::kBytes) + kLse * kQueryTile;
           const float lse_of[2] = {lse[row], lse[row + 8]};
-          queries.release(i);
-          if (last_of_kv(i)) keys.release(kv_of(i));
+          release(i);
 #pragma unroll
           for (int n = 0; n < kKeyTile / 8; ++n)
 #pragma unroll

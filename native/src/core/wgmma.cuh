@@ -36,10 +36,16 @@ __device__ __forceinline__ void wgmma_commit() {
 }
 
 // Where a factor lies in shared memory, 128 bytes a row of a panel, eight rows 1024 bytes apart, panels `panel` bytes.
-__device__ __forceinline__ uint64_t wgmma_factor(uint32_t address, uint32_t panel) {
-  constexpr uint64_t kSwizzle128 = uint64_t{1} << 62;
-  return kSwizzle128 | uint64_t{1024 / 16} << 32 | static_cast<uint64_t>(panel / 16) << 16 | (address & 0x3ffff) / 16;
-}
+// What is `offset` bytes further has another low half only: the rest is made once.
+struct WgmmaFactor {
+  uint32_t low, high;
+
+  __device__ __forceinline__ WgmmaFactor(uint32_t address, uint32_t panel)
+      : low(panel / 16 << 16 | (address & 0x3ffff) / 16), high(1u << 30 | 1024 / 16) {}
+  __device__ __forceinline__ uint64_t at(uint32_t offset) const {
+    return static_cast<uint64_t>(high) << 32 | (low + offset / 16);
+  }
+};
 
 #define SACCADE_SUMS(c) "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
 
@@ -94,6 +100,22 @@ __device__ __forceinline__ void wgmma_transposed(float (&c)[8][4], const uint32_
 #endif
 }
 
+__device__ __forceinline__ void wgmma_transposed(float (&c)[16][4], const uint32_t (&a)[4], uint64_t b, bool add) {
+#if defined(SACCADE_HOPPER)
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %69, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, "
+      "%13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, "
+      "%35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, "
+      "%57, %58, %59, %60, %61, %62, %63}, {%64, %65, %66, %67}, %68, p, 1, 1, 0;\n}"
+      : SACCADE_SUMS(c[0]), SACCADE_SUMS(c[1]), SACCADE_SUMS(c[2]), SACCADE_SUMS(c[3]), SACCADE_SUMS(c[4]),
+        SACCADE_SUMS(c[5]), SACCADE_SUMS(c[6]), SACCADE_SUMS(c[7]), SACCADE_SUMS(c[8]), SACCADE_SUMS(c[9]),
+        SACCADE_SUMS(c[10]), SACCADE_SUMS(c[11]), SACCADE_SUMS(c[12]), SACCADE_SUMS(c[13]), SACCADE_SUMS(c[14]),
+        SACCADE_SUMS(c[15])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(add)));
+#endif
+}
+
 // c += a b, of 64 x 16 and 16 x 64 or 128; a is in registers.
 __device__ __forceinline__ void wgmma_add(float (&c)[8][4], const uint32_t (&a)[4], uint64_t b) {
 #if defined(SACCADE_HOPPER)
@@ -131,11 +153,11 @@ template <class A, class B>
 __device__ __forceinline__ void wgmma_multiply_transposed(float (&s)[B::kRows / 8][4], const A& a, int row,
                                                           const B& b) {
   static_assert(A::kDim == B::kDim && A::kParts == 1 && B::kParts == 1);
+  const WgmmaFactor left(a.base + row * A::kRow, 16), right(b.base, 16);
   wgmma_fence();
 #pragma unroll
   for (int k = 0; k < A::kDim / 16; ++k)
-    wgmma_transposed(s, wgmma_factor(a.base + k / 4 * A::kPanel + row * A::kRow + k % 4 * 32, 16),
-                     wgmma_factor(b.base + k / 4 * B::kPanel + k % 4 * 32, 16), k > 0);
+    wgmma_transposed(s, left.at(k / 4 * A::kPanel + k % 4 * 32), right.at(k / 4 * B::kPanel + k % 4 * 32), k > 0);
   wgmma_commit();
 }
 
@@ -144,10 +166,10 @@ template <int kSteps, class B>
 __device__ __forceinline__ void wgmma_multiply_transposed(float (&s)[B::kRows / 8][4], const uint32_t (&a)[kSteps][4],
                                                           const B& b) {
   static_assert(B::kDim == 16 * kSteps && B::kParts == 1);
+  const WgmmaFactor right(b.base, 16);
   wgmma_fence();
 #pragma unroll
-  for (int k = 0; k < kSteps; ++k)
-    wgmma_transposed(s, a[k], wgmma_factor(b.base + k / 4 * B::kPanel + k % 4 * 32, 16), k > 0);
+  for (int k = 0; k < kSteps; ++k) wgmma_transposed(s, a[k], right.at(k / 4 * B::kPanel + k % 4 * 32), k > 0);
   wgmma_commit();
 }
 
@@ -171,9 +193,10 @@ struct WgmmaWeights {
 template <class B, int kBlocks>
 __device__ __forceinline__ void wgmma_multiply_add(float (&out)[kBlocks][4], const WgmmaWeights<B::kRows>& w,
                                                    const B& b) {
+  const WgmmaFactor right(b.base, B::kPanel);
   wgmma_fence();
 #pragma unroll
-  for (int k = 0; k < B::kRows / 16; ++k) wgmma_add(out, w.x[k], wgmma_factor(b.base + 16 * k * B::kRow, B::kPanel));
+  for (int k = 0; k < B::kRows / 16; ++k) wgmma_add(out, w.x[k], right.at(16 * k * B::kRow));
   wgmma_commit();
 }
 
