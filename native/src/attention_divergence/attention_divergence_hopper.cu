@@ -368,6 +368,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
         lse[i] += static_cast<float>(::log2(mass[i]));
       }
     }
+    __syncwarp();  // all lanes of a row have read what is overwritten now
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const int r = 16 * warp() + lane_row(2 * i);

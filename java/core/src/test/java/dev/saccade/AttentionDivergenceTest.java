@@ -1184,6 +1184,111 @@ class AttentionDivergenceTest {
     }
   }
 
+  /** Sequences around the tiles of 64 rows and 128 keys that a GPU cuts rows and keys of bf16 into. */
+  private static final Sequences TILED =
+      new Sequences(
+          new int[] {70, 1, 130, 0, 40, 64},
+          new int[] {200, 1, 131, 5, 290, 33},
+          new int[] {-3, 150, 0, 1, 2, 9, 0, 5, 129, 270, 0, 33});
+
+  private static Case tiled(
+      Scope scope, Random random, Options options, int heads, int kvHeads, int dim, double spread) {
+    AttentionPolicy.Input input =
+        TILED.random(scope, random, DType.BF16, heads, kvHeads, dim, spread);
+    return new Case(
+        scope,
+        TILED,
+        input,
+        options.withPolicy(options.policy().withScale((float) (1 / Math.sqrt(dim)))));
+  }
+
+  @ParameterizedTest
+  @CsvSource({
+    "4, 2, 64, 0, 4, JSD, map, PREVIOUS, false, 1",
+    "7, 1, 128, 0, 7, JSD, map, ALL, true, 1",
+    "4, 4, 128, 0, 4, JSD, bf16 map, RANGES, true, 1",
+    "6, 2, 80, 1, 5, FORWARD_KL, index, PREVIOUS, false, 1",
+    "6, 3, 33, 3, 4, REVERSE_KL, map, RANGES, false, 1",
+    "4, 2, 96, 0, 4, JSD, old policy, ALL, false, 1",
+    "4, 2, 64, 0, 3, REVERSE_KL, teacher, RANGES, true, 1",
+    "4, 2, 64, 0, 4, JSD, map, ALL, false, 6",
+    "4, 1, 128, 0, 4, JSD, map, ALL, true, 6"
+  })
+  void agreesOnTiles(
+      int heads,
+      int kvHeads,
+      int dim,
+      int begin,
+      int end,
+      Divergence kind,
+      String with,
+      Support support,
+      boolean normalised,
+      double spread) {
+    for (Context context : Contexts.every()) {
+      try (context;
+          Scope scope = context.scope()) {
+        Random random = new Random(41);
+        Options options =
+            new Options(
+                AttentionPolicy.Options.DEFAULT.withSupport(support).withHeads(begin, end),
+                kind,
+                0.5f);
+        Case c = compare(tiled(scope, random, options, heads, kvHeads, dim, spread), with, random);
+        if (normalised) {
+          c.lse = Tensor.empty(scope, DType.F32, heads, TILED.rows());
+          AttentionPolicy.forward(
+              context,
+              c.input,
+              c.options.policy(),
+              new AttentionPolicy.Outputs(null, null, c.lse, null));
+        }
+        c.weigh(random, true, true).assertAgrees(1e-4, Contexts.CUDA ? 0x1p-6 : 1e-4);
+      }
+    }
+  }
+
+  @Test
+  void tilesKeepInactiveRowsAndOtherSequencesApart() {
+    for (Context context : Contexts.every()) {
+      try (context;
+          Scope scope = context.scope()) {
+        Random random = new Random(42);
+        Case c =
+            compare(tiled(scope, random, RAL, 4, 2, 64, 1), "map", random)
+                .weigh(random, true, true);
+        // Of the first sequence rows 0 to 4; all rows of the third one, which begin at 71.
+        for (int row = 0; row < TILED.rows(); row++) {
+          if (row < 5 || (row >= 71 && row < 201)) {
+            c.weight[row] = 0;
+            c.entropyWeight[row] = 0;
+          }
+        }
+        Outputs clean = c.run(DType.F32);
+        float[] bad = new float[4 * 64];
+        Arrays.fill(bad, Float.NaN);
+        for (int row : new int[] {0, 4, 71, 135, 200}) {
+          c.input.q().rows(row, row + 1).copyFrom(bad);
+        }
+        Outputs got = c.run(DType.F32);
+        assertThat(bits(got.loss())).isEqualTo(bits(clean.loss()));
+        assertThat(bits(got.dq())).isEqualTo(bits(clean.dq()));
+        assertThat(bits(got.dk())).isEqualTo(bits(clean.dk()));
+        assertThat(bits(got.dscoreSq())).isEqualTo(bits(clean.dscoreSq()));
+        assertThat(largest(got.dk().rows(201, 332).toDoubles())).isZero();
+        // A key of the first sequence, which all but its first rows see.
+        c.input.k().rows(140, 141).copyFrom(Arrays.copyOf(bad, 2 * 64));
+        Outputs broken = c.run(DType.F32);
+        assertThat(bits(broken.dq().rows(70, TILED.rows())))
+            .isEqualTo(bits(clean.dq().rows(70, TILED.rows())));
+        assertThat(bits(broken.dk().rows(200, TILED.keyRows())))
+            .isEqualTo(bits(clean.dk().rows(200, TILED.keyRows())));
+        assertThat(broken.entropy().toFloats()[69]).isNaN();
+        assertThat(broken.entropy().toFloats()[71 + 128]).isFinite();
+      }
+    }
+  }
+
   /** q, k, reference and gradients as columns of matrices, as a model has them. */
   @ParameterizedTest
   @EnumSource(
