@@ -550,7 +550,8 @@ typedef struct saccade_attention_divergence_args {
   int32_t head_begin;
   int32_t head_end;
   saccade_address lse;            /* [Hq,Tq], optional input: that of attention_policy; saves work.  Policies are
-                                     normalised by their own sums: its rounding is not in the results */
+                                     normalised by their own sums: its rounding is not in the results (bf16 on
+                                     Hopper: a head's part of a mean is known to 2^-24 |lse|, given or not) */
   saccade_address weight;         /* [Tq], optional: 0 */
   saccade_address entropy_weight; /* [Tq], optional: 0 */
   /* The reference: exactly one of ref, (ref_q, ref_k), ref_index. */
