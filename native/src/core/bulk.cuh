@@ -22,11 +22,13 @@ __device__ __forceinline__ void barrier_init(uint64_t* barrier, uint32_t arrival
 #endif
 }
 
-__device__ __forceinline__ void barrier_arrive(uint64_t* barrier) {
+__device__ __forceinline__ void barrier_arrive(uint32_t address) {
 #if defined(SACCADE_HOPPER)
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(address) : "memory");
 #endif
 }
+
+__device__ __forceinline__ void barrier_arrive(uint64_t* barrier) { barrier_arrive(shared_address(barrier)); }
 
 // Makes initialised barriers visible to the copy engine and the other blocks of the cluster.
 __device__ __forceinline__ void barrier_fence() {
@@ -75,32 +77,76 @@ __device__ __forceinline__ void barrier_wait(uint64_t* barrier, uint32_t phase) 
 #endif
 }
 
-// As barrier_wait(), for what threads of other blocks wrote before they came.
-__device__ __forceinline__ void barrier_wait_cluster(uint64_t* barrier, uint32_t phase) {
+// Nanoseconds that a thread may sleep before it looks again.
+constexpr uint32_t kLongestSleep = 10000000;
+
+// As barrier_wait(); the thread sleeps until it is woken, and takes no issue slots from others.
+__device__ __forceinline__ void barrier_sleep(uint32_t address, uint32_t phase) {
 #if defined(SACCADE_HOPPER)
   uint32_t done;
   do {
     asm volatile(
         "{\n.reg .pred p;\n"
-        "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;\n"
+        "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2, %3;\n"
         "selp.u32 %0, 1, 0, p;\n}"
         : "=r"(done)
-        : "r"(shared_address(barrier)), "r"(phase)
+        : "r"(address), "r"(phase), "r"(kLongestSleep)
         : "memory");
   } while (!done);
 #endif
 }
 
-// At the barrier where `barrier` is in block `rank`; what the thread wrote to shared memory before is seen there after.
-__device__ __forceinline__ void cluster_arrive(uint64_t* barrier, int rank) {
+__device__ __forceinline__ void barrier_sleep(uint64_t* barrier, uint32_t phase) {
+  barrier_sleep(shared_address(barrier), phase);
+}
+
+// 16 bytes at an address of shared_address(), which costs fewer instructions than a pointer.
+__device__ __forceinline__ uint4 load_shared(uint32_t address) {
+  uint4 x = {};
 #if defined(SACCADE_HOPPER)
-  uint32_t there;
-  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(shared_address(barrier)), "r"(rank));
-  asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(there) : "memory");
+  asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w) : "r"(address));
+#endif
+  return x;
+}
+
+__device__ __forceinline__ void store_shared(uint32_t address, const uint4& x) {
+#if defined(SACCADE_HOPPER)
+  asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(x.x), "r"(x.y), "r"(x.z), "r"(x.w)
+               : "memory");
 #endif
 }
 
-// One arrival at the barrier, whose phase does not end before `bytes` more have been copied to its block.
+// As barrier_sleep(), for what threads of other blocks wrote before they came.
+__device__ __forceinline__ void barrier_sleep_cluster(uint64_t* barrier, uint32_t phase) {
+#if defined(SACCADE_HOPPER)
+  uint32_t done;
+  do {
+    asm volatile(
+        "{\n.reg .pred p;\n"
+        "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2, %3;\n"
+        "selp.u32 %0, 1, 0, p;\n}"
+        : "=r"(done)
+        : "r"(shared_address(barrier)), "r"(phase), "r"(kLongestSleep)
+        : "memory");
+  } while (!done);
+#endif
+}
+
+// Writes 16 bytes to where `p` of this block is in the shared memory of block `rank`.  They count at the barrier where
+// `barrier` is in that block, which barrier_expect() tells how many to wait for.
+__device__ __forceinline__ void cluster_send(void* p, int rank, const uint4& x, uint64_t* barrier) {
+#if defined(SACCADE_HOPPER)
+  uint32_t there, barrier_there;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(shared_address(p)), "r"(rank));
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(barrier_there) : "r"(shared_address(barrier)), "r"(rank));
+  asm volatile(
+      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.u32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(there),
+      "r"(x.x), "r"(x.y), "r"(x.z), "r"(x.w), "r"(barrier_there)
+      : "memory");
+#endif
+}
+
+// Arrives at a barrier of this block; its phase ends when the bytes are there too.
 __device__ __forceinline__ void barrier_expect(uint64_t* barrier, uint32_t bytes) {
 #if defined(SACCADE_HOPPER)
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes)

@@ -176,8 +176,7 @@ void launch_rows(const Device& device, const saccade_logit_divergence_args& args
   const auto rows = [&](auto logit, auto gradient) {
     using T = decltype(logit);
     using G = decltype(gradient);
-    // Two sweeps keep fewer digits of REVERSE_KL and JSD than f32 logits give.
-    if constexpr (std::is_same_v<T, G> && (sizeof(T) == 2 || kForm == Form::kForwardKl)) {
+    if constexpr (std::is_same_v<T, G>) {
       const int64_t strides = args.logits_stride | args.ref_logits_stride | (args.d_logits ? args.d_logits_stride : 0);
       const uint64_t pieces = args.logits | args.ref_logits | args.d_logits | (args.vocabulary | strides) * sizeof(T);
       if (device.capability == 90 && args.rows > 0 && args.vocabulary >= kLong && pieces % 16 == 0 &&

@@ -2,12 +2,12 @@
 // device memory.
 //
 // A cluster takes pair after pair; each of its blocks owns a part of the vocabulary, which passes through a ring of
-// slots in steps of a 16-byte pack a lane.  One warp of a block fills the slots by bulk loads; two join what the
-// blocks' warps sum up, in the first and the later sweeps; the others compute:
+// slots in steps of a 16-byte pack a lane.  One warp of a block fills the slots by bulk loads; one joins what all warps
+// of the cluster find in the first sweep, one what they find in the second; the others compute:
 //
-//   1  sums of exponentials; for REVERSE_KL also the mean of the log-ratios, which are linear in the logits
-//   2  with the normalisers, the divergence; for KL also the gradient
-//   3  JSD: with the mean of the scores, the gradient
+//   1  sums of exponentials; for REVERSE_KL of 16 bits also the mean of the log-ratios, which are linear in the logits
+//   2  with the normalisers, the divergence; for KL, but REVERSE_KL of f32, also the gradient
+//   3  otherwise: with the mean of the scores, the gradient
 //
 // Where the ring has room for two pairs, the next pair's first sweep runs while this one's sums are joined.
 //
@@ -22,7 +22,7 @@
 
 namespace saccade::cuda {
 
-constexpr int kResidentWarps = 19;  // that compute
+constexpr int kResidentWarps = 16;  // that compute, as many on each of a multiprocessor's four schedulers
 constexpr int kResidentThreads = (kResidentWarps + 3) * 32;
 constexpr int kResidentCluster = 8;  // most blocks of a cluster
 constexpr int kStepPacks = kResidentWarps * 32;
@@ -32,10 +32,13 @@ constexpr int kMostSlots = 32;
 constexpr double kLeastWeight = 1.0 / 16.0;
 
 // Terms of JSD near y = 0 by the log-ratio z to base 2: log2(M/p) = z log(z), and the divergence in units of p log 2 is
-// z^2 term(z).
+// z^2 term(z).  Four terms are for 16-bit rows, which take the divergence from log2(M/p): what rounding makes of a
+// token's is of either sign, 4e-7/z of it.
+template <int kTerms>
 struct MixtureSeries {
-  static constexpr int kTerms = 6;
-  static constexpr float kNear = 1.0f;  // in z
+  // In z.  The series are off by 1e-6 at most; at this z, the logarithm of M/p by 2e-6 to 1.4e-5 of it, the divergence
+  // from that by 3e-5 to 1.5e-4 with four terms and 4e-6 to 1.8e-5 with six, the more the smaller the weight.
+  static constexpr float kNear = kTerms < 6 ? 0.3f : 1.0f;
   float log[kTerms], term[kTerms];
   float weight, other_weight;
 
@@ -71,39 +74,44 @@ struct MixtureSeries {
   }
 };
 
-// What a warp or a block knows of its part of a pair: the largest logits, and the sums of 2^(scale logit - base) with
-// base the product of scale and the largest, rounded; for REVERSE_KL also that of the policy's terms times (reference -
-// policy - offset).
-struct ResidentPart {
-  float policy_max, policy_sum, reference_max, reference_sum, moment, offset;
+template <class T>
+using SeriesOf = MixtureSeries<sizeof(T) == 4 ? 6 : 4>;
+
+// What a warp knows of its part of a pair: the sums of 2^(scale logit - base); for the moment that of the policy's
+// terms times the logarithm to base 2 of the reference's term over the policy's.
+struct alignas(16) ResidentPart {
+  float policy_base, policy_sum, reference_base, reference_sum;
+};
+struct alignas(16) ResidentMoment {
+  ResidentPart sums;
+  float moment;
 };
 
 // What a warp or a block finds in its part of a pair.  The token that holds most of the policy, where there is one, is
 // kept apart.
-struct ResidentSums {
+struct alignas(16) ResidentSums {
   float divergence;
-  float others;       // KL: of gradients
-  float score, mass;  // JSD: of the policy
-  float top_value;    // FORWARD_KL: q - p; JSD: the score
+  float others;       // of gradients
+  float score, mass;  // of the policy
+  float top_value;    // FORWARD_KL: q - p; else the score
   float top_probability;
   int32_t top;  // below 0: none
 };
 
 // What all threads must know of a pair of rows between its sweeps.
 struct ResidentRow {
-  double log_sums;  // of the reference's normaliser less that of the policy, relative to the largest logits
+  // As a Pair has them, the largest logits replaced by logits near the log-normalisers.
+  double log_sums;
   float policy_max, policy_log_sum, reference_max, reference_log_sum;
-  // Pair::difference, and what is left of it by scale.
+  // The log-ratio to base 2 is scale (Pair::difference - fraction) - rest; of 16-bit rows only the rest is not 0.
   float whole_p, whole_q, fraction, rest;
   // 2^(scale logit - integer) * factor is a probability.
   float policy_integer, reference_integer, policy_factor, reference_factor;
-  float all_but_top;  // of the policy
+  float half;  // a logit of the policy above this holds most of it
   float slope;
-  float mean;        // REVERSE_KL: of `difference - fraction` under the policy
-  float mean_ratio;  // that of the log-ratio
-  float mean_score;  // JSD
+  float mean_ratio;  // of the log-ratio to base 2 under the policy, where the first sweep has it
+  float mean_score;  // where the second sweep has it
   bool proper;       // both rows are distributions
-  bool led;          // one token holds most of the policy
   bool active;       // there is a gradient to be written
 };
 
@@ -113,14 +121,23 @@ __device__ __forceinline__ Pair<kForm> pair_of(const ResidentRow& row, float inv
                      inverse, beta);
 }
 
-// Writes to where `p` of this block is in the shared memory of block `rank`.
+// As few instructions as its size allows.
 template <class V>
-__device__ __forceinline__ void cluster_post(V* p, int rank, const V& value) {
-  float words[sizeof(V) / 4];
-  memcpy(words, &value, sizeof value);
+__device__ __forceinline__ void store_whole(V* p, const V& value) {
+  uint4 pieces[sizeof(V) / 16];
+  memcpy(pieces, &value, sizeof value);
 #pragma unroll
-  for (int i = 0; i < static_cast<int>(sizeof(V) / 4); ++i)
-    cluster_store(reinterpret_cast<float*>(p) + i, rank, words[i]);
+  for (int i = 0; i < static_cast<int>(sizeof(V) / 16); ++i) reinterpret_cast<uint4*>(p)[i] = pieces[i];
+}
+
+// Writes to where `p` of this block is in the shared memory of block `rank`, and counts at its barrier.
+template <class V>
+__device__ __forceinline__ void cluster_post(V* p, int rank, const V& value, uint64_t* barrier) {
+  uint4 pieces[sizeof(V) / 16];
+  memcpy(pieces, &value, sizeof value);
+#pragma unroll
+  for (int i = 0; i < static_cast<int>(sizeof(V) / 16); ++i)
+    cluster_send(reinterpret_cast<uint4*>(p) + i, rank, pieces[i], barrier);
 }
 
 template <class V>
@@ -219,12 +236,10 @@ __device__ __forceinline__ float max_of_pack(uint4 a) {
   return fmaxf(x[0], x[1]);
 }
 
-// Keeps a value in its register: the compiler would rather make it again in every step of a loop.
-__device__ __forceinline__ void hold(int& x) { asm volatile("" : "+r"(x)); }
-__device__ __forceinline__ void hold(float& x) { asm volatile("" : "+f"(x)); }
+// Keeps a value in its register: what comes out of a shuffle the compiler cannot make again in every step of a loop.
 template <class V>
-__device__ __forceinline__ void hold(V*& x) {
-  asm volatile("" : "+l"(x));
+__device__ __forceinline__ void hold(V& x) {
+  x = __shfl_sync(~0u, x, static_cast<int>(threadIdx.x % 32));
 }
 
 // a and b where `take`, without a branch.
@@ -235,29 +250,72 @@ __device__ __forceinline__ void choose(bool take, float a, float& x, float b, fl
 }
 
 // K3 by the log-ratio z to base 2, up to 128: by a polynomial, whose first coefficient the caller holds, where |z| is
-// small.
-constexpr float kK3First = 1.541727834e-4f;
+// small.  Relative error of that and of the formula for larger z: 3e-7 and 5e-6; where T is of 16 bits, 2.2e-5 and
+// 1.7e-5.
+template <class T>
+constexpr float kK3First = sizeof(T) == 4 ? 1.541727834e-4f : 9.625352417e-3f;
 
+template <class T>
 __device__ __forceinline__ float k3_base_2(float z, float first) {
-  float p = fmaf(first, z, 1.338124974e-3f);
-  p = fmaf(p, z, 9.618172422e-3f);
-  p = fmaf(p, z, 5.550381169e-2f);
-  p = fmaf(p, z, 2.402265072e-1f);
+  float p;
+  if constexpr (sizeof(T) == 4) {
+    p = fmaf(first, z, 1.338124974e-3f);
+    p = fmaf(p, z, 9.618172422e-3f);
+    p = fmaf(p, z, 5.550381169e-2f);
+    p = fmaf(p, z, 2.402265072e-1f);
+  } else {
+    p = fmaf(first, z, 5.556664324e-2f);
+    p = fmaf(p, z, 2.402265070e-1f);
+  }
   const float far = fmaf(z, -kLog2, exp2_fast(z) - 1.0f);
-  return fabsf(z) < 0.5f ? __fmul_rn(p, __fmul_rn(z, z)) : far;
+  return fabsf(z) < (sizeof(T) == 4 ? 0.5f : 0.25f) ? __fmul_rn(p, __fmul_rn(z, z)) : far;
 }
+
+// A lane's sums with what any lane has of the token that holds most of the policy.
+__device__ __forceinline__ ResidentSums with_top(ResidentSums sums) {
+  const uint32_t holder = __ballot_sync(~0u, sums.top >= 0);
+  if (holder) {
+    const int from_lane = __ffs(static_cast<int>(holder)) - 1;
+    sums.top = __shfl_sync(~0u, sums.top, from_lane);
+    sums.top_value = __shfl_sync(~0u, sums.top_value, from_lane);
+    sums.top_probability = __shfl_sync(~0u, sums.top_probability, from_lane);
+  }
+  return sums;
+}
+
+// How a pair of rows is worked on.
+template <Form kForm, class T, bool kGradient>
+struct ResidentShape {
+  // The error of 16-bit rows' normalisers is nothing beside the steps of their logits.
+  static constexpr bool kCorrected = sizeof(T) == 4;
+  // The mean of the scores is that of the very scores that the third sweep reads; of 16-bit log-ratios, that of the
+  // first sweep does.
+  static constexpr bool kScored = is_jsd(kForm) || (kForm == Form::kReverseKl && kCorrected);
+  static constexpr bool kThird = kScored && kGradient;
+  static constexpr bool kMoment = kForm == Form::kReverseKl && !kScored && kGradient;
+  // Pairs of which parts may be under way between blocks at once.  Where there are three sweeps all blocks know the
+  // mean of a pair's scores before any has summed the next but one.  Otherwise a block that sends parts of a pair knows
+  // the normalisers of the last but one, so that all blocks have sent theirs of that, and know those of two before.
+  static constexpr int kDepth = kThird ? 2 : 4;
+  using Part = std::conditional_t<kMoment, ResidentMoment, ResidentPart>;
+  // Bytes of static shared memory: the parts and less than 3072 for all else.
+  static constexpr int kStatic = kDepth * kResidentCluster * kResidentWarps * static_cast<int>(sizeof(Part)) + 3072;
+  // Scores take the place of a pack of the reference, and as much again where those are 16-bit.
+  static constexpr bool kMoreScores = kThird && sizeof(T) < 4;
+};
 
 template <Form kForm, class T, bool kGradient>
 __global__ void __launch_bounds__(kResidentThreads, 1)
     resident_kernel(const __grid_constant__ saccade_logit_divergence_args args,
-                    const __grid_constant__ MixtureSeries series, int32_t cluster, int32_t slots, bool ahead) {
+                    const __grid_constant__ SeriesOf<T> series, int32_t cluster, int32_t slots, bool ahead) {
 #if defined(SACCADE_HOPPER)
   constexpr int kElements = kPack<T>;
-  constexpr bool kByPolicy = under_policy(kForm), kJsd = is_jsd(kForm), kThird = kJsd && kGradient;
-  // The error of 16-bit rows' normalisers is nothing beside the steps of their logits.
-  constexpr bool kCorrected = sizeof(T) == 4;
-  constexpr bool kChanges = !kJsd && (kGradient || kCorrected);
-  constexpr bool kMoment = kForm == Form::kReverseKl && kGradient;
+  using Shape = ResidentShape<kForm, T, kGradient>;
+  using Part = typename Shape::Part;
+  constexpr bool kByPolicy = under_policy(kForm), kJsd = is_jsd(kForm), kCorrected = Shape::kCorrected;
+  constexpr bool kScored = Shape::kScored, kThird = Shape::kThird, kMoment = Shape::kMoment;
+  constexpr bool kChanges = !kScored && (kGradient || kCorrected);
+  constexpr int kDepth = Shape::kDepth;
   // Probabilities are held times 2^kBoost: of a token whose p is below the range of f32 and whose e^y is not beyond it,
   // less than 2^-30 of q is lost.
   constexpr float kBoost = 32.0f;
@@ -265,22 +323,23 @@ __global__ void __launch_bounds__(kResidentThreads, 1)
   const float kInfinite = INFINITY;
   extern __shared__ __align__(128) unsigned char memory[];
   __shared__ uint64_t full[kMostSlots], empty[kMostSlots];
-  // Barriers and what they guard, by the parity of the pair: the sums of exponentials of the block's warps, of all
-  // blocks, the normalisers; the divergence's sums of the block's warps, of all blocks, the results.
-  __shared__ uint64_t summed[2], joined[2], ready[2], measured[2], gathered[2], judged[2];
-  __shared__ ResidentPart warp_parts[2][32], block_parts[2][kResidentCluster];
-  __shared__ ResidentSums warp_sums[2][32], block_sums[2][kResidentCluster];
+  // Barriers and what they guard: the sums of exponentials of all warps of the cluster; by the parity of the pair, the
+  // normalisers, the divergence's sums of the block's warps, of all blocks, the results.
+  __shared__ uint64_t joined[kDepth], ready[2], measured[2], gathered[2], judged[2];
+  __shared__ Part parts[kDepth][kResidentCluster * kResidentWarps];
+  __shared__ ResidentSums warp_sums[2][kResidentWarps], block_sums[2][kResidentCluster];
   __shared__ ResidentRow row_of[2];
+  __shared__ uint4 masked_pack;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, rank = cluster_rank();
   auto* const ring = reinterpret_cast<uint4*>(memory);
-  auto* const lows = ring + slots * 2 * kStepPacks;  // lower halves of scores
 
   const int64_t rows = args.rows, step = gridDim.x / cluster;
   const int64_t row_packs = args.vocabulary / kElements, block_packs = (row_packs + cluster - 1) / cluster;
   const int64_t first_pack = rank * block_packs, first = first_pack * kElements;
   const int64_t left = row_packs - first_pack;
   const int size = static_cast<int>(left < 0 ? 0 : left < block_packs ? left : block_packs);
-  const int steps = (size + kStepPacks - 1) / kStepPacks;
+  int steps = (size + kStepPacks - 1) / kStepPacks;
+  hold(steps);
   const auto weight_of = [&](int64_t r) { return args.weight ? pointer<const float>(args.weight)[r] : 1.0f; };
   const auto from = [&](int64_t r) {  // the first row from r on that must be read
     while (r < rows && !args.divergence && weight_of(r) == 0.0f) r += step;
@@ -292,22 +351,20 @@ __global__ void __launch_bounds__(kResidentThreads, 1)
   };
   const auto gradient_of = [&](int64_t r) { return pointer<T>(args.d_logits) + r * args.d_logits_stride + first; };
   const float inverse = 1.0f / args.temperature, scale = inverse * kLog2E;
-  const auto base_of = [&](float max) { return __fmul_rn(max, scale); };  // rounded, in every use
-
   if (threadIdx.x == 0) {
     for (int s = 0; s < slots; ++s) {
       barrier_init(full + s, 2);
       barrier_init(empty + s, kResidentWarps);
     }
+    for (uint64_t& barrier : joined) barrier_init(&barrier, 1);
     for (int i = 0; i < 2; ++i) {
-      barrier_init(summed + i, kResidentWarps);
       barrier_init(measured + i, kResidentWarps);
-      barrier_init(joined + i, cluster);
-      barrier_init(gathered + i, cluster);
+      barrier_init(gathered + i, 1);
       barrier_init(ready + i, 1);
       barrier_init(judged + i, 1);
     }
     barrier_fence();
+    masked_pack = lowest_pack<T>();
   }
   cluster_sync();
   const int64_t start = from(blockIdx.x / cluster);
@@ -322,7 +379,7 @@ __global__ void __launch_bounds__(kResidentThreads, 1)
         for (int s = 0; s < steps; ++s) {
           const int at = s * kStepPacks, bytes = (size - at < kStepPacks ? size - at : kStepPacks) * 16;
           uint4* const to = ring + slot * 2 * kStepPacks;
-          barrier_wait(empty + slot, phase);
+          barrier_sleep(empty + slot, phase);
           bulk_load(to, policy + at * kElements, bytes, full + slot);
           bulk_load(to + kStepPacks, reference + at * kElements, bytes, full + slot);
           if (++slot == slots) slot = 0, phase ^= 1;
@@ -332,95 +389,97 @@ __global__ void __launch_bounds__(kResidentThreads, 1)
     __syncwarp();
   } else if (warp == kResidentWarps + 1) {
     // ------------------------------------------------------------------------------------------------ normalisers
-    const double inverse_scale = 1.0 / static_cast<double>(scale);
-    const double common_slope = static_cast<double>(args.grad_output ? *pointer<const float>(args.grad_output) : 1.0f) /
-                                static_cast<double>(args.temperature) *
-                                (kJsd ? 1.0 - static_cast<double>(args.beta) : 1.0);
-    // Sums of parts, to the largest of their maxima.
-    struct Joined {
-      float policy_max, reference_max;
-      double policy_sum, reference_sum;
-    };
-    const auto join = [&](const ResidentPart& part) {
-      Joined all;
-      all.policy_max = warp_max(part.policy_max);
-      all.reference_max = warp_max(part.reference_max);
-      const float policy_unit = exp2_fast(base_of(part.policy_max) - base_of(all.policy_max));
-      const float reference_unit = exp2_fast(base_of(part.reference_max) - base_of(all.reference_max));
-      all.policy_sum = static_cast<double>(part.policy_sum) * static_cast<double>(policy_unit);
-      all.reference_sum = static_cast<double>(part.reference_sum) * static_cast<double>(reference_unit);
-      warp_sum_both(all.policy_sum, all.reference_sum);
-      return all;
-    };
-    const auto join_moments = [&](const ResidentPart& part, float policy_max, float offset) {
-      return warp_sum(static_cast<double>(exp2_fast(base_of(part.policy_max) - base_of(policy_max))) *
-                      (static_cast<double>(part.moment) +
-                       static_cast<double>(part.policy_sum) * static_cast<double>(part.offset - offset)));
-    };
-    const ResidentPart nothing{kLeast, 0.0f, kLeast, 0.0f, 0.0f, 0.0f};
-    const auto normalise = [&](int i, uint32_t phase, bool used, float weight) {
-      if (used) barrier_wait(judged + i, phase ^ 1);  // what this overwrites was read
-      barrier_wait(summed + i, phase);
-      {
-        const ResidentPart part = lane < kResidentWarps ? warp_parts[i][lane] : nothing;
-        const Joined all = join(part);
-        ResidentPart block{all.policy_max,
-                           static_cast<float>(all.policy_sum),
-                           all.reference_max,
-                           static_cast<float>(all.reference_sum),
-                           0.0f,
-                           all.reference_max - all.policy_max};
-        if (kMoment) block.moment = static_cast<float>(join_moments(part, all.policy_max, block.offset));
-        if (lane < cluster) {
-          cluster_post(&block_parts[i][rank], lane, block);
-          cluster_arrive(joined + i, lane);
-        }
-      }
-      barrier_wait_cluster(joined + i, phase);
-      const ResidentPart part = lane < cluster ? block_parts[i][lane] : nothing;
-      const Joined all = join(part);
-      const float policy_base = base_of(all.policy_max), reference_base = base_of(all.reference_max);
-      const float policy_sum = static_cast<float>(all.policy_sum),
-                  reference_sum = static_cast<float>(all.reference_sum);
+    // Of 16-bit rows f32 tells enough.
+    using Sum = std::conditional_t<sizeof(T) == 4, double, float>;
+    const Sum inverse_scale = Sum{1} / static_cast<Sum>(scale);
+    const float common_slope = (args.grad_output ? *pointer<const float>(args.grad_output) : 1.0f) * inverse *
+                               (kJsd ? 1.0f - args.beta : 1.0f);
+    const auto difference = [](float a, float b) { return static_cast<Sum>(a) - static_cast<Sum>(b); };
+    const int count = cluster * kResidentWarps;  // of parts
+    const auto normalise = [&](int pair, float weight) {
+      const int i = pair % 2, at = pair % kDepth;
+      barrier_sleep(judged + i, (pair / 2 & 1) ^ 1);  // what this overwrites was read
+      if (lane == 0) barrier_expect(joined + at, static_cast<uint32_t>(count * sizeof(Part)));
+      barrier_sleep_cluster(joined + at, pair / kDepth & 1);
+      const auto for_parts = [&](const auto& body) {
+#pragma unroll
+        for (int k = 0; k < kResidentCluster * kResidentWarps; k += 32)
+          if (k + lane < count) body(parts[at][k + lane]);
+      };
+      const auto sums_of = [](const Part& part) -> const ResidentPart& {
+        if constexpr (kMoment)
+          return part.sums;
+        else
+          return part;
+      };
+      // To the largest base.
+      float policy_base = kLeast, reference_base = kLeast;
+      for_parts([&](const Part& part) {
+        policy_base = fmaxf(policy_base, sums_of(part).policy_base);
+        reference_base = fmaxf(reference_base, sums_of(part).reference_base);
+      });
+      policy_base = warp_max(policy_base);
+      reference_base = warp_max(reference_base);
+      Sum all_of_policy = 0, all_of_reference = 0;
+      for_parts([&](const Part& part) {
+        const ResidentPart& p = sums_of(part);
+        all_of_policy += static_cast<Sum>(p.policy_sum) * static_cast<Sum>(exp2_fast(p.policy_base - policy_base));
+        all_of_reference +=
+            static_cast<Sum>(p.reference_sum) * static_cast<Sum>(exp2_fast(p.reference_base - reference_base));
+      });
+      warp_sum_both(all_of_policy, all_of_reference);
+      // Half of the lanes care for the policy, half for the reference.
+      const bool upper = lane >= 16;
+      const float base = upper ? reference_base : policy_base;
+      const float sum = static_cast<float>(upper ? all_of_reference : all_of_policy), log_sum = log2f(sum);
+      const float norm = base + log_sum, max = norm * static_cast<float>(inverse_scale);
+      const float integer = rintf(norm) - kBoost, factor = exp2f(integer - base) / sum;
+      const float left = (fmaf(-max, scale, base) + log_sum) * kLog2;
+      const auto of_policy = [](float x) { return __shfl_sync(~0u, x, 0); };
+      const auto of_reference = [](float x) { return __shfl_sync(~0u, x, 16); };
+      const float policy_max = of_policy(max), reference_max = of_reference(max);
+      const float policy_sum = of_policy(sum), reference_sum = of_reference(sum);
       // log2 of the reference's sum over the policy's: by log1p where they are close.
-      const float excess = static_cast<float>(all.reference_sum - all.policy_sum) / policy_sum;
-      const float log_policy = log2f(policy_sum), log_reference = log2f(reference_sum);
-      const float log_sums = fabsf(excess) < 0.5f ? log1pf(excess) * kLog2E : log_reference - log_policy;
-      const double distance =
-          (static_cast<double>(reference_base) - static_cast<double>(policy_base) + static_cast<double>(log_sums)) *
-          inverse_scale;  // of the normalisers, in units of logits
-      const double q_distance = kByPolicy ? distance : -distance, whole = sizeof(T) < 4 ? 0.0 : rint(q_distance);
-      const bool from_q = kByPolicy == (fabsf(all.reference_max) > fabsf(all.policy_max));
-      // What rounding put between a base and scale times the largest.
-      const float policy_rounded = fmaf(all.policy_max, scale, -policy_base);
-      const float reference_rounded = fmaf(all.reference_max, scale, -reference_base);
+      const float excess = static_cast<float>(all_of_reference - all_of_policy) / policy_sum;
+      const float log_sums =
+          fabsf(excess) < 0.5f ? log1pf(excess) * kLog2E : of_reference(log_sum) - of_policy(log_sum);
+      // Of the log-normalisers to base 2.
+      const Sum distance = difference(reference_base, policy_base) + static_cast<Sum>(log_sums);
+      const Sum q_distance = kByPolicy ? distance : -distance;
       ResidentRow row;
-      row.log_sums = (distance - (static_cast<double>(all.reference_max) - static_cast<double>(all.policy_max))) *
-                     static_cast<double>(inverse);
-      row.policy_max = all.policy_max;
-      row.reference_max = all.reference_max;
-      row.policy_log_sum = (log_policy - policy_rounded) * kLog2;
-      row.reference_log_sum = (log_reference - reference_rounded) * kLog2;
-      row.whole_p = from_q ? 0.0f : static_cast<float>(-whole);
-      row.whole_q = from_q ? static_cast<float>(whole) : 0.0f;
-      row.fraction = static_cast<float>(q_distance - whole);
-      row.rest =
-          static_cast<float>((q_distance - whole - static_cast<double>(row.fraction)) * static_cast<double>(scale));
-      row.policy_integer = rintf(policy_base) - kBoost;
-      row.reference_integer = rintf(reference_base) - kBoost;
-      row.policy_factor = exp2f(row.policy_integer - policy_base) / policy_sum;
-      row.reference_factor = exp2f(row.reference_integer - reference_base) / reference_sum;
-      row.all_but_top =
-          static_cast<float>(all.policy_sum - 1.0 - static_cast<double>(policy_rounded * kLog2)) / policy_sum;
-      row.slope = static_cast<float>(common_slope * static_cast<double>(weight));
-      row.mean = 0.0f;
-      if (kMoment)
-        row.mean = static_cast<float>(join_moments(part, all.policy_max, static_cast<float>(whole) + row.fraction)) /
-                   policy_sum;
-      row.mean_ratio = fmaf(row.mean, inverse, -row.rest * kLog2);
+      row.policy_max = policy_max;
+      row.reference_max = reference_max;
+      row.policy_log_sum = of_policy(left);
+      row.reference_log_sum = of_reference(left);
+      row.log_sums = (distance * inverse_scale - difference(reference_max, policy_max)) * static_cast<Sum>(inverse);
+      row.whole_p = row.whole_q = row.fraction = 0.0f;
+      row.rest = static_cast<float>(q_distance);
+      if constexpr (sizeof(T) == 4) {
+        const Sum logits = q_distance * inverse_scale, whole = rint(logits);
+        const bool from_q = kByPolicy == (fabsf(reference_max) > fabsf(policy_max));
+        row.whole_p = from_q ? 0.0f : static_cast<float>(-whole);
+        row.whole_q = from_q ? static_cast<float>(whole) : 0.0f;
+        row.fraction = static_cast<float>(logits - whole);
+        row.rest = static_cast<float>((logits - whole - static_cast<Sum>(row.fraction)) * static_cast<Sum>(scale));
+      }
+      row.policy_integer = of_policy(integer);
+      row.reference_integer = of_reference(integer);
+      row.policy_factor = of_policy(factor);
+      row.reference_factor = of_reference(factor);
+      row.half = (of_policy(norm) - 0.999f) * static_cast<float>(inverse_scale);
+      row.slope = common_slope * weight;
+      row.mean_ratio = 0.0f;
+      if constexpr (kMoment) {
+        float moment = 0.0f;
+        for_parts([&](const Part& part) {
+          const ResidentPart& p = part.sums;
+          moment += exp2_fast(p.policy_base - policy_base) *
+                    fmaf(p.policy_sum, (p.reference_base - p.policy_base) - row.rest, part.moment);
+        });
+        row.mean_ratio = warp_sum(moment) / policy_sum;
+      }
       row.mean_score = 0.0f;
       row.proper = policy_sum > 0.0f && policy_sum < kInfinite && reference_sum > 0.0f && reference_sum < kInfinite;
-      row.led = policy_sum < 1.999f;
       row.active = kGradient && weight != 0.0f;
       if (lane == 0) {
         row_of[i] = row;
@@ -428,73 +487,60 @@ __global__ void __launch_bounds__(kResidentThreads, 1)
       }
       __syncwarp();
     };
-    int i = 0;
-    uint32_t phase = 0;
-    bool used = false;
-    for (int64_t r = start; r < rows; r = from(r + step)) {
-      normalise(i, phase, used, weight_of(r));
-      if (i == 1) phase ^= 1, used = true;
-      i ^= 1;
-    }
+    int pair = 0;
+    for (int64_t r = start; r < rows; r = from(r + step)) normalise(pair++, weight_of(r));
   } else if (warp == kResidentWarps + 2) {
     // ---------------------------------------------------------------------------------------------- results
     const auto judge = [&](int64_t r, int i, uint32_t phase) {
-      barrier_wait(measured + i, phase);
+      barrier_sleep(measured + i, phase);
       const ResidentRow row = row_of[i];
-      // A lane's part with what all lanes have of the top token.
-      const auto with_top = [&](ResidentSums part) {
-        const uint32_t holder = __ballot_sync(~0u, part.top >= 0);
-        const int from_lane = holder ? __ffs(static_cast<int>(holder)) - 1 : 0;
-        part.top = __shfl_sync(~0u, part.top, from_lane);
-        part.top_value = __shfl_sync(~0u, part.top_value, from_lane);
-        part.top_probability = __shfl_sync(~0u, part.top_probability, from_lane);
-        return part;
-      };
       ResidentSums none{};
       none.top = -1;
       {
         const ResidentSums part = lane < kResidentWarps ? warp_sums[i][lane] : none;
         ResidentSums block = with_top(part);
-        warp_sum_both(block.divergence, kJsd ? block.score : block.others);
-        if (kJsd) block.mass = warp_sum(block.mass);
-        if (lane < cluster) {
-          cluster_post(&block_sums[i][rank], lane, block);
-          cluster_arrive(gathered + i, lane);
-        }
+        warp_sum_both(block.divergence, kScored ? block.score : block.others);
+        if (kScored) block.mass = warp_sum(block.mass);
+        if (lane < cluster) cluster_post(&block_sums[i][rank], lane, block, gathered + i);
+        if (lane == 0) barrier_expect(gathered + i, static_cast<uint32_t>(cluster * sizeof(ResidentSums)));
       }
-      barrier_wait_cluster(gathered + i, phase);
+      barrier_sleep_cluster(gathered + i, phase);
       const ResidentSums part = lane < cluster ? block_sums[i][lane] : none;
       const ResidentSums top = with_top(part);
-      double divergence = static_cast<double>(part.divergence), others = static_cast<double>(part.others);
-      double score = static_cast<double>(part.score), mass = static_cast<double>(part.mass);
-      warp_sum_both(divergence, kJsd ? score : others);
-      if (kJsd) mass = warp_sum(mass);
-      const double top_value = static_cast<double>(top.top_value), share = static_cast<double>(top.top_probability);
-      double change = 0.0, top_gradient;
+      using Sum = std::conditional_t<sizeof(T) == 4, double, float>;
+      Sum divergence = part.divergence, others = part.others, score = part.score, mass = part.mass;
+      warp_sum_both(divergence, kScored ? score : others);
+      if (kScored) mass = warp_sum(mass);
+      const Sum top_value = top.top_value, share = top.top_probability, slope = row.slope;
+      Sum change = 0, top_gradient = -others;
       if (kForm == Form::kForwardKl) {
-        change = others + (top.top >= 0 ? top_value : 0.0);
+        change = others + (top.top >= 0 ? top_value : Sum{0});
         // Without the others' share of the error.
-        top_gradient = (change * static_cast<double>(row.all_but_top) - others) * static_cast<double>(row.slope);
-      } else if (kForm == Form::kReverseKl) {
-        change = divergence + static_cast<double>(row.mean_ratio);
-        top_gradient = -others;
-      } else {
-        const double top_share = top.top >= 0 ? share : 0.0, all = mass + top_share;
+        top_gradient = (change * (Sum{1} - share) - others) * slope;
+      } else if (kScored) {
+        const Sum top_share = top.top >= 0 ? share : Sum{0}, all = mass + top_share;
+        const float mean = static_cast<float>((score + top_share * top_value) / all);
         // Its share times how far its score is from the mean, which is that of all.
-        top_gradient = share * (score - mass * top_value) / all * static_cast<double>(row.slope);
-        if (kThird && lane == 0)
-          row_of[i].mean_score = static_cast<float>(score + top_share * top_value) / static_cast<float>(all);
+        top_gradient = share * (score - mass * top_value) / all * slope;
+        if (!kJsd) change = divergence + static_cast<Sum>(mean);
+        if constexpr (kThird) {
+          __syncwarp();  // all have read the row
+          if (lane == 0) {
+            row_of[i].mean_score = mean;
+            row_of[i].active = row.active && divergence < static_cast<Sum>(kInfinite);
+          }
+        }
       }
       __syncwarp();
       if (lane == 0) barrier_arrive(judged + i);
-      if (divergence < static_cast<double>(kInfinite)) {
-        if (kCorrected) divergence -= 0.5 * change * change;
-        if (divergence < 0.0) divergence = 0.0;
+      if (divergence < static_cast<Sum>(kInfinite)) {
+        if (kCorrected) divergence -= change * change / 2;
+        if (divergence < 0) divergence = 0;
       }
       if (args.divergence && rank == 0 && lane == 0)
         pointer<float>(args.divergence)[r] = static_cast<float>(divergence);
       if (!kGradient || !row.active) return;
-      if (!(divergence < static_cast<double>(kInfinite))) {
+      if (!(divergence < static_cast<Sum>(kInfinite))) {
         float nan[kElements];
 #pragma unroll
         for (float& x : nan) x = __builtin_nanf("");
@@ -515,120 +561,152 @@ __global__ void __launch_bounds__(kResidentThreads, 1)
   } else {
     // ------------------------------------------------------------------------------------------------ sweeps
     int own = warp * 32 + lane;
-    float k3_first = kK3First;
+    // Addresses in shared memory: of the lane's pack of slot 0, and barriers.
+    constexpr uint32_t kHalfSlot = kSlotBytes / 2;
+    uint32_t own_address = shared_address(ring + own), full_address = shared_address(full),
+             empty_address = shared_address(empty), masked_address = shared_address(&masked_pack),
+             scores_address = shared_address(ring + slots * 2 * kStepPacks + own);  // of the second half of a pack's
+    float k3_first = kK3First<T>;
     hold(own);
+    hold(own_address);
+    hold(full_address);
+    hold(empty_address);
+    hold(masked_address);
+    hold(scores_address);
     hold(k3_first);
+    // Steps of which the warp has packs.
+    const int own_steps = (max(size - warp * 32, 0) + kStepPacks - 1) / kStepPacks;
+    int summed = 0;              // pairs
     int sum_slot = 0, slot = 0;  // of the next pair to be summed, of the oldest in the ring
     uint32_t sum_phase = 0;
-    const auto sum_up = [&](int i) {
-      ResidentPart part{kLeast, 0.0f, kLeast, 0.0f, 0.0f, 0.0f};
-      constexpr int kAtOnce = 2;  // steps in registers
+    float policy_base = 0.0f, policy_sum = 0.0f;  // the warp's part of the pair that was summed last
+    const auto sum_up = [&] {
+      constexpr int kAtOnce = sizeof(T) == 4 ? 2 : 1;  // steps in registers
+      ResidentPart part;
+      float all_moments;
+      // Bases are the largest logits: of 16-bit rows those of the first steps, and where that proves to be too little
+      // for f32, as those of f32 rows, those of all so far.
+      for (bool careful = sizeof(T) == 4;; careful = true) {
+        part = {kLeast, 0.0f, kLeast, 0.0f};
+        all_moments = 0.0f;
+        int at = sum_slot;
+        uint32_t phase = sum_phase;
 #pragma unroll 1
-      for (int first_step = 0; first_step < steps; first_step += kAtOnce) {
-        uint4 policy[kAtOnce], reference[kAtOnce], tops[2] = {lowest_pack<T>(), lowest_pack<T>()};
+        for (int first_step = 0, left = size - own; first_step < own_steps; first_step += kAtOnce) {
+          uint4 policy[kAtOnce], reference[kAtOnce];
 #pragma unroll
-        for (int j = 0; j < kAtOnce; ++j) {
-          if (first_step + j >= steps) break;
-          barrier_wait(full + sum_slot, sum_phase);
-          const uint4* const packs = ring + sum_slot * 2 * kStepPacks + own;
-          const int inside = size - (first_step + j) * kStepPacks - warp * 32;  // packs for the warp
-          if (inside >= 32) {
-            policy[j] = packs[0];
-            reference[j] = packs[kStepPacks];
-          } else {
-            policy[j] = lane < inside ? packs[0] : lowest_pack<T>();
-            reference[j] = lane < inside ? packs[kStepPacks] : lowest_pack<T>();
+          for (int j = 0; j < kAtOnce; ++j) {
+            if (j > 0 && first_step + j >= own_steps) break;
+            barrier_sleep(full_address + at * 8, phase);
+            const uint32_t address = own_address + at * kSlotBytes;
+            const bool inside = left > j * kStepPacks;
+            policy[j] = load_shared(inside ? address : masked_address);
+            reference[j] = load_shared(inside ? address + kHalfSlot : masked_address);
+            if (++at == slots) at = 0, phase ^= 1;
           }
-          if (++sum_slot == slots) sum_slot = 0, sum_phase ^= 1;
-          tops[0] = max_pack<T>(tops[0], policy[j]);
-          tops[1] = max_pack<T>(tops[1], reference[j]);
-        }
-        const float policy_max = fmaxf(part.policy_max, warp_max(max_of_pack<T>(tops[0])));
-        const float reference_max = fmaxf(part.reference_max, warp_max(max_of_pack<T>(tops[1])));
-        const float policy_base = base_of(policy_max), reference_base = base_of(reference_max);
-        if (first_step > 0) {
-          const float unit = exp2_fast(base_of(part.policy_max) - policy_base);
-          part.policy_sum *= unit;
-          part.moment *= unit;
-          part.reference_sum *= exp2_fast(base_of(part.reference_max) - reference_base);
-        } else {
-          part.offset = reference_max - policy_max;
-          if (!(fabsf(part.offset) < kInfinite)) part.offset = 0.0f;
-        }
-        part.policy_max = policy_max;
-        part.reference_max = reference_max;
+          if (careful || first_step == 0) {
+            uint4 tops[2] = {policy[0], reference[0]};
 #pragma unroll
-        for (int j = 0; j < kAtOnce; ++j) {
-          if (first_step + j >= steps) break;
-          float x[kElements], y[kElements], e[kElements], sums[4], moments[2];
-          unpack<T>(policy[j], x);
-          unpack<T>(reference[j], y);
-#pragma unroll
-          for (int n = 0; n < kElements; ++n) {
-            e[n] = exp2_fast(fmaf(x[n], scale, -policy_base));
-            const float f = exp2_fast(fmaf(y[n], scale, -reference_base)), d = (y[n] - x[n]) - part.offset;
-            sums[n % 2] = n < 2 ? e[n] : sums[n % 2] + e[n];
-            sums[2 + n % 2] = n < 2 ? f : sums[2 + n % 2] + f;
-            if (kMoment) moments[n % 2] = n < 2 ? __fmul_rn(e[n], d) : fmaf(e[n], d, moments[n % 2]);
-          }
-          part.policy_sum += sums[0] + sums[1];
-          part.reference_sum += sums[2] + sums[3];
-          if constexpr (kMoment) {
-            float moment = moments[0] + moments[1];
-            if (!(fabsf(moment) < kInfinite)) {  // a masked token, or none at all
-              moment = 0.0f;
-#pragma unroll
-              for (int n = 0; n < kElements; ++n)
-                if (x[n] != -kInfinite)
-                  moment += y[n] == -kInfinite ? -kInfinite : __fmul_rn(e[n], (y[n] - x[n]) - part.offset);
+            for (int j = 1; j < kAtOnce; ++j) {
+              if (first_step + j >= own_steps) break;
+              tops[0] = max_pack<T>(tops[0], policy[j]);
+              tops[1] = max_pack<T>(tops[1], reference[j]);
             }
-            part.moment += moment;
+            const float policy_before = part.policy_base, reference_before = part.reference_base;
+            part.policy_base = fmaxf(policy_before, __fmul_rn(warp_max(max_of_pack<T>(tops[0])), scale));
+            part.reference_base = fmaxf(reference_before, __fmul_rn(warp_max(max_of_pack<T>(tops[1])), scale));
+            const float policy_raised = part.policy_base - policy_before;
+            const float reference_raised = part.reference_base - reference_before;
+            if (kMoment)
+              all_moments =
+                  fmaf(part.policy_sum, policy_raised - reference_raised, all_moments) * exp2_fast(-policy_raised);
+            part.policy_sum *= exp2_fast(-policy_raised);
+            part.reference_sum *= exp2_fast(-reference_raised);
           }
+#pragma unroll
+          for (int j = 0; j < kAtOnce; ++j) {
+            if (j > 0 && first_step + j >= own_steps) break;
+            float x[kElements], y[kElements], e[kElements], sums[4], moments[2];
+            unpack<T>(policy[j], x);
+            unpack<T>(reference[j], y);
+#pragma unroll
+            for (int n = 0; n < kElements; ++n) {
+              x[n] = fmaf(x[n], scale, -part.policy_base);
+              y[n] = fmaf(y[n], scale, -part.reference_base);
+              e[n] = exp2_fast(x[n]);
+              const float f = exp2_fast(y[n]);
+              sums[n % 2] = n < 2 ? e[n] : sums[n % 2] + e[n];
+              sums[2 + n % 2] = n < 2 ? f : sums[2 + n % 2] + f;
+              if (kMoment)
+                moments[n % 2] = n < 2 ? __fmul_rn(e[n], y[n] - x[n]) : fmaf(e[n], y[n] - x[n], moments[n % 2]);
+            }
+            part.policy_sum += sums[0] + sums[1];
+            part.reference_sum += sums[2] + sums[3];
+            if constexpr (kMoment) {
+              float moment = moments[0] + moments[1];
+              if (careful && !(fabsf(moment) < kInfinite)) {  // a masked token, or none at all
+                moment = 0.0f;
+#pragma unroll
+                for (int n = 0; n < kElements; ++n)
+                  if (x[n] != -kInfinite) moment += y[n] == -kInfinite ? -kInfinite : __fmul_rn(e[n], y[n] - x[n]);
+              }
+              if (left > j * kStepPacks) all_moments += moment;
+            }
+          }
+          left -= kAtOnce * kStepPacks;
         }
+        warp_sum_both(part.policy_sum, part.reference_sum);
+        if (kMoment) all_moments = warp_sum(all_moments);
+        constexpr float kMost = 1e30f;
+        if (careful || (part.policy_sum < kMost && part.reference_sum < kMost && fabsf(all_moments) < kMost)) break;
       }
-      warp_sum_both(part.policy_sum, part.reference_sum);
-      if (kMoment) part.moment = warp_sum(part.moment);
-      if (lane == 0) {
-        warp_parts[i][warp] = part;
-        barrier_arrive(summed + i);
+      sum_slot += steps;
+      if (sum_slot >= slots) sum_slot -= slots, sum_phase ^= 1;
+      const int at = summed++ % kDepth;
+      if (lane < cluster) {
+        Part* const to = &parts[at][rank * kResidentWarps + warp];
+        if constexpr (kMoment)
+          cluster_post(to, lane, Part{part, all_moments}, joined + at);
+        else
+          cluster_post(to, lane, part, joined + at);
       }
-      return part.policy_max;
+      policy_base = part.policy_base;
+      policy_sum = part.policy_sum;
     };
-    // body(step, the pack's index in the block's part, policy's pack, reference's pack) for the lane's packs of the
-    // oldest pair.
+    // body(step, the pack's index in the block's part, the policy's pack, the reference's pack, its address) for the
+    // lane's packs of the oldest pair.
     const auto sweep = [&](bool last, const auto& body) {
       int at = slot;
-      int offset = at * 2 * kStepPacks + own;
-      hold(offset);
 #pragma unroll 1
       for (int s = 0, j = own; s < steps; ++s, j += kStepPacks) {
-        if (j < size) body(s, j, ring[offset], ring[offset + kStepPacks]);
+        const uint32_t address = own_address + at * kSlotBytes;
+        if (j < size) body(s, j, load_shared(address), load_shared(address + kHalfSlot), address + kHalfSlot);
         if (last) {
-          if (kThird) bulk_fence();  // scores were written there
           __syncwarp();
-          if (lane == 0) barrier_arrive(empty + at);
+          if (lane == 0) barrier_arrive(empty_address + at * 8);
         }
-        offset += 2 * kStepPacks;
-        if (++at == slots) at = 0, offset = own;
+        if (++at == slots) at = 0;
       }
       if (last) slot = at;
     };
 
     int i = 0;
     uint32_t phase = 0;
-    float next_max = start < rows ? sum_up(0) : 0.0f;
+    if (start < rows) sum_up();
     for (int64_t r = start, next; r < rows; r = next) {
       next = from(r + step);
-      const float own_max = next_max;
+      const float own_base = policy_base, own_sum = policy_sum;
       const auto first_of_next = [&] {
-        if (next < rows) next_max = sum_up(i ^ 1);
+        if (next < rows) sum_up();
       };
       if (ahead && !kThird) first_of_next();
-      barrier_wait(ready + i, phase);
+      barrier_sleep(ready + i, phase);
       const ResidentRow& row = row_of[i];
       const T *const policy_logits = policy_of(r), *const reference_logits = reference_of(r);
-      T* dx = kGradient ? gradient_of(r) : nullptr;
-      hold(dx);
+      // Held as an integer, which a shuffle takes.
+      auto dx_address = kGradient ? reinterpret_cast<unsigned long long>(gradient_of(r)) : 0ull;
+      hold(dx_address);
+      T* const dx = reinterpret_cast<T*>(dx_address);
       const bool gradient = kGradient && row.active, proper = row.proper;
       // body(token, logit of p, logit of q) for all tokens of flagged packs, several at once.
       const auto for_flagged = [&](uint32_t flags, const auto& body) {
@@ -656,75 +734,86 @@ __global__ void __launch_bounds__(kResidentThreads, 1)
         const float whole_p = row.whole_p, whole_q = row.whole_q, fraction = row.fraction, rest = row.rest;
         const float p_integer = kByPolicy ? row.policy_integer : row.reference_integer;
         const float p_factor = kByPolicy ? row.policy_factor : row.reference_factor;
-        const float own_slope = row.slope * p_factor * (kForm == Form::kReverseKl ? inverse : 1.0f);
-        const float own_mean = row.mean * own_slope;
-        const bool has_top = row.led && own_max == row.policy_max;
+        const float own_slope = row.slope * p_factor * (kMoment ? kLog2 : 1.0f), own_mean = row.mean_ratio * own_slope;
+        const float half = row.half;
+        // The warp has the token that holds most of the policy, if one does.
+        const bool has_top = own_sum * exp2_fast(own_base - row.policy_integer) * row.policy_factor > 0.5f;
         float divergence = 0.0f, others = 0.0f, score = 0.0f, mass = 0.0f;
-        sweep(!kThird, [&](int s, int index, const uint4& policy, uint4& reference) {
-          float p[kElements], q[kElements], g[kElements], terms[2] = {}, changes[2] = {}, scores[2] = {},
+        sweep(!kThird, [&](int s, int index, const uint4& policy, const uint4& reference, uint32_t address) {
+          float p[kElements], q[kElements], g[kElements], terms[2] = {}, changes[2] = {}, scored[2] = {},
                                                           masses[2] = {};
           unpack<T>(kByPolicy ? policy : reference, p);
           unpack<T>(kByPolicy ? reference : policy, q);
 #pragma unroll
           for (int n = 0; n < kElements; ++n) {
-            const float d = (sizeof(T) < 4 ? q[n] - p[n] : (q[n] - whole_q) - (p[n] - whole_p)) - fraction;
+            const float d = sizeof(T) < 4 ? q[n] - p[n] : ((q[n] - whole_q) - (p[n] - whole_p)) - fraction;
             const float z = fmaf(d, scale, -rest);
             const float probability = exp2_fast(fmaf(p[n], scale, -p_integer));
             if constexpr (!kJsd) {
-              const float k3 = k3_base_2(z, k3_first);
+              const float k3 = k3_base_2<T>(z, k3_first);
               terms[n % 2] = fmaf(probability, k3, terms[n % 2]);
-              if constexpr (kChanges && kForm == Form::kForwardKl) {
+              if constexpr (kScored) {
+                g[n] = z;
+              } else if constexpr (kChanges && kForm == Form::kForwardKl) {
                 const float change = __fmul_rn(probability, fmaf(z, kLog2, k3));
-                changes[n % 2] = __fadd_rn(changes[n % 2], change);
+                changes[n % 2] = n < 2 ? change : __fadd_rn(changes[n % 2], change);
                 g[n] = __fmul_rn(change, own_slope);
               } else if constexpr (kChanges) {
-                g[n] = __fmul_rn(probability, fmaf(d, -own_slope, own_mean));
-                changes[n % 2] = __fadd_rn(changes[n % 2], g[n]);
+                g[n] = __fmul_rn(probability, fmaf(z, -own_slope, own_mean));
+                changes[n % 2] = n < 2 ? g[n] : __fadd_rn(changes[n % 2], g[n]);
               }
             } else {
-              const float e = exp2_fast(z), mixed = fmaf(series.weight, e, series.other_weight), log = log2_fast(mixed);
-              float a = series.log[MixtureSeries::kTerms - 1], b = series.term[MixtureSeries::kTerms - 1];
+              constexpr int kTerms = sizeof(series.log) / sizeof(float);
+              const auto polynomial = [&](const float(&c)[kTerms]) {
+                float sum = c[kTerms - 1];
 #pragma unroll
-              for (int m = MixtureSeries::kTerms - 2; m >= 0; --m) {
-                a = fmaf(a, z, series.log[m]);
-                b = fmaf(b, z, series.term[m]);
+                for (int m = kTerms - 2; m >= 0; --m) sum = fmaf(sum, z, c[m]);
+                return sum;
+              };
+              const bool near = fabsf(z) < series.kNear;
+              const float e = exp2_fast(z), we = __fmul_rn(series.weight, e),
+                          mixed = __fadd_rn(we, series.other_weight);
+              const float log = log2_fast(mixed), near_log = __fmul_rn(polynomial(series.log), z);
+              float log_mixed = log, term;
+              if constexpr (sizeof(T) < 4) {
+                log_mixed = near ? near_log : log;
+                term = fmaf(we, z, -__fmul_rn(mixed, log_mixed));
+              } else {
+                term = fmaf(we, z, -__fmul_rn(mixed, log));
+                choose(near, near_log, log_mixed, __fmul_rn(polynomial(series.term), __fmul_rn(z, z)), term);
               }
-              const float far_term = fmaf(__fmul_rn(series.weight, e), z, -__fmul_rn(mixed, log));
-              float log_mixed = log, term = far_term;
-              choose(fabsf(z) < MixtureSeries::kNear, __fmul_rn(a, z), log_mixed, __fmul_rn(b, __fmul_rn(z, z)), term);
               terms[n % 2] = fmaf(probability, term, terms[n % 2]);
               g[n] = kByPolicy ? log_mixed : __fsub_rn(log_mixed, z);
-              const float of_policy = kByPolicy ? probability : __fmul_rn(probability, e);
-              scores[n % 2] = fmaf(of_policy, g[n], scores[n % 2]);
-              masses[n % 2] = __fadd_rn(masses[n % 2], of_policy);
+            }
+            if constexpr (kScored) {
+              const float of_policy = kByPolicy ? probability : __fmul_rn(probability, exp2_fast(z));
+              scored[n % 2] = fmaf(of_policy, g[n], scored[n % 2]);
+              masses[n % 2] = n < 2 ? of_policy : __fadd_rn(masses[n % 2], of_policy);
             }
           }
           const float sum = terms[0] + terms[1];
-          const bool special = !(sum < kInfinite) || (has_top && max_of_pack<T>(policy) == own_max);
+          const bool special = !(sum < kInfinite) || (has_top && max_of_pack<T>(policy) > half);
           if (special) {
             flags |= 1u << s;
             return;
           }
           divergence += sum;
-          if constexpr (!kJsd) {
+          if constexpr (!kScored) {
             if (kChanges) others += changes[0] + changes[1];
             if (gradient) __stcs(reinterpret_cast<uint4*>(dx) + index, pack<T>(g));
           } else {
-            score += scores[0] + scores[1];
+            score += scored[0] + scored[1];
             mass += masses[0] + masses[1];
-            if constexpr (kThird) {
-              // The upper halves of scores take the reference's place.
-              uint32_t w[kElements];
-              memcpy(w, g, sizeof w);
-              reference = make_uint4(__byte_perm(w[0], w[1], 0x7632), __byte_perm(w[2], w[3], 0x7632),
-                                     __byte_perm(w[4], w[5], 0x7632), __byte_perm(w[6], w[7], 0x7632));
-              lows[index] = make_uint4(__byte_perm(w[0], w[1], 0x5410), __byte_perm(w[2], w[3], 0x5410),
-                                       __byte_perm(w[4], w[5], 0x5410), __byte_perm(w[6], w[7], 0x5410));
+            if constexpr (kThird) {  // scores take the reference's place
+              uint4 halves[kElements / 4];
+              memcpy(halves, g, sizeof g);
+              store_shared(address, halves[0]);
+              if (Shape::kMoreScores) store_shared(scores_address + s * kHalfSlot, halves[kElements / 4 - 1]);
             }
           }
         });
         sums.divergence = divergence * p_factor * (kJsd ? kLog2 : 1.0f);
-        sums.others = kForm == Form::kReverseKl ? others : others * p_factor;
+        sums.others = kMoment ? others : others * p_factor;
         sums.score = score * p_factor * kLog2;
         sums.mass = mass * p_factor;
       }
@@ -737,62 +826,57 @@ __global__ void __launch_bounds__(kResidentThreads, 1)
           const auto token = pair.token(p, q, difference);
           sums.divergence =
               __fadd_rn(sums.divergence, !kJsd && difference == -kInfinite ? kInfinite : token.divergence);
-          if (row.led && (kByPolicy ? p : q) == row.policy_max) {
+          if ((kByPolicy ? p : q) > row.half) {
             sums.top = static_cast<int32_t>(first) + j;
             sums.top_probability = token.policy;
-            sums.top_value = kJsd ? token.score : token.change;
-          } else if (kJsd) {
+            sums.top_value = kScored ? token.score : token.change;
+          } else if (kScored) {
             sums.score = fmaf(token.policy, token.score, sums.score);
             sums.mass = __fadd_rn(sums.mass, token.policy);
           } else {
             const float own_gradient =
-                kForm == Form::kForwardKl ? token.change
-                                          : __fmul_rn(__fmul_rn(token.policy, row.mean_ratio - token.score), row.slope);
+                kForm == Form::kForwardKl
+                    ? token.change
+                    : __fmul_rn(__fmul_rn(token.policy, row.mean_ratio * kLog2 - token.score), row.slope);
             sums.others = __fadd_rn(sums.others, own_gradient);
             if (gradient) dx[j] = from_float<T>(kForm == Form::kForwardKl ? own_gradient * row.slope : own_gradient);
           }
         });
       }
       {
-        const uint32_t holder = __ballot_sync(~0u, sums.top >= 0);
-        if (holder) {
-          const int from_lane = __ffs(static_cast<int>(holder)) - 1;
-          sums.top = __shfl_sync(~0u, sums.top, from_lane);
-          sums.top_value = __shfl_sync(~0u, sums.top_value, from_lane);
-          sums.top_probability = __shfl_sync(~0u, sums.top_probability, from_lane);
-        }
-        if (kJsd) {
+        if (kThird) bulk_fence();  // scores were written where loads will be
+        sums = with_top(sums);
+        if (kScored) {
           sums.divergence = warp_sum(sums.divergence);
           warp_sum_both(sums.score, sums.mass);
         } else {
           warp_sum_both(sums.divergence, sums.others);
         }
         if (lane == 0) {
-          warp_sums[i][warp] = sums;
+          store_whole(&warp_sums[i][warp], sums);
           barrier_arrive(measured + i);
         }
       }
       if (ahead && kThird) first_of_next();
       if constexpr (kThird) {
-        barrier_wait(judged + i, phase);
+        barrier_sleep(judged + i, phase);
+        const bool active = gradient && row.active;
         const float own_slope = row.slope * row.policy_factor, own_log_slope = own_slope * kLog2;
         const float own_mean = own_slope * row.mean_score, integer = row.policy_integer;
-        sweep(true, [&](int s, int index, const uint4& policy, const uint4& reference) {
-          if ((flags >> s & 1) || !gradient || !proper) return;
+        sweep(true, [&](int s, int index, const uint4& policy, const uint4& reference, uint32_t) {
+          if ((flags >> s & 1) || !active) return;
           float x[kElements], g[kElements];
-          uint32_t w[kElements];
+          uint4 halves[kElements / 4];
           unpack<T>(policy, x);
-          const uint4 high = reference, low = lows[index];
-          w[0] = __byte_perm(low.x, high.x, 0x5410), w[1] = __byte_perm(low.x, high.x, 0x7632);
-          w[2] = __byte_perm(low.y, high.y, 0x5410), w[3] = __byte_perm(low.y, high.y, 0x7632);
-          w[4] = __byte_perm(low.z, high.z, 0x5410), w[5] = __byte_perm(low.z, high.z, 0x7632);
-          w[6] = __byte_perm(low.w, high.w, 0x5410), w[7] = __byte_perm(low.w, high.w, 0x7632);
+          halves[0] = reference;
+          if (Shape::kMoreScores) halves[kElements / 4 - 1] = load_shared(scores_address + s * kHalfSlot);
+          memcpy(g, halves, sizeof g);
 #pragma unroll
           for (int n = 0; n < kElements; ++n)
-            g[n] = exp2_fast(fmaf(x[n], scale, -integer)) * fmaf(__uint_as_float(w[n]), -own_log_slope, own_mean);
+            g[n] = exp2_fast(fmaf(x[n], scale, -integer)) * fmaf(g[n], -own_log_slope, own_mean);
           __stcs(reinterpret_cast<uint4*>(dx) + index, pack<T>(g));
         });
-        if (gradient && proper && __any_sync(~0u, flags != 0)) {
+        if (active && __any_sync(~0u, flags != 0)) {
           const auto pair = pair_of<kForm>(row, inverse, args.beta);
           for_flagged(flags, [&](int j, float p, float q) {
             if (static_cast<int32_t>(first) + j != sums.top)
@@ -820,22 +904,21 @@ bool launch_resident(const Device& device, const saccade_logit_divergence_args& 
   const int64_t row_packs = args.vocabulary / kPack<T>;
   const double weight = under_policy(kForm) ? static_cast<double>(args.beta) : 1.0 - static_cast<double>(args.beta);
   if (is_jsd(kForm) && weight < kLeastWeight) return false;
-  constexpr int kStatic = 6144;  // bytes of static shared memory, rounded up
-  constexpr bool kLows = is_jsd(kForm) && kGradient;
+  using Shape = ResidentShape<kForm, T, kGradient>;
   for (const bool ahead : {true, false})
-    for (int cluster = 1; cluster <= kResidentCluster; cluster *= 2) {
+    for (int cluster = 2; cluster <= kResidentCluster; cluster *= 2) {
       const int64_t steps = divide_up(divide_up(row_packs, cluster), kStepPacks);
-      const int64_t low = kLows ? steps * kSlotBytes / 2 : 0;
-      int64_t slots = (device.shared_memory - kStatic - low) / kSlotBytes;
+      const int64_t scores = Shape::kMoreScores ? steps * kSlotBytes / 2 : 0;
+      int64_t slots = (device.shared_memory - Shape::kStatic - scores) / kSlotBytes;
       if (slots > kMostSlots) slots = kMostSlots;
       if (slots < (ahead ? 2 * steps : steps)) continue;
       if (slots > 3 * steps) slots = 3 * steps;
-      const int shared = static_cast<int>(slots * kSlotBytes + low);
+      const int shared = static_cast<int>(slots * kSlotBytes + scores);
       const auto kernel = resident_kernel<kForm, T, kGradient>;
       int64_t clusters = resident_clusters(device, kernel, cluster, kResidentThreads, shared);
       if (clusters == 0) return false;
       if (clusters > args.rows) clusters = args.rows;
-      launch_clusters(device, kernel, cluster, clusters, kResidentThreads, shared, args, MixtureSeries::of(weight),
+      launch_clusters(device, kernel, cluster, clusters, kResidentThreads, shared, args, SeriesOf<T>::of(weight),
                       cluster, static_cast<int32_t>(slots), ahead);
       return true;
     }
