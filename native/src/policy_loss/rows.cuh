@@ -9,8 +9,7 @@
 namespace saccade::cuda {
 
 constexpr int kSequenceThreads = 256, kRowThreads = 512;
-constexpr int kAtOnce = 2;  // rows of a thread whose inputs are under way together
-
+constexpr int kAtOnce = 2;     // rows of a thread whose inputs are under way together
 constexpr int kLaneRows = 64;  // more rows of a sequence than these a lane are a block's work
 
 // What is given of a row, read whether it is active or not.

@@ -338,6 +338,11 @@ public final class GpuFigures {
   }
 
   private static Plan groupAdvantage(GroupAdvantage.Estimator estimator) {
+    int launches =
+        switch (estimator) {
+          case GRPO, DR_GRPO, RLOO -> 1;
+          case BATCH_STD, REINFORCE_PP_BASELINE -> 2; // the deviation of the batch comes first
+        };
     return new Plan(
         16_384,
         n -> {
@@ -349,8 +354,7 @@ public final class GpuFigures {
                       "group_advantage " + estimator,
                       engine -> engine.groupAdvantage(benchmark.inputs(), estimator)),
               DType.F32,
-              // A deviation of the batch is a launch of its own.
-              Aim.launches(estimator.name().matches("BATCH_STD|REINFORCE_PP_BASELINE") ? 2 : 1));
+              Aim.launches(launches));
         });
   }
 
