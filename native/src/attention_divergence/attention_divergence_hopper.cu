@@ -14,20 +14,20 @@ struct Call : Arguments {
 
 // ---------------------------------------------------------------------------------------------------- rows
 
-// As element_of(), with one quotient and one logarithm of each pair that JSD compares.
+// As element_of(), within some 1e-6 of it, with one quotient and one logarithm of each pair that JSD compares.
 __device__ __forceinline__ Element fast_element_of(int32_t kind, float beta, float p, float r, float policy) {
   if (kind != SACCADE_DIVERGENCE_JSD) return element_of(kind, beta, p, r, policy);
-  const float m = beta * r + (1.0f - beta) * p, floored = at_least(m, kFloor), inverse = __fdividef(1.0f, floored);
+  const float m = max_nan(beta * r + (1.0f - beta) * p, kFloor), inverse = __fdividef(1.0f, m);
   const float difference = (p - r) * inverse;
-  const Log1pParts of_p = log1p_parts(beta * difference, at_least(p * inverse, kFloor));
-  const Log1pParts of_r = log1p_parts((beta - 1.0f) * difference, at_least(r * inverse, kFloor));
-  return {floored * (beta * of_r.phi + (1.0f - beta) * of_p.phi), (1.0f - beta) * of_p.log1p};
+  const Log1pParts of_p = log1p_parts(beta * difference, max_nan(p * inverse, kFloor));
+  const Log1pParts of_r = log1p_parts((beta - 1.0f) * difference, max_nan(r * inverse, kFloor));
+  return {m * (beta * of_r.phi + (1.0f - beta) * of_p.phi), (1.0f - beta) * of_p.log1p};
 }
 
 // What one pass over a row's support gives.
 struct RowSums {
   double mass, ref_mass;  // of the sums of all heads
-  float top;              // the largest, and its first key
+  float top;              // the largest, and the first of four keys among which it is
   int32_t key;
   int32_t given;  // whether a stored reference has anything there
 };
@@ -65,22 +65,46 @@ __global__ void __launch_bounds__(kRowThreads, 4) row_kernel(const __grid_consta
   const int begin = static_cast<int>(support.begin), end = static_cast<int>(support.end);
   const int own = static_cast<int>(threadIdx.x) * 4, start = begin / 4 * 4 + own;
 
+  // Off the support: 0.
+  const auto load = [&](float(&x)[4], const float* values, int key) {
+    load_four(x, values, key);
+    if (key >= begin && key + 4 <= end) return;
+#pragma unroll
+    for (int e = 0; e < 4; ++e)
+      if (key + e < begin || key + e >= end) x[e] = 0.0f;
+  };
+  const int ref_first = static_cast<int>(reference.first_key);
+  const int ref_end = static_cast<int>(reference.columns < call.width() ? reference.columns : call.width()) + ref_first;
+  const auto load_reference = [&](float(&r)[4], int key) {
+    if (ref_map) return load(r, ref_map, key);
+    if (reference.map && key >= begin && key + 4 <= end && key + 4 <= ref_end) {
+      const int column = key - ref_first;
+      if (reference.dtype == SACCADE_BF16) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) r[e] = to_float(static_cast<const bf16*>(reference.map)[column + e]);
+      } else {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) r[e] = static_cast<const float*>(reference.map)[column + e];
+      }
+    } else {
+#pragma unroll
+      for (int e = 0; e < 4; ++e)
+        r[e] = reference.map && key + e >= begin && key + e < end ? reference.at(key + e) : 0.0f;
+    }
+  };
+
   RowSums sums{0.0, 0.0, -1.0f, INT32_MAX, 0};
   for (int key = start; key < end; key += kStep) {
-    float p[4], r[4] = {};
-    load_four(p, map, key);
-    if (ref_map) load_four(r, ref_map, key);
-    float mass = 0.0f, ref_mass = 0.0f;
-#pragma unroll
-    for (int e = 0; e < 4; ++e) {
-      if (key + e < begin || key + e >= end) continue;
-      mass += p[e];
-      ref_mass += r[e];
-      if (p[e] > sums.top) sums.top = p[e], sums.key = key + e;
-      if (reference.map) sums.given |= reference.at(key + e) != 0.0f;
-    }
-    sums.mass += static_cast<double>(mass);
-    sums.ref_mass += static_cast<double>(ref_mass);
+    float p[4];
+    load(p, map, key);
+    sums.mass += static_cast<double>((p[0] + p[1]) + (p[2] + p[3]));
+    const float top = fmaxf(fmaxf(p[0], p[1]), fmaxf(p[2], p[3]));
+    if (top > sums.top) sums.top = top, sums.key = key;
+    if (!ref_map && (!reference.map || sums.given)) continue;
+    float r[4];
+    load_reference(r, key);
+    sums.ref_mass += static_cast<double>((r[0] + r[1]) + (r[2] + r[3]));
+    sums.given |= r[0] != 0.0f || r[1] != 0.0f || r[2] != 0.0f || r[3] != 0.0f;
   }
   sums = reduce_block(sums, shared_sums, [](const RowSums& a, const RowSums& b) {
     const bool right = b.top > a.top || (b.top == a.top && b.key < a.key);
@@ -103,27 +127,34 @@ __global__ void __launch_bounds__(kRowThreads, 4) row_kernel(const __grid_consta
     float divergence, entropy, g;
   };
   const auto part_of = [&](float p, float r, int key) {
-    const float part = p * mass.inverse, log_p = log(at_least(part, kFloor));
+    const float part = p * mass.inverse, log_p = log2_fast(max_nan(part, kFloor)) * kLog2;
     Part result{0.0f, -part * log_p, ew != 0.0f ? ew * log_p : 0.0f};
     if (reference.given) {
-      const Element e = fast_element_of(args.kind, args.beta, part, reference.of(key, r), p);
+      const Element e = fast_element_of(args.kind, args.beta, part, reference.map ? r : reference.of(key, r), p);
       result.divergence = e.value;
       if (w != 0.0f) result.g += w * e.derivative;
     }
     return result;
   };
   // Around g of the likeliest key, so that differences keep their digits where the policy is all but certain.
-  const float pivot =
-      live && sums.key != INT32_MAX ? part_of(sums.top, ref_map ? ref_map[sums.key] : 0.0f, sums.key).g : 0.0f;
+  float pivot = 0.0f;
+  if (live && sums.key != INT32_MAX) {
+    float p[4], r[4];
+    load(p, map, sums.key);
+    load_reference(r, sums.key);
+#pragma unroll
+    for (int e = 3; e >= 0; --e)
+      if (p[e] == sums.top) pivot = part_of(p[e], r[e], sums.key + e).g;
+    __syncthreads();
+  }
   RowResults results{0.0, 0.0, 0.0};
   for (int key = start; !mass.dead && key < end; key += kStep) {
-    float p[4], r[4] = {};
-    load_four(p, map, key);
-    if (ref_map) load_four(r, ref_map, key);
+    float p[4], r[4];
+    load(p, map, key);
+    load_reference(r, key);
     float divergence = 0.0f, entropy = 0.0f, mean = 0.0f;
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
-      if (key + e < begin || key + e >= end) continue;
       const Part part = part_of(p[e], r[e], key + e);
       divergence += part.divergence;
       entropy += part.entropy;
