@@ -91,6 +91,7 @@ PolicySide<T> reference_side(const saccade_attention_divergence_args& args) {
 // One block: the loss, and the rows' results.
 static __global__ void __launch_bounds__(kLossThreads) loss_kernel(const __grid_constant__ Arguments call) {
   __shared__ double shared[32];
+  wait_for_last();
   const saccade_attention_divergence_args& args = call.args;
   double loss = 0.0;
   for (int64_t row = threadIdx.x; row < args.rows; row += kLossThreads) {

@@ -48,6 +48,7 @@ template <int kDim>
 __global__ void __launch_bounds__(kRowThreads, 4) row_kernel(const __grid_constant__ Call call, int64_t first) {
   __shared__ RowSums shared_sums[32];
   __shared__ RowResults shared_results[32];
+  wait_for_last();
   const saccade_attention_divergence_args& args = call.args;
   const int64_t row = first + blockIdx.x;
   const int64_t s = sequence_of_row(call.sequences(), row);
@@ -179,7 +180,10 @@ __global__ void __launch_bounds__(kRowThreads, 4) row_kernel(const __grid_consta
 
   // Between the writing of g and this lie the barriers of the reduction.
   const float mean = static_cast<float>(results.mean);
-  for (int key = own; key < visible; key += kStep) {
+  // As far as tiles reach that other rows see.
+  const int64_t reach = (visible + kStay - 1 + kKeyTile - 1) / kKeyTile * kKeyTile;
+  const int written = static_cast<int>(reach < call.width() ? reach : call.width());
+  for (int key = own; key < written; key += kStep) {
     float dp[4] = {};
     if (live && key + 4 > begin && key < end) {
       float g[4];
@@ -208,6 +212,9 @@ __global__ void __launch_bounds__(kRowThreads, 4) row_kernel(const __grid_consta
 template <int kKeys>
 constexpr int kGradientStride = 4 * kKeys + 32;
 
+// Threads that copy rows of dP.
+constexpr int kCopiers = 96;
+
 // Keys of a tile, and queries of a block at most.
 constexpr int kFewQueries = 32;
 template <int kKeys>
@@ -215,9 +222,48 @@ constexpr int kQueriesMost = kKeys == kKeyTile ? kFewQueries : kStay;
 
 template <int kDim, int kKeys>
 using GradientRing =
-    Ring<MmaTile<1, kKeys, kDim>::kBytes + (kQueriesMost<kKeys> * kGradientStride<kKeys> + 1023) / 1024 * 1024, 1, 3>;
+    Ring<MmaTile<1, kKeys, kDim>::kBytes + (kQueriesMost<kKeys> * kGradientStride<kKeys> + 1023) / 1024 * 1024, 1, 4,
+         kCopiers>;
+
+// Copies `rows` rows of f32 to shared memory, the first 4 * kColumns bytes of each `stride` bytes apart: those of the
+// map before `left` columns, then zeros.  The threads that copy do so together.
+template <int kColumns>
+__device__ __forceinline__ void copy_rows(unsigned char* to, int stride, const float* map, int64_t width, int rows,
+                                          int left) {
+  constexpr int kThreads = kColumns / 4, kAtOnce = kCopiers / kThreads;
+  static_assert(kCopiers % kThreads == 0);
+  const int thread = static_cast<int>(threadIdx.x) - (kBlockThreads - kCopiers);
+  const int first = thread / kThreads, column = thread % kThreads * 4;
+  const float* from = map + first * width + column;
+  to += first * stride + 4 * column;
+  const uint32_t bytes = column < left ? 16 : 0;
+#pragma unroll 4
+  for (int r = first; r < rows; r += kAtOnce, from += kAtOnce * width, to += kAtOnce * stride) copy_16(to, from, bytes);
+}
 
 __device__ __forceinline__ float2 load_pair(const unsigned char* at) { return *reinterpret_cast<const float2*>(at); }
+
+// As before, where what was loaded has not been kept in registers.
+__device__ __forceinline__ float2 load_pair_again(const unsigned char* at) {
+  float2 pair;
+  asm volatile("ld.volatile.shared.v2.f32 {%0, %1}, [%2];" : "=f"(pair.x), "=f"(pair.y) : "r"(shared_address(at)));
+  return pair;
+}
+
+// A sum of floats with what its additions round: f64 arithmetic would wait for the tensor cores.
+struct Sum {
+  float high = 0.0f, low = 0.0f;
+
+  Sum() = default;
+  __device__ __forceinline__ explicit Sum(double x)
+      : high(static_cast<float>(x)), low(static_cast<float>(x - static_cast<double>(high))) {}
+  __device__ __forceinline__ void add(float x) {
+    const float sum = high + x, of_x = sum - high;
+    low += (high - (sum - of_x)) + (x - of_x);
+    high = sum;
+  }
+  __device__ __forceinline__ double value() const { return static_cast<double>(high) + static_cast<double>(low); }
+};
 
 // dq, and what dk takes of the rows.  Tiles of kKeys keys move by, and the queries' rows of dP with them: once for
 // delta, where there are several heads, and once for dS.
@@ -225,12 +271,15 @@ template <int kDim, int kKeys>
 __global__ void __launch_bounds__(kBlockThreads, 1)
     query_kernel(const __grid_constant__ Call call, const __grid_constant__ HeadedGrid grid) {
   if constexpr (!kHopper) return;
+  wait_for_last();
   using Stay = MmaTile<1, kStay, kDim>;
   using Keys = MmaTile<1, kKeys, kDim>;
   constexpr int kBlocks = kKeys / 8, kHalves = kKeyTile / kKeys;
   extern __shared__ __align__(1024) unsigned char shared[];
+  // Where the ring will be lie the queries, until they are in registers.
   const Stay q{shared_address(shared)};
-  const GradientRing<kDim, kKeys> ring(shared + Stay::kBytes);
+  const GradientRing<kDim, kKeys> ring(shared);
+  static_assert(Stay::kBytes <= GradientRing<kDim, kKeys>::kBytes * 4);
   const saccade_attention_divergence_args& args = call.args;
   const TiledPolicy& policy = call.policy;
   const HeadedRows block(policy, grid);
@@ -265,34 +314,36 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   __syncthreads();
 
   if (group() == kGroups) {
-    few_registers<40>();
-    if (threadIdx.x < kConsumers + 32) {
-      const int lane = static_cast<int>(threadIdx.x) - kConsumers;
+    few_registers();
+    __syncthreads();
+    if (threadIdx.x >= kBlockThreads - kCopiers) {
       const float* map = call.map(block.begin);
       const int width = static_cast<int>(call.width());
       int j = 0;
       for (int i = 0; i < deltas + tiles; ++i, j = j + 1 == tiles ? 0 : j + 1) {
-        const uint32_t bytes = 4 * (width - j * kKeys < kKeys ? width - j * kKeys : kKeys);
-        if (lane == 0) {
-          ring.wait_empty(i);
-          ring.expect(i, Keys::kBytes + static_cast<uint32_t>(block.queries) * bytes);
-          const uint8_t* tile = policy.key_tile<kDim>(policy.first_key_tile(s) + j / kHalves, block.kv) +
-                                j % kHalves * (kKeys * Keys::kRow);
-          for (int panel = 0; panel < kDim / 64; ++panel)
-            ring.copy(i, panel * Keys::kPanel, tile + panel * KeyTile<kDim>::kPanel, Keys::kPanel);
-        }
-        __syncwarp();
-        for (int r = lane; r < block.queries; r += 32)
-          ring.copy(i, Keys::kBytes + r * kGradientStride<kKeys>, map + static_cast<int64_t>(r) * width + j * kKeys,
-                    bytes);
+        ring.wait_empty(i);
+        copy_rows<kKeys>(ring.slot(i) + Keys::kBytes, kGradientStride<kKeys>, map + j * kKeys, width, block.queries,
+                         width - j * kKeys);
+        ring.arrive_copied(i);
+      }
+    } else if (threadIdx.x == kConsumers) {
+      int j = 0;
+      for (int i = 0; i < deltas + tiles; ++i, j = j + 1 == tiles ? 0 : j + 1) {
+        ring.wait_empty(i);
+        ring.expect(i, Keys::kBytes);
+        const uint8_t* tile = policy.key_tile<kDim>(policy.first_key_tile(s) + j / kHalves, block.kv) +
+                              j % kHalves * (kKeys * Keys::kRow);
+        for (int panel = 0; panel < kDim / 64; ++panel)
+          ring.copy(i, panel * Keys::kPanel, tile + panel * KeyTile<kDim>::kPanel, Keys::kPanel);
       }
     }
   } else {
-    many_registers<232>();
+    many_registers();
     block.load(q, policy);
     uint32_t rows[kDim / 16][4];
 #pragma unroll
     for (int step = 0; step < kDim / 16; ++step) q.left(rows[step], 0, 16 * warp(), step);
+    __syncthreads();
     float lse[2], centre[2] = {}, delta[2] = {};
     bool live[2];
     int seen[2], row_offset[2];  // keys beyond those that the first query sees
@@ -308,22 +359,20 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
       lse[i] = there ? statistics(r)[kLse * kQueryTile] : INFINITY;
       live[i] = lse[i] != INFINITY;
     }
-    const auto probabilities = [&](float(&x)[kBlocks][4]) {
+    // Scores of tile j as powers of two.
+    const auto exponents = [&](float(&x)[kBlocks][4], int j) {
 #pragma unroll
       for (int n = 0; n < kBlocks; ++n)
 #pragma unroll
-        for (int e = 0; e < 4; ++e) x[n][e] = exp2_fast(fmaf(x[n][e], policy.unit, -lse[e / 2]));
-    };
-    // Whether some row does not see some key of tile j, where the map holds anything.
-    const auto partly = [&](int j) { return (j + 1) * kKeys > least; };
-    const auto hide = [&](float(&x)[kBlocks][4], int j) {
-      if (!partly(j)) return;
+        for (int e = 0; e < 4; ++e) x[n][e] = fmaf(x[n][e], policy.unit, -lse[e / 2]);
+      if ((j + 1) * kKeys <= least) return;
+      // Some row does not see some key.
       const int first = j * kKeys - least + lane_column(0);
 #pragma unroll
       for (int n = 0; n < kBlocks; ++n)
 #pragma unroll
         for (int e = 0; e < 4; ++e)
-          if (first + 8 * n + e % 2 >= seen[e / 2]) x[n][e] = 0.0f;
+          if (first + 8 * n + e % 2 >= seen[e / 2]) x[n][e] = -INFINITY;
     };
     const auto begin = [&](float(&x)[kBlocks][4], int i) {
       ring.wait(i);
@@ -331,26 +380,22 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     };
 
     if (deltas > 0) {
-      double moment[2] = {}, mass[2] = {};
+      Sum moment[2] = {}, mass[2] = {};
       in_turn<kKeys>(deltas, begin, [&](float(&x)[kBlocks][4], int j) {
         const unsigned char* slot = ring.slot(j);
-        probabilities(x);
-        hide(x, j);
-        float m[2], w[2], top = 0.0f;
+        exponents(x, j);
+        float m[2] = {}, w[2] = {};
 #pragma unroll
-        for (int i = 0; i < 2; ++i) {
-          m[i] = w[i] = 0.0f;
+        for (int n = 0; n < kBlocks; ++n)
 #pragma unroll
-          for (int n = 0; n < kBlocks; ++n) {
+          for (int i = 0; i < 2; ++i) {
             const float2 dp = load_pair(slot + row_offset[i] + 32 * n);
-            const float a = x[n][2 * i], b = x[n][2 * i + 1];
+            const float a = x[n][2 * i] = exp2_fast(x[n][2 * i]), b = x[n][2 * i + 1] = exp2_fast(x[n][2 * i + 1]);
             m[i] = fmaf(a, dp.x - centre[i], m[i]);
             m[i] = fmaf(b, dp.y - centre[i], m[i]);
             w[i] += a + b;
-            top = fmaxf(top, fmaxf(a, b));
           }
-        }
-        if (partly(j) || __any_sync(~0u, top > 0.5f)) {
+        if (__any_sync(~0u, fmaxf(w[0], w[1]) > 0.5f)) {
           // A head that is all but certain of a key: sums around dP there keep their digits.
 #pragma unroll
           for (int i = 0; i < 2; ++i) {
@@ -358,7 +403,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
             bool found = false;
 #pragma unroll
             for (int n = 0; n < kBlocks; ++n) {
-              const float2 dp = load_pair(slot + row_offset[i] + 32 * n);
+              const float2 dp = load_pair_again(slot + row_offset[i] + 32 * n);
               if (x[n][2 * i] > 0.5f) there = dp.x, found = true;
               if (x[n][2 * i + 1] > 0.5f) there = dp.y, found = true;
             }
@@ -368,35 +413,37 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
               const bool has = __shfl_xor_sync(~0u, found, distance);
               if (has && (!found || (threadIdx.x & distance))) there = other, found = true;
             }
-            moment[i] += (static_cast<double>(centre[i]) - static_cast<double>(there)) * mass[i];
+            moment[i] = Sum(moment[i].value() +
+                            (static_cast<double>(centre[i]) - static_cast<double>(there)) * mass[i].value());
             centre[i] = there;
             m[i] = 0.0f;
 #pragma unroll
             for (int n = 0; n < kBlocks; ++n) {
-              const float2 dp = load_pair(slot + row_offset[i] + 32 * n);
+              const float2 dp = load_pair_again(slot + row_offset[i] + 32 * n);
               const float a = x[n][2 * i], b = x[n][2 * i + 1];
-              m[i] = fmaf(a, a != 0.0f ? dp.x - there : 0.0f, m[i]);
-              m[i] = fmaf(b, b != 0.0f ? dp.y - there : 0.0f, m[i]);
+              m[i] = fmaf(a, dp.x - there, m[i]);
+              m[i] = fmaf(b, dp.y - there, m[i]);
             }
           }
         }
         ring.release(j);
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
-          moment[i] += static_cast<double>(m[i]);
-          mass[i] += static_cast<double>(w[i]);
+          moment[i].add(m[i]);
+          mass[i].add(w[i]);
         }
       });
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
+        double first_moment = moment[i].value(), whole = mass[i].value();
 #pragma unroll
         for (int distance = 1; distance < 4; distance *= 2) {
-          moment[i] += __shfl_xor_sync(~0u, moment[i], distance);
-          mass[i] += __shfl_xor_sync(~0u, mass[i], distance);
+          first_moment += __shfl_xor_sync(~0u, first_moment, distance);
+          whole += __shfl_xor_sync(~0u, whole, distance);
         }
         if (!live[i]) continue;
-        delta[i] = static_cast<float>(moment[i] / mass[i]);
-        lse[i] += static_cast<float>(::log2(mass[i]));
+        delta[i] = static_cast<float>(first_moment / whole);
+        lse[i] += static_cast<float>(::log2(whole));
       }
     }
     __syncwarp();  // all lanes of a row have read what is overwritten now
@@ -408,21 +455,18 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
       if (threadIdx.x % 4 == 0) set_statistics(statistics(r), lse[i], centre[i], delta[i]);
     }
 
+    double squares[2] = {};
     const auto gradients = [&](float(&x)[kBlocks][4], int j) {
       const unsigned char* slot = ring.slot(deltas + j);
-      probabilities(x);
+      exponents(x, j);
 #pragma unroll
-      for (int i = 0; i < 2; ++i)
+      for (int n = 0; n < kBlocks; ++n)
 #pragma unroll
-        for (int n = 0; n < kBlocks; ++n) {
+        for (int i = 0; i < 2; ++i) {
           const float2 dp = load_pair(slot + row_offset[i] + 32 * n);
-          x[n][2 * i] *= (dp.x - centre[i]) - delta[i];
-          x[n][2 * i + 1] *= (dp.y - centre[i]) - delta[i];
+          x[n][2 * i] = exp2_fast(x[n][2 * i]) * ((dp.x - centre[i]) - delta[i]);
+          x[n][2 * i + 1] = exp2_fast(x[n][2 * i + 1]) * ((dp.y - centre[i]) - delta[i]);
         }
-      hide(x, j);
-    };
-    double squares[2] = {};
-    const auto square = [&](const float(&x)[kBlocks][4]) {
       if (!dscore_sq) return;
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
@@ -435,30 +479,11 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
         squares[i] += static_cast<double>(sum);
       }
     };
-    const auto keys_of = [&](int j) { return Keys{shared_address(ring.slot(deltas + j))}; };
     float out[kDim / 8][4];
     clear(out);
-    float x[kBlocks][4];
-    begin(x, deltas);
-    wgmma_wait<0>();
-    wgmma_settle(x);
-    gradients(x, 0);
-    square(x);
-    for (int j = 0; j + 1 < tiles; ++j) {
-      const WgmmaWeights<kKeys> ds(x);
-      begin(x, deltas + j + 1);
-      wgmma_multiply_add(out, ds, keys_of(j));
-      wgmma_wait<1>();
-      wgmma_settle(x);
-      gradients(x, j + 1);
-      square(x);
-      wgmma_wait<0>();
-      wgmma_settle(out);
-      ring.release(deltas + j);
-    }
-    wgmma_multiply_add(out, WgmmaWeights<kKeys>(x), keys_of(tiles - 1));
-    wgmma_wait<0>();
-    wgmma_settle(out);
+    multiply_in_turn<Keys>(
+        out, tiles, [&](float(&x)[kBlocks][4], int j) { begin(x, deltas + j); }, gradients,
+        [&](int j) { return Keys{shared_address(ring.slot(deltas + j))}; }, [&](int j) { ring.release(deltas + j); });
 
     const float grad_output = call.grad_output();
 #pragma unroll
@@ -486,26 +511,26 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
 
 // dP of kQueryTile rows and kKeyTile keys: as columns of eight lanes, rows lie in different banks.
 constexpr int kTransposedStride = 4 * kKeyTile + 16;
-using TransposedRing = Ring<kQueryTile * kTransposedStride, 1, 2>;
+using TransposedRing = Ring<kQueryTile * kTransposedStride, 1, 2, kCopiers>;
 template <int kDim>
-using RowRing = Ring<kQuerySlot<kDim>, 1>;
-template <int kDim>
-using StayRing = Ring<KeyTile<kDim>::kBytes, 1, 1>;
+using RowRing = Ring<kQuerySlot<kDim>, 1, 8>;
 
 // dk.  One block a tile of keys and key head: tiles of queries move by, of each the heads of the group in order.  The
 // rows' dP stays in registers meanwhile.
 template <int kDim>
 __global__ void __launch_bounds__(kBlockThreads, 1) key_kernel(const __grid_constant__ Call call) {
   if constexpr (!kHopper) return;
+  wait_for_last();
   using Queries = QueryTile<kDim>;
   constexpr int kBlocks = kQueryTile / 8;
   extern __shared__ __align__(1024) unsigned char shared[];
-  const StayRing<kDim> stay(shared);
-  const RowRing<kDim> rows(shared + StayRing<kDim>::kSpace);
-  const TransposedRing gradients(shared + StayRing<kDim>::kSpace + RowRing<kDim>::kSpace);
-  // Tiles of queries whose dP is in a slot; -1: no more.
-  int* tile_of =
-      reinterpret_cast<int*>(shared + StayRing<kDim>::kSpace + RowRing<kDim>::kSpace + TransposedRing::kShared);
+  const RowRing<kDim> rows(shared);
+  const TransposedRing gradients(shared + RowRing<kDim>::kSpace);
+  // Where queries will be lie the keys, until they are in registers.
+  const KeyTile<kDim> keys{shared_address(shared)};
+  // Tiles of queries whose dP is in a slot, and the number of all.
+  int* tile_of = reinterpret_cast<int*>(shared + RowRing<kDim>::kSpace + TransposedRing::kShared);
+  int* tiles = tile_of + 2;
   const saccade_attention_divergence_args& args = call.args;
   const TiledPolicy& policy = call.policy;
   const Sequences& sequences = call.sequences();
@@ -531,44 +556,50 @@ __global__ void __launch_bounds__(kBlockThreads, 1) key_kernel(const __grid_cons
   const int hidden = static_cast<int>(sequences.keys(s)) - count;
   const int first = (key - hidden > 0 ? key - hidden : 0) / kQueryTile;
   if (threadIdx.x == 0) {
-    stay.init();
     rows.init();
     gradients.init();
+    *tiles = 0;
   }
   __syncthreads();
+  const auto rows_of = [&](int t) { return count - t * kQueryTile < kQueryTile ? count - t * kQueryTile : kQueryTile; };
+  // One warp: whether some row of a tile of queries has a gradient.
+  const auto active = [&](int t) {
+    const int64_t row = sequences.first_row(s) + t * kQueryTile;
+    const int r = static_cast<int>(threadIdx.x % 32), own = rows_of(t);
+    return __any_sync(~0u, (r < own && call.active(row + r)) || (r + 32 < own && call.active(row + r + 32)));
+  };
+  for (int t = first + warp(); t * kQueryTile < count; t += kBlockThreads / 32)
+    if (active(t) && threadIdx.x % 32 == 0) atomicAdd(tiles, 1);
+  __syncthreads();
+  const int items = *tiles * heads;
+  if (items == 0)
+    return with_gradient([&](const auto& dk) { fill_heads(dk, piece.begin, piece.end, kv, args.head_dim, 0.0f); });
 
   if (group() == kGroups) {
     few_registers<40>();
-    if (threadIdx.x < kConsumers + 32) {
-      const int lane = static_cast<int>(threadIdx.x) - kConsumers;
+    __syncthreads();
+    if (threadIdx.x >= kBlockThreads - kCopiers) {
+      const bool first_copier = threadIdx.x == kBlockThreads - kCopiers;
       const int left = static_cast<int>(call.width()) - key;
-      const uint32_t bytes = 4 * (left < kKeyTile ? left : kKeyTile);
-      if (lane == 0) stay.fill(0, policy.key_tile<kDim>(number, kv), KeyTile<kDim>::kBytes);
-      int item = 0, turn = 0;
-      for (int t = first; t * kQueryTile < count; ++t) {
-        const int64_t row = sequences.first_row(s) + t * kQueryTile;
-        const int own = count - t * kQueryTile < kQueryTile ? count - t * kQueryTile : kQueryTile;
-        const bool active =
-            (lane < own && call.active(row + lane)) || (lane + 32 < own && call.active(row + lane + 32));
-        if (!__any_sync(~0u, active)) continue;
-        if (lane == 0) {
-          gradients.wait_empty(turn);
-          tile_of[turn % 2] = t;
-          gradients.expect(turn, static_cast<uint32_t>(own) * bytes);
-        }
-        __syncwarp();
-        const float* map = call.map(row) + key;
-        for (int r = lane; r < own; r += 32) gradients.copy(turn, r * kTransposedStride, map + r * call.width(), bytes);
-        ++turn;
-        if (lane == 0)
-          for (int h = 0; h < heads; ++h)
-            rows.fill(item++, policy.query_tile<kDim>(policy.first_query_tile(s) + t, head_begin + h),
-                      kQueryTileBytes<kDim>);
-      }
-      if (lane == 0) {
+      for (int t = first, turn = 0; t * kQueryTile < count; ++t) {
+        if (!active(t)) continue;
         gradients.wait_empty(turn);
-        tile_of[turn % 2] = -1;
-        gradients.expect(turn, 0);
+        copy_rows<kKeyTile>(gradients.slot(turn), kTransposedStride,
+                            call.map(sequences.first_row(s) + t * kQueryTile) + key, call.width(), rows_of(t), left);
+        if (first_copier) {
+          tile_of[turn % 2] = t;
+          gradients.expect(turn, 0);
+        }
+        gradients.arrive_copied(turn++);
+      }
+    } else if (threadIdx.x < kConsumers + 32) {
+      const bool copies = threadIdx.x == kConsumers;
+      for (int t = first, item = 0; t * kQueryTile < count; ++t) {
+        if (!active(t)) continue;
+        for (int h = 0; copies && h < heads; ++h)
+          rows.fill(item++, policy.query_tile<kDim>(policy.first_query_tile(s) + t, head_begin + h),
+                    kQueryTileBytes<kDim>);
+        __syncwarp();
       }
     }
   } else {
@@ -576,20 +607,24 @@ __global__ void __launch_bounds__(kBlockThreads, 1) key_kernel(const __grid_cons
     float out[kDim / 8][4];
     clear(out);
     uint32_t k[kDim / 16][4];
-    stay.wait(0);
+    const auto* tile_from = reinterpret_cast<const uint4*>(policy.key_tile<kDim>(number, kv));
+    auto* tile_to = reinterpret_cast<uint4*>(shared);
+#pragma unroll 4
+    for (int i = static_cast<int>(threadIdx.x); i < KeyTile<kDim>::kBytes / 16; i += kConsumers)
+      tile_to[i] = tile_from[i];
+    bulk_fence();
+    consumers_sync();
 #pragma unroll
-    for (int step = 0; step < kDim / 16; ++step)
-      KeyTile<kDim>{shared_address(stay.slot(0))}.left(k[step], 0, 16 * warp(), step);
-
-    int turn = 0, item = 0;
+    for (int step = 0; step < kDim / 16; ++step) keys.left(k[step], 0, 16 * warp(), step);
+    __syncthreads();
+    int turn = 0;
     float dp[kBlocks][4];
-    int seen = 0, own = 0;  // keys of the block that the tile's first row sees, and its rows
-    bool partly = false;    // some keys are not seen, or some rows are not there
-    // Whether there is one more tile of queries.
+    int seen = 0;         // keys of the block that the tile's first row sees
+    bool partly = false;  // some keys are not seen
+    const auto hides = [&](int n, int e) { return 16 * warp() + lane_row(e) >= seen + 8 * n + lane_column(e); };
     const auto next_tile = [&] {
       gradients.wait(turn);
       const int t = tile_of[turn % 2];
-      if (t < 0) return false;
       const unsigned char* slot = gradients.slot(turn);
 #pragma unroll
       for (int n = 0; n < kBlocks; ++n)
@@ -599,60 +634,59 @@ __global__ void __launch_bounds__(kBlockThreads, 1) key_kernel(const __grid_cons
                                                      4 * (16 * warp() + lane_row(e)));
       gradients.release(turn++);
       seen = t * kQueryTile + hidden + 1 - key;
-      own = count - t * kQueryTile < kQueryTile ? count - t * kQueryTile : kQueryTile;
-      partly = seen < kKeyTile || own < kQueryTile;
-      return true;
+      const int own = rows_of(t);
+      partly = seen < kKeyTile;
+      if (partly || own < kQueryTile) {
+#pragma unroll
+        for (int n = 0; n < kBlocks; ++n)
+#pragma unroll
+          for (int e = 0; e < 4; ++e)
+            if (8 * n + lane_column(e) >= own || hides(n, e)) dp[n][e] = 0.0f;
+      }
     };
     const auto tile = [&](int i) { return Queries{shared_address(rows.slot(i))}; };
-    // dS of scores.
+    // dS of scores.  Rows that do not exist have an infinite log-sum-exp.
     const auto gradient = [&](float(&x)[kBlocks][4], int i) {
       const unsigned char* statistics = rows.slot(i) + Queries::kBytes + 4 * lane_column(0);
 #pragma unroll
       for (int n = 0; n < kBlocks; ++n) {
-        const unsigned char* at = statistics + 32 * n;
-        const float2 lse = load_pair(at + kLse * 4 * kQueryTile), centre = load_pair(at + kCentre * 4 * kQueryTile),
-                     delta = load_pair(at + kDelta * 4 * kQueryTile);
+        const float2 lse = load_pair(statistics + 32 * n + kLse * 4 * kQueryTile);
 #pragma unroll
-        for (int e = 0; e < 4; e += 2) {
-          x[n][e] = exp2_fast(fmaf(x[n][e], policy.unit, -lse.x)) * ((dp[n][e] - centre.x) - delta.x);
-          x[n][e + 1] = exp2_fast(fmaf(x[n][e + 1], policy.unit, -lse.y)) * ((dp[n][e + 1] - centre.y) - delta.y);
-        }
+        for (int e = 0; e < 4; ++e) x[n][e] = fmaf(x[n][e], policy.unit, e % 2 == 0 ? -lse.x : -lse.y);
       }
       if (partly) {
 #pragma unroll
         for (int n = 0; n < kBlocks; ++n)
 #pragma unroll
-          for (int e = 0; e < 4; ++e) {
-            const int r = 8 * n + lane_column(e);
-            if (r >= own || 16 * warp() + lane_row(e) >= seen + r) x[n][e] = 0.0f;
-          }
+          for (int e = 0; e < 4; ++e)
+            if (hides(n, e)) x[n][e] = -INFINITY;
+      }
+#pragma unroll
+      for (int n = 0; n < kBlocks; ++n) {
+        const float2 centre = load_pair(statistics + 32 * n + kCentre * 4 * kQueryTile),
+                     delta = load_pair(statistics + 32 * n + kDelta * 4 * kQueryTile);
+#pragma unroll
+        for (int e = 0; e < 4; e += 2) {
+          x[n][e] = exp2_fast(x[n][e]) * ((dp[n][e] - centre.x) - delta.x);
+          x[n][e + 1] = exp2_fast(x[n][e + 1]) * ((dp[n][e + 1] - centre.y) - delta.y);
+        }
       }
     };
-    if (next_tile()) {
-      float x[kBlocks][4];
-      rows.wait(0);
-      wgmma_multiply_transposed(x, k, tile(0));
-      wgmma_wait<0>();
-      wgmma_settle(x);
-      gradient(x, 0);
-      int h = 0;
-      while (++h < heads || next_tile()) {
-        if (h == heads) h = 0;
-        const WgmmaWeights<kQueryTile> ds(x);
-        rows.wait(item + 1);
-        wgmma_multiply_transposed(x, k, tile(item + 1));
-        wgmma_multiply_add(out, ds, tile(item));
-        wgmma_wait<1>();
-        wgmma_settle(x);
-        gradient(x, item + 1);
-        wgmma_wait<0>();
-        wgmma_settle(out);
-        rows.release(item++);
-      }
-      wgmma_multiply_add(out, WgmmaWeights<kQueryTile>(x), tile(item));
-      wgmma_wait<0>();
-      wgmma_settle(out);
-    }
+    int h = heads - 1;
+    multiply_in_turn<Queries>(
+        out, items,
+        [&](float(&x)[kBlocks][4], int i) {
+          rows.wait(i);
+          wgmma_multiply_transposed(x, k, tile(i));
+        },
+        [&](float(&x)[kBlocks][4], int i) {
+          if (++h == heads) {
+            h = 0;
+            next_tile();
+          }
+          gradient(x, i);
+        },
+        tile, [&](int i) { rows.release(i); });
     const float scale = args.scale * call.grad_output();
     with_gradient([&](const auto& dk) {
 #pragma unroll
@@ -670,8 +704,8 @@ __global__ void __launch_bounds__(kBlockThreads, 1) key_kernel(const __grid_cons
 
 template <int kDim, int kKeys>
 void launch_queries(const Device& device, const Call& call, const HeadedGrid& grid) {
-  launch_shared(device, query_kernel<kDim, kKeys>, grid.blocks(call.policy, call.args.sequences), kBlockThreads,
-                MmaTile<1, kStay, kDim>::kBytes + GradientRing<kDim, kKeys>::kShared, call, grid);
+  launch_shared_overlapping(device, query_kernel<kDim, kKeys>, grid.blocks(call.policy, call.args.sequences),
+                            kBlockThreads, GradientRing<kDim, kKeys>::kShared, call, grid);
 }
 
 }  // namespace
@@ -689,7 +723,7 @@ void attention_divergence_hopper(const Device& device, const saccade_attention_d
     launch_tiling<dim>(device, call.policy, side, args.keys, args.sequences, pointer<const float>(args.lse));
     const auto compare = [&](int64_t begin, int64_t end) {
       launch_mean<dim>(device, call.policy, {work.map + begin * width, width, begin, end}, args.sequences);
-      launch(device, row_kernel<dim>, end - begin, kRowThreads, call, begin);
+      launch_overlapping(device, row_kernel<dim>, end - begin, kRowThreads, call, begin);
     };
     if (args.ref_q) {
       const PolicySide<bf16> ref_side = reference_side<bf16>(args);
@@ -713,11 +747,11 @@ void attention_divergence_hopper(const Device& device, const saccade_attention_d
         launch_queries<dim, kKeyTile>(device, call, grid);
       else
         launch_queries<dim, kKeyTile / 2>(device, call, grid);
-      launch_shared(device, key_kernel<dim>, pieces_of(args.keys, args.sequences, kKeyTile) * args.kv_heads,
-                    kBlockThreads, StayRing<dim>::kSpace + RowRing<dim>::kSpace + TransposedRing::kShared + 16, call);
+      launch_shared_overlapping(device, key_kernel<dim>, pieces_of(args.keys, args.sequences, kKeyTile) * args.kv_heads,
+                                kBlockThreads, RowRing<dim>::kSpace + TransposedRing::kShared + 16, call);
     }
   });
-  launch(device, loss_kernel, 1, kLossThreads, call);
+  launch_overlapping(device, loss_kernel, 1, kLossThreads, call);
 }
 
 }  // namespace saccade::cuda

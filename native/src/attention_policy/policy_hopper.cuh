@@ -84,25 +84,25 @@ __device__ __forceinline__ void write_tile(uint8_t* tile, const Heads<const bf16
   }
 }
 
+// The tiles of keys, in the first `key_blocks` blocks, and of queries.  lse: [heads, rows], or null: it is to come.  A
+// row that does not exist has an infinite sum of exponentials.
 template <int kDim>
 __global__ void __launch_bounds__(kWriters)
-    key_tiles_kernel(const __grid_constant__ TiledPolicy policy, const __grid_constant__ PolicySide<bf16> side) {
-  const int64_t kv = policy.kv.begin + blockIdx.x % policy.kv.count(), number = blockIdx.x / policy.kv.count();
-  const Piece piece = piece_of(policy.sequences().offsets_k, policy.sequences().count, number, kKeyTile);
-  if (piece.empty() || policy.sequences().bad[piece.s]) return;
-  write_tile<kKeyTile, kDim>(policy.key_tile<kDim>(number, kv), side.k, piece.begin, piece.count(), kv,
-                             static_cast<int>(side.dim));
-}
-
-// lse: [heads, rows], or null: it is to come.  A row that does not exist has an infinite sum of exponentials.
-template <int kDim>
-__global__ void __launch_bounds__(kWriters)
-    query_tiles_kernel(const __grid_constant__ TiledPolicy policy, const __grid_constant__ PolicySide<bf16> side,
-                       const float* lse) {
-  const int64_t head = policy.heads.begin + blockIdx.x % policy.heads.count(),
-                number = blockIdx.x / policy.heads.count();
-  const Piece piece = piece_of(policy.sequences().offsets_q, policy.sequences().count, number, kQueryTile);
-  if (piece.empty() || policy.sequences().bad[piece.s]) return;
+    tiles_kernel(const __grid_constant__ TiledPolicy policy, const __grid_constant__ PolicySide<bf16> side,
+                 int64_t key_blocks, const float* lse) {
+  wait_for_last();
+  const Sequences& sequences = policy.sequences();
+  if (blockIdx.x < key_blocks) {
+    const int64_t kv = policy.kv.begin + blockIdx.x % policy.kv.count(), number = blockIdx.x / policy.kv.count();
+    const Piece piece = piece_of(sequences.offsets_k, sequences.count, number, kKeyTile);
+    if (piece.empty() || sequences.bad[piece.s]) return;
+    return write_tile<kKeyTile, kDim>(policy.key_tile<kDim>(number, kv), side.k, piece.begin, piece.count(), kv,
+                                      static_cast<int>(side.dim));
+  }
+  const int64_t block = blockIdx.x - key_blocks, head = policy.heads.begin + block % policy.heads.count(),
+                number = block / policy.heads.count();
+  const Piece piece = piece_of(sequences.offsets_q, sequences.count, number, kQueryTile);
+  if (piece.empty() || sequences.bad[piece.s]) return;
   uint8_t* tile = policy.query_tile<kDim>(number, head);
   write_tile<kQueryTile, kDim>(tile, side.q, piece.begin, piece.count(), head, static_cast<int>(side.dim));
   const int r = static_cast<int>(threadIdx.x);
@@ -213,6 +213,30 @@ __device__ __forceinline__ void in_turn(int count, const Begin& begin, const Use
   }
 }
 
+// out += x right(i) for items 0 to count - 1 in order, x what use(x, i) makes of the products that begin(x, i) began.
+// Meanwhile the item before is being multiplied.  done(i): nothing more of the item will be read; not for the last two.
+template <class Tile, int kBlocks, class Begin, class Use, class Right, class Done>
+__device__ __forceinline__ void multiply_in_turn(float (&out)[kBlocks][4], int count, const Begin& begin,
+                                                 const Use& use, const Right& right, const Done& done) {
+  float x[Tile::kRows / 8][4];
+  begin(x, 0);
+  wgmma_wait<0>();
+  wgmma_settle(x);
+  use(x, 0);
+  for (int i = 0; i + 1 < count; ++i) {
+    const WgmmaWeights<Tile::kRows> weights(x);
+    begin(x, i + 1);
+    wgmma_multiply_add(out, weights, right(i));
+    wgmma_wait<1>();
+    wgmma_settle(x);
+    if (i > 0) done(i - 1);
+    use(x, i + 1);
+  }
+  wgmma_multiply_add(out, WgmmaWeights<Tile::kRows>(x), right(count - 1));
+  wgmma_wait<0>();
+  wgmma_settle(out);
+}
+
 // ------------------------------------------------------------------------------------------------- kernels
 
 // The log-sum-exps beside the queries.
@@ -220,6 +244,7 @@ template <int kDim>
 __global__ void __launch_bounds__(kBlockThreads, 1)
     lse_kernel(const __grid_constant__ TiledPolicy policy, const __grid_constant__ HeadedGrid grid) {
   if constexpr (!kHopper) return;
+  wait_for_last();
   using Stay = MmaTile<1, kStay, kDim>;
   using Keys = KeyTile<kDim>;
   extern __shared__ __align__(1024) unsigned char shared[];
@@ -304,8 +329,8 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
 template <int kDim>
 void launch_lse(const Device& device, const TiledPolicy& policy, int64_t sequences) {
   const HeadedGrid grid(policy);
-  launch_shared(device, lse_kernel<kDim>, grid.blocks(policy, sequences), kBlockThreads,
-                MmaTile<1, kStay, kDim>::kBytes + Ring<KeyTile<kDim>::kBytes, 1>::kShared, policy, grid);
+  launch_shared_overlapping(device, lse_kernel<kDim>, grid.blocks(policy, sequences), kBlockThreads,
+                            MmaTile<1, kStay, kDim>::kBytes + Ring<KeyTile<kDim>::kBytes, 1>::kShared, policy, grid);
 }
 
 // Sums of the heads' probabilities for rows [begin, end), [end - begin, width].  Only those of keys in a row's support
@@ -327,6 +352,7 @@ template <int kDim>
 __global__ void __launch_bounds__(kBlockThreads, 1)
     mean_kernel(const __grid_constant__ TiledPolicy policy, const __grid_constant__ PolicyMap map, int64_t key_tiles) {
   if constexpr (!kHopper) return;
+  wait_for_last();
   constexpr int kUsed = QueryTile<kDim>::kBytes + kQueryTile * static_cast<int>(sizeof(float));
   extern __shared__ __align__(1024) unsigned char shared[];
   const QueryRing<kDim> queries(shared);
@@ -428,18 +454,17 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
 template <int kDim>
 void launch_mean(const Device& device, const TiledPolicy& policy, const PolicyMap& map, int64_t sequences) {
   const int64_t key_tiles = divide_up(map.width, kKeyTile);
-  launch_shared(device, mean_kernel<kDim>, pieces_of(policy.total_rows, sequences, kStay) * key_tiles, kBlockThreads,
-                QueryRing<kDim>::kSpace + KeyRing<kDim>::kShared, policy, map, key_tiles);
+  launch_shared_overlapping(device, mean_kernel<kDim>, pieces_of(policy.total_rows, sequences, kStay) * key_tiles,
+                            kBlockThreads, QueryRing<kDim>::kSpace + KeyRing<kDim>::kShared, policy, map, key_tiles);
 }
 
 // Tiles of a policy, and the log-sum-exps of its rows: those given, [heads, rows], or its own.
 template <int kDim>
 void launch_tiling(const Device& device, const TiledPolicy& policy, const PolicySide<bf16>& side, int64_t keys,
                    int64_t sequences, const float* lse) {
-  launch(device, key_tiles_kernel<kDim>, pieces_of(keys, sequences, kKeyTile) * policy.kv.count(), kWriters, policy,
-         side);
-  launch(device, query_tiles_kernel<kDim>, pieces_of(side.rows, sequences, kQueryTile) * policy.heads.count(), kWriters,
-         policy, side, lse);
+  const int64_t key_blocks = pieces_of(keys, sequences, kKeyTile) * policy.kv.count(),
+                query_blocks = pieces_of(side.rows, sequences, kQueryTile) * policy.heads.count();
+  launch_overlapping(device, tiles_kernel<kDim>, key_blocks + query_blocks, kWriters, policy, side, key_blocks, lse);
   if (!lse) launch_lse<kDim>(device, policy, sequences);
 }
 

@@ -170,6 +170,23 @@ __device__ __forceinline__ void bulk_load(void* destination, const void* source,
   bulk_copy(destination, source, bytes, barrier);
 }
 
+// For what is too short for bulk copies, which take some 60 cycles each however few bytes they have: copies 16 bytes to
+// shared memory, the first `bytes` of them from the source and then zeros.
+__device__ __forceinline__ void copy_16(void* destination, const void* source, uint32_t bytes) {
+#if defined(SACCADE_HOPPER)
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(destination)), "l"(source),
+               "r"(bytes)
+               : "memory");
+#endif
+}
+
+// Arrives at the barrier once all that the thread began to copy by copy_16() is there.
+__device__ __forceinline__ void barrier_arrive_copied(uint64_t* barrier) {
+#if defined(SACCADE_HOPPER)
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(shared_address(barrier)) : "memory");
+#endif
+}
+
 // Ordinary writes to shared memory before this are seen by bulk stores after it.
 __device__ __forceinline__ void bulk_fence() {
 #if defined(SACCADE_HOPPER)

@@ -74,24 +74,6 @@ __device__ __forceinline__ void allow_next() {}
 __device__ __forceinline__ void wait_for_last() {}
 #endif
 
-// As launch().
-template <class... Parameters, class... Arguments>
-void launch_overlapping(const Device& device, void (*kernel)(Parameters...), int64_t blocks, int threads,
-                        Arguments&&... arguments) {
-  if (device.capability != 90 || blocks == 0)
-    return launch(device, kernel, blocks, threads, std::forward<Arguments>(arguments)...);
-  cudaLaunchAttribute attribute;
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(static_cast<unsigned>(blocks));
-  config.blockDim = dim3(static_cast<unsigned>(threads));
-  config.stream = device.stream;
-  config.attrs = &attribute;
-  config.numAttrs = 1;
-  check(cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...), "launch");
-}
-
 // As launch(), with `shared` bytes of dynamic shared memory a block.
 template <class... Parameters, class... Arguments>
 void launch_shared(const Device& device, void (*kernel)(Parameters...), int64_t blocks, int threads, int shared,
@@ -100,6 +82,34 @@ void launch_shared(const Device& device, void (*kernel)(Parameters...), int64_t 
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "shared memory");
   kernel<<<static_cast<unsigned>(blocks), threads, shared, device.stream>>>(std::forward<Arguments>(arguments)...);
   check(cudaPeekAtLastError(), "launch");
+}
+
+// As launch_shared().
+template <class... Parameters, class... Arguments>
+void launch_shared_overlapping(const Device& device, void (*kernel)(Parameters...), int64_t blocks, int threads,
+                               int shared, Arguments&&... arguments) {
+  if (device.capability != 90 || blocks == 0)
+    return launch_shared(device, kernel, blocks, threads, shared, std::forward<Arguments>(arguments)...);
+  if (shared > 0)
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "shared memory");
+  cudaLaunchAttribute attribute;
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(static_cast<unsigned>(blocks));
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.dynamicSmemBytes = static_cast<size_t>(shared);
+  config.stream = device.stream;
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  check(cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...), "launch");
+}
+
+// As launch().
+template <class... Parameters, class... Arguments>
+void launch_overlapping(const Device& device, void (*kernel)(Parameters...), int64_t blocks, int threads,
+                        Arguments&&... arguments) {
+  launch_shared_overlapping(device, kernel, blocks, threads, 0, std::forward<Arguments>(arguments)...);
 }
 
 // As launch(), in clusters of `cluster` blocks with `shared` bytes of dynamic shared memory each.

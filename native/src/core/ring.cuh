@@ -37,9 +37,9 @@ void with_dim(int64_t dim, const Body& body) {
 
 // --------------------------------------------------------------------------------------------------- ring
 
-// Slots of shared memory that one warp fills in turn, and all warps of the consumers empty.  kLanes of a warp say so:
-// all, or one for the others.
-template <int kBytes_, int kLanes, int kSlots = 4>
+// Slots of shared memory that one thread fills in turn, with kCopiers others if any, and all warps of the consumers
+// empty.  kLanes of a warp say so: all, or one for the others.
+template <int kBytes_, int kLanes, int kSlots = 4, int kCopiers = 0>
 struct Ring {
   static constexpr int kBytes = kBytes_;  // of a slot
   static constexpr int kShared = kSlots * kBytes + 2 * kSlots * static_cast<int>(sizeof(uint64_t));
@@ -52,7 +52,7 @@ struct Ring {
 
   __device__ void init() const {
     for (int i = 0; i < kSlots; ++i) {
-      barrier_init(full(i), 1);
+      barrier_init(full(i), 1 + kCopiers);
       barrier_init(empty(i), kConsumers / 32 * kLanes);
     }
     barrier_fence();
@@ -72,6 +72,9 @@ struct Ring {
   __device__ __forceinline__ void copy(uint32_t i, int offset, const void* from, uint32_t bytes) const {
     bulk_copy(slot(i) + offset, from, bytes, full(i));
   }
+
+  // One of the kCopiers, once all that it began to copy is there.
+  __device__ __forceinline__ void arrive_copied(uint32_t i) const { barrier_arrive_copied(full(i)); }
 
   __device__ __forceinline__ void wait(uint32_t i) const { barrier_wait(full(i), i / kSlots & 1); }
   __device__ __forceinline__ void release(uint32_t i) const {
