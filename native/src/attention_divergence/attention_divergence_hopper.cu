@@ -296,7 +296,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   // The last key that the first query sees may be before the first one.
   const int least = static_cast<int>(call.sequences().keys(s) - call.sequences().rows(s) + block.begin -
                                      call.sequences().first_row(s) + 1);
-  const int most = least + block.queries - 1, tiles = most > 0 ? (most + kKeys - 1) / kKeys : 0;
+  const int most = least + block.queries - 1, tiles = uniform(most > 0 ? (most + kKeys - 1) / kKeys : 0);
   const int deltas = call.heads.count() > 1 ? tiles : 0;
   const bool live_row = !bad && threadIdx.x < block.queries && call.active(block.begin + threadIdx.x);
   if (!__syncthreads_or(live_row) || tiles == 0) {
@@ -313,7 +313,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   if (threadIdx.x == 0) ring.init();
   __syncthreads();
 
-  if (group() == kGroups) {
+  if (uniform(group()) == kGroups) {
     few_registers();
     __syncthreads();
     if (threadIdx.x >= kBlockThreads - kCopiers) {
@@ -550,7 +550,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1) key_kernel(const __grid_cons
         [&](const auto& dk) { fill_heads(dk, piece.begin, piece.end, kv, args.head_dim, bad ? kNan : 0.0f); });
   const int64_t group_end = (kv + 1) * policy.group,
                 head_begin = kv * policy.group > policy.heads.begin ? kv * policy.group : policy.heads.begin;
-  const int heads = static_cast<int>((group_end < policy.heads.end ? group_end : policy.heads.end) - head_begin);
+  const int heads = uniform(static_cast<int>((group_end < policy.heads.end ? group_end : policy.heads.end) - head_begin));
   // Row r of the sequence sees its key j where r >= j - hidden.
   const int key = static_cast<int>(piece.begin - sequences.first_key(s)), count = static_cast<int>(sequences.rows(s));
   const int hidden = static_cast<int>(sequences.keys(s)) - count;
@@ -571,11 +571,11 @@ __global__ void __launch_bounds__(kBlockThreads, 1) key_kernel(const __grid_cons
   for (int t = first + warp(); t * kQueryTile < count; t += kBlockThreads / 32)
     if (active(t) && threadIdx.x % 32 == 0) atomicAdd(tiles, 1);
   __syncthreads();
-  const int items = *tiles * heads;
+  const int items = uniform(*tiles * heads);
   if (items == 0)
     return with_gradient([&](const auto& dk) { fill_heads(dk, piece.begin, piece.end, kv, args.head_dim, 0.0f); });
 
-  if (group() == kGroups) {
+  if (uniform(group()) == kGroups) {
     few_registers<40>();
     __syncthreads();
     if (threadIdx.x >= kBlockThreads - kCopiers) {
@@ -624,7 +624,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1) key_kernel(const __grid_cons
     const auto hides = [&](int n, int e) { return 16 * warp() + lane_row(e) >= seen + 8 * n + lane_column(e); };
     const auto next_tile = [&] {
       gradients.wait(turn);
-      const int t = tile_of[turn % 2];
+      const int t = uniform(tile_of[turn % 2]);
       const unsigned char* slot = gradients.slot(turn);
 #pragma unroll
       for (int n = 0; n < kBlocks; ++n)
@@ -635,7 +635,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1) key_kernel(const __grid_cons
       gradients.release(turn++);
       seen = t * kQueryTile + hidden + 1 - key;
       const int own = rows_of(t);
-      partly = seen < kKeyTile;
+      partly = uniform(seen) < kKeyTile;
       if (partly || own < kQueryTile) {
 #pragma unroll
         for (int n = 0; n < kBlocks; ++n)

@@ -258,7 +258,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   if (threadIdx.x == 0) ring.init();
   __syncthreads();
 
-  if (group() == kGroups) {
+  if (uniform(group()) == kGroups) {
     few_registers();
     if (threadIdx.x == kConsumers)
       for (int j = 0; j < tiles; ++j)
@@ -364,7 +364,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   const int64_t s = piece.s, first = blockIdx.x % key_tiles * kKeyTile;
   const Support support = policy.rows.of(s, visible_keys(sequences, s, piece.end - 1));
   if (first >= support.end || first + kKeyTile <= support.begin) return;
-  const int heads = static_cast<int>(policy.heads.count()), own = piece.count() > kQueryTile ? 2 : 1;
+  const int heads = static_cast<int>(policy.heads.count()), own = uniform(piece.count() > kQueryTile ? 2 : 1);
   // Key heads of the heads in order.
   struct Turn {
     int kv, left, group;  // left: heads of this key head
@@ -384,7 +384,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   }
   __syncthreads();
 
-  if (group() == kGroups) {
+  if (uniform(group()) == kGroups) {
     few_registers();
     if (threadIdx.x == kConsumers) {
       const int64_t tile = policy.first_query_tile(s) + (piece.begin - sequences.first_row(s)) / kQueryTile;
@@ -408,7 +408,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
       if (used.last() || i + 1 == heads) keys.release(used.kv);
       used.next();
     };
-    if (group() >= own) {
+    if (uniform(group()) >= own) {
       for (int i = 0; i < heads; ++i) {
         queries.wait(i);
         release(i);
@@ -417,7 +417,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     }
     float sum[kKeyTile / 8][4];
     clear(sum);
-    const int offset = group() * kQuerySlot<kDim>, row = 16 * (warp() % 4) + lane_row(0);
+    const int offset = uniform(group()) * kQuerySlot<kDim>, row = 16 * (warp() % 4) + lane_row(0);
     in_turn<kKeyTile>(
         heads,
         [&](float(&x)[kKeyTile / 8][4], int i) {

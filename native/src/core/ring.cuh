@@ -109,6 +109,9 @@ __device__ __forceinline__ void consumers_sync() {
 #endif
 }
 
+// What is the same for all threads of a warp, known as such to the compiler: addresses made of it need no vector registers.
+__device__ __forceinline__ int uniform(int x) { return __shfl_sync(~0u, x, 0); }
+
 __device__ __forceinline__ int group() { return static_cast<int>(threadIdx.x / 128); }
 
 }  // namespace saccade::cuda
