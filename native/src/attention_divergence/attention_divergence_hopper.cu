@@ -14,9 +14,12 @@ struct Call : Arguments {
 
 // ---------------------------------------------------------------------------------------------------- rows
 
+constexpr int kComparing = 128;  // threads of a row
+
 // As element_of(), within some 1e-6 of it, with one quotient and one logarithm of each pair that JSD compares.
-__device__ __forceinline__ Element fast_element_of(int32_t kind, float beta, float p, float r, float policy) {
-  if (kind != SACCADE_DIVERGENCE_JSD) return element_of(kind, beta, p, r, policy);
+template <int32_t kKind>
+__device__ __forceinline__ Element fast_element_of(float beta, float p, float r, float policy) {
+  if (kKind != SACCADE_DIVERGENCE_JSD) return element_of(kKind, beta, p, r, policy);
   const float m = max_nan(beta * r + (1.0f - beta) * p, kFloor), inverse = __fdividef(1.0f, m);
   const float difference = (p - r) * inverse;
   const Log1pParts of_p = log1p_parts(beta * difference, max_nan(p * inverse, kFloor));
@@ -36,19 +39,26 @@ struct RowResults {
   double divergence, entropy, mean;
 };
 
-// Four neighbouring keys of a row of the map.
-__device__ __forceinline__ void load_four(float (&x)[4], const float* row, int key) {
-  const float4 four = *reinterpret_cast<const float4*>(row + key);
+__device__ __forceinline__ void load_four(float (&x)[4], const float* at) {
+  const float4 four = *reinterpret_cast<const float4*>(at);
   x[0] = four.x, x[1] = four.y, x[2] = four.z, x[3] = four.w;
 }
 
+__device__ __forceinline__ void load_four(float (&x)[4], const bf16* at) {
+  const uint2 bits = *reinterpret_cast<const uint2*>(at);
+  x[0] = __uint_as_float(bits.x << 16), x[1] = __uint_as_float(bits.x & 0xffff0000u);
+  x[2] = __uint_as_float(bits.y << 16), x[3] = __uint_as_float(bits.y & 0xffff0000u);
+}
+
 // One block a row from `first` on: its results; and dP takes the place of its probabilities in the map.  A row without
-// gradient is taken out of the tiles: its queries may hold anything.
-template <int kDim>
-__global__ void __launch_bounds__(kRowThreads, 4) row_kernel(const __grid_constant__ Call call, int64_t first) {
+// gradient is taken out of the tiles: its queries may hold anything.  A thread takes four keys at once, from a multiple
+// of four on.
+template <int kDim, int32_t kKind>
+__global__ void __launch_bounds__(kComparing, 6) row_kernel(const __grid_constant__ Call call, int64_t first) {
   __shared__ RowSums shared_sums[32];
   __shared__ RowResults shared_results[32];
   wait_for_last();
+  constexpr int kStep = 4 * kComparing;
   const saccade_attention_divergence_args& args = call.args;
   const int64_t row = first + blockIdx.x;
   const int64_t s = sequence_of_row(call.sequences(), row);
@@ -61,36 +71,39 @@ __global__ void __launch_bounds__(kRowThreads, 4) row_kernel(const __grid_consta
   Reference reference = reference_of(call, s, row, support);
   float* map = call.map(row);
   const float* ref_map = args.ref_q ? call.work.ref_map + blockIdx.x * call.width() : nullptr;
-  // A thread takes four keys at once, from a multiple of four on.
-  constexpr int kStep = 4 * kRowThreads;
   const int begin = static_cast<int>(support.begin), end = static_cast<int>(support.end);
   const int own = static_cast<int>(threadIdx.x) * 4, start = begin / 4 * 4 + own;
+  const auto within = [&](int key) { return key >= begin && key + 4 <= end; };
 
   // Off the support: 0.
   const auto load = [&](float(&x)[4], const float* values, int key) {
-    load_four(x, values, key);
-    if (key >= begin && key + 4 <= end) return;
+    load_four(x, values + key);
+    if (within(key)) return;
 #pragma unroll
     for (int e = 0; e < 4; ++e)
       if (key + e < begin || key + e >= end) x[e] = 0.0f;
   };
+  // Where key 0 of a stored reference would be, and the keys before which vectors can be loaded there.
   const int ref_first = static_cast<int>(reference.first_key);
-  const int ref_end = static_cast<int>(reference.columns < call.width() ? reference.columns : call.width()) + ref_first;
+  const bool f32 = reference.dtype == SACCADE_F32;
+  const auto* ref_f32 = static_cast<const float*>(reference.map) - ref_first;
+  const auto* ref_bf16 = static_cast<const bf16*>(reference.map) - ref_first;
+  const bool aligned = reference.map && (f32 ? reinterpret_cast<uint64_t>(ref_f32) % sizeof(float4)
+                                             : reinterpret_cast<uint64_t>(ref_bf16) % sizeof(uint2)) == 0;
+  const int64_t ref_end = reference.columns + ref_first;
+  const int vectors = !aligned ? 0 : ref_end < end ? static_cast<int>(ref_end) : end;
+  // The reference, before it is normalised; off the support: 0.
   const auto load_reference = [&](float(&r)[4], int key) {
-    if (ref_map) return load(r, ref_map, key);
-    if (reference.map && key >= begin && key + 4 <= end && key + 4 <= ref_end) {
-      const int column = key - ref_first;
-      if (reference.dtype == SACCADE_BF16) {
-#pragma unroll
-        for (int e = 0; e < 4; ++e) r[e] = to_float(static_cast<const bf16*>(reference.map)[column + e]);
-      } else {
-#pragma unroll
-        for (int e = 0; e < 4; ++e) r[e] = static_cast<const float*>(reference.map)[column + e];
-      }
+    if (ref_map) {
+      load(r, ref_map, key);
+    } else if (reference.map && key >= begin && key + 4 <= vectors) {
+      if (f32)
+        load_four(r, ref_f32 + key);
+      else
+        load_four(r, ref_bf16 + key);
     } else {
 #pragma unroll
-      for (int e = 0; e < 4; ++e)
-        r[e] = reference.map && key + e >= begin && key + e < end ? reference.at(key + e) : 0.0f;
+      for (int e = 0; e < 4; ++e) r[e] = key + e >= begin && key + e < end ? reference.of(key + e, 0.0f) : 0.0f;
     }
   };
 
@@ -113,9 +126,10 @@ __global__ void __launch_bounds__(kRowThreads, 4) row_kernel(const __grid_consta
                    a.given | b.given};
   });
   const Mass mass = mass_of_sum(sums.mass, call.heads);
+  float ref_inverse = 1.0f;
   if (ref_map) {
     const Mass ref_mass = mass_of_sum(sums.ref_mass, call.ref_heads);
-    reference.inverse = ref_mass.inverse;
+    ref_inverse = ref_mass.inverse;
     reference.given = !ref_mass.dead;
   } else if (reference.map) {
     reference.given = sums.given != 0;
@@ -123,47 +137,55 @@ __global__ void __launch_bounds__(kRowThreads, 4) row_kernel(const __grid_consta
   const bool live = !mass.dead && call.gradient && call.active(row);
   const float w = reference.given ? call.weight(row) / call.unit(row) : 0.0f,
               ew = call.entropy_weight(row) / call.unit(row);
+  const bool wants_entropy = args.entropy || ew != 0.0f;
 
-  struct Part {
-    float divergence, entropy, g;
-  };
-  const auto part_of = [&](float p, float r, int key) {
-    const float part = p * mass.inverse, log_p = log2_fast(max_nan(part, kFloor)) * kLog2;
-    Part result{0.0f, -part * log_p, ew != 0.0f ? ew * log_p : 0.0f};
-    if (reference.given) {
-      const Element e = fast_element_of(args.kind, args.beta, part, reference.map ? r : reference.of(key, r), p);
-      result.divergence = e.value;
-      if (w != 0.0f) result.g += w * e.derivative;
+  // g of four keys; adds up what they give to the divergence and the entropy.
+  const auto compare = [&](float(&g)[4], const float(&p)[4], const float(&r)[4], float& divergence, float& entropy) {
+    float part[4];
+#pragma unroll
+    for (int e = 0; e < 4; ++e) part[e] = p[e] * mass.inverse, g[e] = 0.0f;
+    if (wants_entropy) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        const float log_p = log2_fast(max_nan(part[e], kFloor)) * kLog2;
+        entropy -= part[e] * log_p;
+        if (ew != 0.0f) g[e] = ew * log_p;
+      }
     }
-    return result;
+    if (reference.given) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        const Element element = fast_element_of<kKind>(args.beta, part[e], r[e] * ref_inverse, p[e]);
+        divergence += element.value;
+        if (w != 0.0f) g[e] += w * element.derivative;
+      }
+    }
   };
   // Around g of the likeliest key, so that differences keep their digits where the policy is all but certain.
   float pivot = 0.0f;
   if (live && sums.key != INT32_MAX) {
-    float p[4], r[4];
+    float p[4], r[4], g[4], divergence, entropy;
     load(p, map, sums.key);
     load_reference(r, sums.key);
+    compare(g, p, r, divergence, entropy);
 #pragma unroll
     for (int e = 3; e >= 0; --e)
-      if (p[e] == sums.top) pivot = part_of(p[e], r[e], sums.key + e).g;
+      if (p[e] == sums.top) pivot = g[e];
     __syncthreads();
   }
   RowResults results{0.0, 0.0, 0.0};
   for (int key = start; !mass.dead && key < end; key += kStep) {
-    float p[4], r[4];
+    float p[4], r[4], g[4];
     load(p, map, key);
     load_reference(r, key);
     float divergence = 0.0f, entropy = 0.0f, mean = 0.0f;
+    compare(g, p, r, divergence, entropy);
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
-      const Part part = part_of(p[e], r[e], key + e);
-      divergence += part.divergence;
-      entropy += part.entropy;
-      const float g = part.g - pivot;
-      mean += p[e] * mass.inverse * g;
-      p[e] = g;
+      g[e] -= pivot;
+      mean += p[e] * mass.inverse * g[e];
     }
-    if (live) *reinterpret_cast<float4*>(map + key) = {p[0], p[1], p[2], p[3]};
+    if (live) *reinterpret_cast<float4*>(map + key) = {g[0], g[1], g[2], g[3]};
     results.divergence += static_cast<double>(divergence);
     results.entropy += static_cast<double>(entropy);
     results.mean += static_cast<double>(mean);
@@ -187,17 +209,18 @@ __global__ void __launch_bounds__(kRowThreads, 4) row_kernel(const __grid_consta
     float dp[4] = {};
     if (live && key + 4 > begin && key < end) {
       float g[4];
-      load_four(g, map, key);
+      load_four(g, map + key);
+      const bool all = within(key);
 #pragma unroll
       for (int e = 0; e < 4; ++e)
-        if (key + e >= begin && key + e < end) dp[e] = (g[e] - mean) * mass.inverse;
+        if (all || (key + e >= begin && key + e < end)) dp[e] = (g[e] - mean) * mass.inverse;
     }
     *reinterpret_cast<float4*>(map + key) = {dp[0], dp[1], dp[2], dp[3]};
   }
   if (live) return;
   const int64_t in_sequence = row - call.sequences().first_row(s);
   const int r = static_cast<int>(in_sequence % kQueryTile);
-  for (int64_t i = threadIdx.x; i < call.heads.count() * (kDim / 8); i += kRowThreads) {
+  for (int64_t i = threadIdx.x; i < call.heads.count() * (kDim / 8); i += kComparing) {
     const int chunk = static_cast<int>(i % (kDim / 8));
     const int64_t h = call.heads.begin + i / (kDim / 8);
     uint8_t* tile = call.policy.query_tile<kDim>(call.policy.first_query_tile(s) + in_sequence / kQueryTile, h);
@@ -550,7 +573,8 @@ __global__ void __launch_bounds__(kBlockThreads, 1) key_kernel(const __grid_cons
         [&](const auto& dk) { fill_heads(dk, piece.begin, piece.end, kv, args.head_dim, bad ? kNan : 0.0f); });
   const int64_t group_end = (kv + 1) * policy.group,
                 head_begin = kv * policy.group > policy.heads.begin ? kv * policy.group : policy.heads.begin;
-  const int heads = uniform(static_cast<int>((group_end < policy.heads.end ? group_end : policy.heads.end) - head_begin));
+  const int heads =
+      uniform(static_cast<int>((group_end < policy.heads.end ? group_end : policy.heads.end) - head_begin));
   // Row r of the sequence sees its key j where r >= j - hidden.
   const int key = static_cast<int>(piece.begin - sequences.first_key(s)), count = static_cast<int>(sequences.rows(s));
   const int hidden = static_cast<int>(sequences.keys(s)) - count;
@@ -702,6 +726,17 @@ __global__ void __launch_bounds__(kBlockThreads, 1) key_kernel(const __grid_cons
   }
 }
 
+// Calls body(a compile-time constant).
+template <class Body>
+void with_kind(int32_t kind, const Body& body) {
+  if (kind == SACCADE_DIVERGENCE_JSD)
+    body(std::integral_constant<int32_t, SACCADE_DIVERGENCE_JSD>{});
+  else if (kind == SACCADE_DIVERGENCE_FORWARD_KL)
+    body(std::integral_constant<int32_t, SACCADE_DIVERGENCE_FORWARD_KL>{});
+  else
+    body(std::integral_constant<int32_t, SACCADE_DIVERGENCE_REVERSE_KL>{});
+}
+
 template <int kDim, int kKeys>
 void launch_queries(const Device& device, const Call& call, const HeadedGrid& grid) {
   launch_shared_overlapping(device, query_kernel<kDim, kKeys>, grid.blocks(call.policy, call.args.sequences),
@@ -723,7 +758,9 @@ void attention_divergence_hopper(const Device& device, const saccade_attention_d
     launch_tiling<dim>(device, call.policy, side, args.keys, args.sequences, pointer<const float>(args.lse));
     const auto compare = [&](int64_t begin, int64_t end) {
       launch_mean<dim>(device, call.policy, {work.map + begin * width, width, begin, end}, args.sequences);
-      launch_overlapping(device, row_kernel<dim>, end - begin, kRowThreads, call, begin);
+      with_kind(args.kind, [&](auto kind) {
+        launch_overlapping(device, row_kernel<dim, kind>, end - begin, kComparing, call, begin);
+      });
     };
     if (args.ref_q) {
       const PolicySide<bf16> ref_side = reference_side<bf16>(args);
