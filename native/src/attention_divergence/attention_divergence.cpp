@@ -1,32 +1,12 @@
 #include "attention_divergence/attention_divergence.h"
 
-#include <algorithm>
-
 #include "core/attention_checks.h"
-#include "core/device.h"
 
 namespace saccade {
 namespace {
 
 // A tensor of no rows or no keys may have no address: the other one of its pair says that it is meant.
 bool has_ref_policy(const saccade_attention_divergence_args& args) { return args.ref_q || args.ref_k; }
-
-// Whether Hopper's warpgroups compute it: sequences have rows enough to fill tiles.
-bool has_tiles([[maybe_unused]] const saccade_context* context, const saccade_attention_divergence_args& args) {
-  if (args.dtype != SACCADE_BF16 || args.reduction != SACCADE_REDUCTION_MEAN || args.head_dim > 128 ||
-      (has_ref_policy(args) && args.ref_head_dim > 128) || args.rows == 0 || args.rows < 32 * args.sequences)
-    return false;
-  SACCADE_IF_CUDA(if (context->gpu) return cuda::capability_of(*context->gpu) == 90;)
-  return false;
-}
-
-PolicyTiles carve_policy(Carver& carver, const saccade_attention_divergence_args& args, int64_t heads, int64_t kv_heads,
-                         int64_t dim) {
-  PolicyTiles tiles;
-  tiles.queries = carve_tiles(carver, args.rows, args.sequences, kQueryTile, heads, dim, kQueryTileExtra);
-  tiles.keys = carve_tiles(carver, args.keys, args.sequences, kKeyTile, kv_heads, dim);
-  return tiles;
-}
 
 AttentionDivergenceWorkspace layout(const saccade_context* context, const saccade_attention_divergence_args& args) {
   Carver carver(args.workspace);
@@ -36,7 +16,7 @@ AttentionDivergenceWorkspace layout(const saccade_context* context, const saccad
   workspace.divergence = carver.take<float>(args.rows);
   workspace.entropy = carver.take<float>(args.rows);
   workspace.mass = carver.take<float>(args.rows);
-  const bool tiles = has_tiles(context, args);
+  const bool tiles = has_policy_tiles(context, args) && !(has_ref_policy(args) && args.ref_head_dim > 128);
   workspace.map = carver.take<float>(gradient || tiles ? args.rows * width : 0);
   workspace.centre = carver.take<AttentionCentre>(gradient && !tiles ? args.heads * args.rows : 0);
   if (tiles) {
@@ -44,9 +24,7 @@ AttentionDivergenceWorkspace layout(const saccade_context* context, const saccad
     workspace.tiles = carve_policy(carver, args, args.heads, args.kv_heads, args.head_dim);
     if (has_ref_policy(args)) {
       workspace.ref_tiles = carve_policy(carver, args, args.ref_heads, args.ref_kv_heads, args.ref_head_dim);
-      // As many bytes as q has.
-      const int64_t rows = args.rows * args.heads * args.head_dim / (2 * (width > 0 ? width : 1));
-      workspace.ref_rows = std::min(args.rows, std::max(rows, AttentionDivergenceWorkspace::kLeastRefRows));
+      workspace.ref_rows = rows_at_a_time(args);
       workspace.ref_map = carver.take<float>(workspace.ref_rows * width);
     }
   } else if (context->gpu) {

@@ -18,7 +18,7 @@
 // Hopper: README.md.
 #pragma once
 
-#include "core/attention_layout.h"
+#include "attention_policy/policy_layout.h"
 
 namespace saccade {
 
@@ -38,12 +38,6 @@ struct RowPart {
 // CUDA: dP of a row is ((g - pivot) - mean) * inverse on its support.
 struct RowGradient {
   float pivot, mean, inverse;
-};
-
-// CUDA, Hopper: queries and keys of a policy as tiles.
-struct PolicyTiles {
-  uint8_t* queries;  // null: the call has none
-  uint8_t* keys;
 };
 
 struct AttentionDivergenceWorkspace {
@@ -72,7 +66,6 @@ struct AttentionDivergenceWorkspace {
   int64_t ref_rows;
   int64_t bytes;
 
-  static constexpr int64_t kLeastRefRows = 128;
   static constexpr int64_t kScratchRows = 4 * kRows;  // scores, which may be f64; policy; reference
 };
 

@@ -757,7 +757,7 @@ void attention_divergence_hopper(const Device& device, const saccade_attention_d
   with_dim(args.head_dim, [&](auto dim) {
     launch_tiling<dim>(device, call.policy, side, args.keys, args.sequences, pointer<const float>(args.lse));
     const auto compare = [&](int64_t begin, int64_t end) {
-      launch_mean<dim>(device, call.policy, {work.map + begin * width, width, begin, end}, args.sequences);
+      launch_mean<dim>(device, call.policy, {work.map + begin * width, width, begin, end, heads}, args.sequences);
       with_kind(args.kind, [&](auto kind) {
         launch_overlapping(device, row_kernel<dim, kind>, end - begin, kComparing, call, begin);
       });
@@ -768,11 +768,10 @@ void attention_divergence_hopper(const Device& device, const saccade_attention_d
       with_dim(args.ref_head_dim, [&](auto ref_dim) {
         launch_tiling<ref_dim>(device, reference, ref_side, args.keys, args.sequences,
                                pointer<const float>(args.ref_lse));
-        for (int64_t begin = 0; begin < args.rows; begin += work.ref_rows) {
-          const int64_t end = begin + work.ref_rows < args.rows ? begin + work.ref_rows : args.rows;
-          launch_mean<ref_dim>(device, reference, {work.ref_map, width, begin, end}, args.sequences);
+        for_row_batches(args.rows, work.ref_rows, [&](int64_t begin, int64_t end) {
+          launch_mean<ref_dim>(device, reference, {work.ref_map, width, begin, end, ref_heads}, args.sequences);
           compare(begin, end);
-        }
+        });
       });
     } else {
       compare(0, args.rows);

@@ -8,7 +8,12 @@ namespace {
 AttentionPolicyWorkspace layout(const saccade_context* context, const saccade_attention_policy_args& args) {
   Carver carver(args.workspace);
   AttentionPolicyWorkspace workspace{};
-  if (context->gpu) {
+  if (has_policy_tiles(context, args)) {
+    workspace.packing = carve_packing(args.sequences, carver);
+    workspace.tiles = carve_policy(carver, args, args.heads, args.kv_heads, args.head_dim);
+    workspace.sum_rows = rows_at_a_time(args);
+    workspace.head_sums = carver.take<float>(workspace.sum_rows * padded(args.max_keys));
+  } else if (context->gpu) {
     workspace.packing = carve_packing(args.sequences, carver);
     workspace.statistics = carve_statistics(args.heads, args.rows, carver);
     workspace.entropies = carver.take<double>(KeyParts(args.max_keys).parts * args.rows);

@@ -1,4 +1,4 @@
-#include "attention_policy/attention_policy.h"
+#include "attention_policy/attention_policy_hopper.h"
 #include "attention_policy/policy_tile.cuh"
 
 namespace saccade::cuda {
@@ -129,6 +129,7 @@ void compute(const Device& device, const saccade_attention_policy_args& args,
 void attention_policy(const Device& device, const saccade_attention_policy_args& args,
                       const AttentionPolicyWorkspace& workspace) {
   if (args.rows == 0) return;
+  if (workspace.tiles.queries) return attention_policy_hopper(device, args, workspace);
   with_float_type(args.dtype, [&](auto element) {
     using T = decltype(element);
     with_tile_columns<T>(args.head_dim, [&](auto columns) { compute<T, columns>(device, args, workspace); });

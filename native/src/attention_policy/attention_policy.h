@@ -6,9 +6,10 @@
 // [heads x Tq x Tk] exists.  Large scores of f32 inputs are summed and normalised in f64.
 // CUDA, two passes over the scores: normalisers and masses of every head; then, for blocks of 64 rows and a part of the
 // keys, the heads' probabilities are added up in registers, which gives the map and the part's entropy.
+// Hopper: attention_divergence/README.md.
 #pragma once
 
-#include "core/attention_layout.h"
+#include "attention_policy/policy_layout.h"
 
 namespace saccade {
 
@@ -22,6 +23,10 @@ struct AttentionPolicyWorkspace {
   HeadStatistics statistics;
   double* entropies;  // [parts of the keys, rows]
   double* sums;       // [rows, 2]: entropy and mass of the policies so far
+  // CUDA, Hopper:
+  PolicyTiles tiles;
+  float* head_sums;  // [sum_rows, padded(max_keys)]: probabilities of some rows at a time
+  int64_t sum_rows;
   int64_t bytes;
 
   static constexpr int64_t kScratchRows = 3 * kRows;  // scores, which may be f64; the policy

@@ -239,10 +239,10 @@ __device__ __forceinline__ void multiply_in_turn(float (&out)[kBlocks][4], int c
 
 // ------------------------------------------------------------------------------------------------- kernels
 
-// The log-sum-exps beside the queries.
+// The log-sum-exps beside the queries, and in out[heads, rows] where that is not null.
 template <int kDim>
 __global__ void __launch_bounds__(kBlockThreads, 1)
-    lse_kernel(const __grid_constant__ TiledPolicy policy, const __grid_constant__ HeadedGrid grid) {
+    lse_kernel(const __grid_constant__ TiledPolicy policy, const __grid_constant__ HeadedGrid grid, float* out) {
   if constexpr (!kHopper) return;
   wait_for_last();
   using Stay = MmaTile<1, kStay, kDim>;
@@ -251,8 +251,16 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   const Stay q{shared_address(shared)};
   const Ring<Keys::kBytes, 1> ring(shared + Stay::kBytes);
   const HeadedRows block(policy, grid);
-  if (block.empty() || policy.sequences().bad[block.s]) return;
+  if (block.empty()) return;
+  const auto write = [&](int r, double lse) {
+    constexpr double kNatural = 0.693147180559945309;  // of a power of two
+    if (out) out[block.head(r) * policy.total_rows + block.begin + block.query(r)] = static_cast<float>(lse * kNatural);
+  };
   const int64_t s = block.s;
+  if (policy.sequences().bad[s]) {
+    if (threadIdx.x < block.count()) write(static_cast<int>(threadIdx.x), static_cast<double>(kNan));
+    return;
+  }
   const int tiles = static_cast<int>(
       (visible_keys(policy.sequences(), s, block.begin + block.queries - 1) + kKeyTile - 1) / kKeyTile);
   if (threadIdx.x == 0) ring.init();
@@ -320,24 +328,27 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
       const int r = 16 * warp() + lane_row(2 * i);
       if (threadIdx.x % 4 != 0 || r >= block.count()) continue;
       const int64_t row = block.begin + block.query(r) - policy.sequences().first_row(s);
-      policy.statistics<kDim>(s, row, block.head(r))[kLse * kQueryTile] =
-          visible[i] == 0 ? -INFINITY : static_cast<float>(static_cast<double>(highest) + ::log2(all));
+      const double lse = visible[i] == 0 ? -INFINITY : static_cast<double>(highest) + ::log2(all);
+      policy.statistics<kDim>(s, row, block.head(r))[kLse * kQueryTile] = static_cast<float>(lse);
+      write(r, lse);
     }
   }
 }
 
 template <int kDim>
-void launch_lse(const Device& device, const TiledPolicy& policy, int64_t sequences) {
+void launch_lse(const Device& device, const TiledPolicy& policy, int64_t sequences, float* out) {
   const HeadedGrid grid(policy);
   launch_shared_overlapping(device, lse_kernel<kDim>, grid.blocks(policy, sequences), kBlockThreads,
-                            MmaTile<1, kStay, kDim>::kBytes + Ring<KeyTile<kDim>::kBytes, 1>::kShared, policy, grid);
+                            MmaTile<1, kStay, kDim>::kBytes + Ring<KeyTile<kDim>::kBytes, 1>::kShared, policy, grid,
+                            out);
 }
 
-// Sums of the heads' probabilities for rows [begin, end), [end - begin, width].  Only those of keys in a row's support
-// are something.
+// Sums of probabilities of `heads`, which are among a policy's, for rows [begin, end), [end - begin, width].  Only
+// those of keys in a row's support are something.  Pairs of columns are written at once.
 struct PolicyMap {
   float* data;
   int64_t width, begin, end;
+  HeadSpan heads;
 
   __device__ float* row(int64_t row) const { return data + (row - begin) * width; }
 };
@@ -364,14 +375,14 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   const int64_t s = piece.s, first = blockIdx.x % key_tiles * kKeyTile;
   const Support support = policy.rows.of(s, visible_keys(sequences, s, piece.end - 1));
   if (first >= support.end || first + kKeyTile <= support.begin) return;
-  const int heads = static_cast<int>(policy.heads.count()), own = uniform(piece.count() > kQueryTile ? 2 : 1);
+  const int heads = static_cast<int>(map.heads.count()), own = uniform(piece.count() > kQueryTile ? 2 : 1);
   // Key heads of the heads in order.
   struct Turn {
     int kv, left, group;  // left: heads of this key head
 
-    __device__ explicit Turn(const TiledPolicy& policy)
+    __device__ Turn(const TiledPolicy& policy, const HeadSpan& heads)
         : kv(0),
-          left(static_cast<int>(policy.group - policy.heads.begin % policy.group)),
+          left(static_cast<int>(policy.group - heads.begin % policy.group)),
           group(static_cast<int>(policy.group)) {}
     __device__ __forceinline__ bool last() const { return left == 1; }
     __device__ __forceinline__ void next() {
@@ -389,20 +400,21 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     if (threadIdx.x == kConsumers) {
       const int64_t tile = policy.first_query_tile(s) + (piece.begin - sequences.first_row(s)) / kQueryTile;
       const int64_t key_tile = policy.first_key_tile(s) + first / kKeyTile;
-      Turn turn(policy);
+      const int64_t first_kv = map.heads.begin / policy.group;
+      Turn turn(policy, map.heads);
       for (int i = 0; i < heads; ++i) {
         if (i == 0 || turn.left == turn.group)
-          keys.fill(turn.kv, policy.key_tile<kDim>(key_tile, policy.kv.begin + turn.kv), KeyTile<kDim>::kBytes);
+          keys.fill(turn.kv, policy.key_tile<kDim>(key_tile, first_kv + turn.kv), KeyTile<kDim>::kBytes);
         turn.next();
         queries.wait_empty(i);
         queries.expect(i, own * kUsed);
         for (int t = 0; t < own; ++t)
-          queries.copy(i, t * kQuerySlot<kDim>, policy.query_tile<kDim>(tile + t, policy.heads.begin + i), kUsed);
+          queries.copy(i, t * kQuerySlot<kDim>, policy.query_tile<kDim>(tile + t, map.heads.begin + i), kUsed);
       }
     }
   } else {
     many_registers();
-    Turn begun(policy), used(policy);
+    Turn begun(policy, map.heads), used(policy, map.heads);
     const auto release = [&](int i) {
       queries.release(i);
       if (used.last() || i + 1 == heads) keys.release(used.kv);
@@ -458,14 +470,14 @@ void launch_mean(const Device& device, const TiledPolicy& policy, const PolicyMa
                             kBlockThreads, QueryRing<kDim>::kSpace + KeyRing<kDim>::kShared, policy, map, key_tiles);
 }
 
-// Tiles of a policy, and the log-sum-exps of its rows: those given, [heads, rows], or its own.
+// Tiles of a policy, and the log-sum-exps of its rows: those given, [heads, rows], or its own, which may be wanted.
 template <int kDim>
 void launch_tiling(const Device& device, const TiledPolicy& policy, const PolicySide<bf16>& side, int64_t keys,
-                   int64_t sequences, const float* lse) {
+                   int64_t sequences, const float* lse, float* lse_out = nullptr) {
   const int64_t key_blocks = pieces_of(keys, sequences, kKeyTile) * policy.kv.count(),
                 query_blocks = pieces_of(side.rows, sequences, kQueryTile) * policy.heads.count();
   launch_overlapping(device, tiles_kernel<kDim>, key_blocks + query_blocks, kWriters, policy, side, key_blocks, lse);
-  if (!lse) launch_lse<kDim>(device, policy, sequences);
+  if (!lse) launch_lse<kDim>(device, policy, sequences, lse_out);
 }
 
 }  // namespace saccade::cuda

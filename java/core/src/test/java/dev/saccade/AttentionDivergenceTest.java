@@ -1188,22 +1188,13 @@ class AttentionDivergenceTest {
     }
   }
 
-  /**
-   * Sequences around the tiles of 64 rows and 128 keys that a GPU cuts rows and keys of bf16 into.
-   */
-  private static final Sequences TILED =
-      new Sequences(
-          new int[] {70, 1, 130, 0, 40, 64},
-          new int[] {200, 1, 131, 5, 290, 33},
-          new int[] {-3, 150, 0, 1, 2, 9, 0, 5, 129, 270, 0, 33});
-
   private static Case tiled(
       Scope scope, Random random, Options options, int heads, int kvHeads, int dim, double spread) {
     AttentionPolicy.Input input =
-        TILED.random(scope, random, DType.BF16, heads, kvHeads, dim, spread);
+        Sequences.TILED.random(scope, random, DType.BF16, heads, kvHeads, dim, spread);
     return new Case(
         scope,
-        TILED,
+        Sequences.TILED,
         input,
         options.withPolicy(options.policy().withScale((float) (1 / Math.sqrt(dim)))));
   }
@@ -1242,7 +1233,7 @@ class AttentionDivergenceTest {
                 0.5f);
         Case c = compare(tiled(scope, random, options, heads, kvHeads, dim, spread), with, random);
         if (normalised) {
-          c.lse = Tensor.empty(scope, DType.F32, heads, TILED.rows());
+          c.lse = Tensor.empty(scope, DType.F32, heads, Sequences.TILED.rows());
           AttentionPolicy.forward(
               context,
               c.input,
@@ -1266,7 +1257,7 @@ class AttentionDivergenceTest {
             compare(tiled(scope, random, RAL, 4, 2, 64, 1), "map", random)
                 .weigh(random, true, true);
         // Of the first sequence rows 0 to 4; all rows of the third one, which begin at 71.
-        for (int row = 0; row < TILED.rows(); row++) {
+        for (int row = 0; row < Sequences.TILED.rows(); row++) {
           if (row < 5 || (row >= 71 && row < 201)) {
             c.weight[row] = 0;
             c.entropyWeight[row] = 0;
@@ -1287,10 +1278,10 @@ class AttentionDivergenceTest {
         // A key of the first sequence, which all but its first rows see.
         c.input.k().rows(140, 141).copyFrom(Arrays.copyOf(bad, 2 * 64));
         Outputs broken = c.run(DType.F32);
-        assertThat(bits(broken.dq().rows(70, TILED.rows())))
-            .isEqualTo(bits(clean.dq().rows(70, TILED.rows())));
-        assertThat(bits(broken.dk().rows(200, TILED.keyRows())))
-            .isEqualTo(bits(clean.dk().rows(200, TILED.keyRows())));
+        assertThat(bits(broken.dq().rows(70, Sequences.TILED.rows())))
+            .isEqualTo(bits(clean.dq().rows(70, Sequences.TILED.rows())));
+        assertThat(bits(broken.dk().rows(200, Sequences.TILED.keyRows())))
+            .isEqualTo(bits(clean.dk().rows(200, Sequences.TILED.keyRows())));
         assertThat(broken.entropy().toFloats()[69]).isNaN();
         assertThat(broken.entropy().toFloats()[71 + 128]).isFinite();
       }

@@ -4,6 +4,7 @@ import static dev.saccade.Near.assertNear;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import static org.assertj.core.api.Assertions.within;
+import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
 import dev.saccade.AttentionPolicy.Reduction;
 import dev.saccade.AttentionPolicy.Support;
@@ -37,6 +38,13 @@ class AttentionPolicyTest {
             new int[] {0, 3, 0, 17, 1, 1, 5, 2, 6},
             new int[] {0, 3, 4, 40, 1, 33, 9, 0, 4},
             new int[] {0, 0, 0, 2, 3, 5, -4, 25, 0, 1, 7, 100, 4, 4, 1, 2, 1, 3});
+
+    /** Around the tiles of 64 rows and 128 keys that a GPU cuts rows and keys of bf16 into. */
+    static final Sequences TILED =
+        new Sequences(
+            new int[] {70, 1, 130, 0, 40, 64},
+            new int[] {200, 1, 131, 5, 290, 33},
+            new int[] {-3, 150, 0, 1, 2, 9, 0, 5, 129, 270, 0, 33});
 
     int rows() {
       return Arrays.stream(queries).sum();
@@ -329,8 +337,60 @@ class AttentionPolicyTest {
     }
   }
 
+  /** Of maps of the least width, and of an odd one. */
+  @ParameterizedTest
+  @CsvSource({
+    "4, 2, 64, 0, 4, PREVIOUS, false, 1",
+    "7, 1, 128, 0, 7, ALL, false, 1",
+    "4, 4, 128, 0, 4, RANGES, false, 1",
+    "6, 2, 80, 1, 5, RANGES, true, 1",
+    "6, 3, 33, 3, 4, PREVIOUS, false, 1",
+    "12, 3, 96, 5, 11, ALL, false, 1",
+    "4, 2, 64, 0, 4, RANGES, true, 6",
+    "4, 1, 128, 0, 4, ALL, false, 6"
+  })
+  void agreesOnTiles(
+      int heads,
+      int kvHeads,
+      int dim,
+      int begin,
+      int end,
+      Support support,
+      boolean compact,
+      double spread) {
+    Sequences sequences = Sequences.TILED;
+    int least = compact ? 150 : 290;
+    for (Context context : Contexts.every()) {
+      try (context;
+          Scope scope = context.scope()) {
+        AttentionPolicy.Input input =
+            sequences.random(scope, new Random(14), DType.BF16, heads, kvHeads, dim, spread);
+        AttentionPolicy.Options options =
+            RAL.withSupport(support).withHeads(begin, end).withCompact(compact);
+        for (int ld : new int[] {least, least + 5}) {
+          AttentionPolicy.Outputs got =
+              outputs(scope, input, unwritten(scope, DType.F32, sequences.rows(), ld));
+          AttentionPolicy.forward(context, input, options, got);
+          assertAgrees(sequences, input, options, got, spread > 1 ? 5e-5 : 4e-6);
+          Tensor rounded = unwritten(scope, DType.BF16, sequences.rows(), ld);
+          AttentionPolicy.forward(
+              context, input, options, new AttentionPolicy.Outputs(null, null, null, rounded));
+          assertRounded(got.map(), rounded);
+        }
+      }
+    }
+  }
+
   // -------------------------------------------------------------------------------------------
   // maps
+
+  private static void assertRounded(Tensor f32, Tensor bf16) {
+    float[] want = f32.toFloats();
+    float[] got = bf16.toFloats();
+    for (int i = 0; i < want.length; i++) {
+      assertThat(got[i]).isEqualTo(DType.bf16ToFloat(DType.floatToBf16(want[i])));
+    }
+  }
 
   @Test
   void compactMapsBeginAtTheRange() {
@@ -382,11 +442,9 @@ class AttentionPolicyTest {
         AttentionPolicy.forward(context, input, options, all);
         AttentionPolicy.forward(
             context, input, options, new AttentionPolicy.Outputs(null, null, null, rounded));
+        assertRounded(exact, rounded);
         float[] want = exact.toFloats();
         float[] got = rounded.toFloats();
-        for (int i = 0; i < want.length; i++) {
-          assertThat(got[i]).isEqualTo(DType.bf16ToFloat(DType.floatToBf16(want[i])));
-        }
         for (int row = 0; row < sequences.rows(); row++) {
           double[] p =
               Tensor.of(scope, Arrays.copyOfRange(want, row * ld, row * ld + ld)).toDoubles();
@@ -399,13 +457,49 @@ class AttentionPolicyTest {
     }
   }
 
-  /** Each result alone is what it is among the others. */
-  @Test
-  void everyOutputIsOptional() {
-    Sequences sequences = Sequences.RAGGED;
+  /** A GPU does not look at ranges before it computes: a row that does not fit is NaN. */
+  @ParameterizedTest
+  @EnumSource(
+      value = DType.class,
+      names = {"F32", "BF16"})
+  void rangesWiderThanTheMapAreNanOnAGpu(DType dtype) {
+    assumeTrue(Contexts.CUDA);
+    Sequences sequences = Sequences.TILED;
     try (Context context = Contexts.one();
         Scope scope = context.scope()) {
-      AttentionPolicy.Input input = sequences.random(scope, new Random(9), DType.F32, 4, 2, 8, 1);
+      AttentionPolicy.Input input = sequences.random(scope, new Random(15), dtype, 4, 2, 24, 1);
+      AttentionPolicy.Options options = RAL.withSupport(Support.RANGES).withCompact(true);
+      int rows = sequences.rows();
+      AttentionPolicy.Outputs want = outputs(scope, input, unwritten(scope, DType.F32, rows, 150));
+      AttentionPolicy.Outputs got = outputs(scope, input, unwritten(scope, DType.F32, rows, 140));
+      AttentionPolicy.forward(context, input, options, want);
+      AttentionPolicy.forward(context, input, options, got);
+      assertThat(got.entropy().toFloats()).isEqualTo(want.entropy().toFloats());
+      assertThat(got.mass().toFloats()).isEqualTo(want.mass().toFloats());
+      int lost = 0;
+      for (int row = 0; row < rows; row++) {
+        float[] whole = want.map().rows(row, row + 1).toFloats();
+        float[] part = Arrays.copyOf(whole, 140);
+        if (whole[140] != 0) {
+          Arrays.fill(part, Float.NaN);
+          lost++;
+        }
+        assertThat(got.map().rows(row, row + 1).toFloats()).isEqualTo(part);
+      }
+      // Of the first sequence from its key 140 on, and two of the one whose range has 141 keys.
+      assertThat(lost).isEqualTo(60 + 20);
+    }
+  }
+
+  /** Each result alone is what it is among the others. */
+  @ParameterizedTest
+  @ValueSource(booleans = {false, true})
+  void everyOutputIsOptional(boolean tiled) {
+    Sequences sequences = tiled ? Sequences.TILED : Sequences.RAGGED;
+    try (Context context = Contexts.one();
+        Scope scope = context.scope()) {
+      AttentionPolicy.Input input =
+          sequences.random(scope, new Random(9), tiled ? DType.BF16 : DType.F32, 4, 2, 8, 1);
       // Heads outside of the range have an lse too.
       AttentionPolicy.Options options = RAL.withHeads(1, 3);
       AttentionPolicy.Outputs all = AttentionPolicy.forward(scope, input, options);
@@ -422,7 +516,7 @@ class AttentionPolicyTest {
       AttentionPolicy.Outputs perHead =
           AttentionPolicy.forward(scope, input, options.withReduction(Reduction.NONE));
       assertThat(perHead.map()).isNull();
-      assertThat(perHead.lse().toFloats()).isEqualTo(all.lse().toFloats());
+      Near.assertSame("lse", perHead.lse().toFloats(), all.lse().toFloats());
     }
   }
 
@@ -545,6 +639,20 @@ class AttentionPolicyTest {
     return bits;
   }
 
+  /** The same bits in all rows but [begin, end). */
+  private static void assertSameOutside(
+      int begin, int end, AttentionPolicy.Outputs got, AttentionPolicy.Outputs want) {
+    Tensor[][] pairs = {
+      {got.entropy(), want.entropy()}, {got.mass(), want.mass()}, {got.map(), want.map()}
+    };
+    for (Tensor[] pair : pairs) {
+      for (long[] part : new long[][] {{0, begin}, {end, pair[1].shape(0)}}) {
+        assertThat(bits(pair[0].rows(part[0], part[1]).toFloats()))
+            .isEqualTo(bits(pair[1].rows(part[0], part[1]).toFloats()));
+      }
+    }
+  }
+
   @ParameterizedTest
   @ValueSource(booleans = {false, true})
   void nanStaysInItsSequence(boolean inKeys) {
@@ -566,21 +674,41 @@ class AttentionPolicyTest {
           AttentionPolicy.Outputs out = AttentionPolicy.forward(scope, input, RAL);
           broken.rows(7, 8).copyFrom(row);
           // Rows 3 … 8 are those of the second sequence.
-          for (Tensor[] pair :
-              new Tensor[][] {
-                {clean.entropy(), out.entropy()},
-                {clean.mass(), out.mass()},
-                {clean.map(), out.map()}
-              }) {
-            for (int[] part : new int[][] {{0, 3}, {9, 20}}) {
-              assertThat(bits(pair[1].rows(part[0], part[1]).toFloats()))
-                  .isEqualTo(bits(pair[0].rows(part[0], part[1]).toFloats()));
-            }
-          }
+          assertSameOutside(3, 9, out, clean);
           // Key 4 of the sequence is seen from its first row on, position 5; row 7 is its fifth.
           if (Float.isNaN(bad)) { // an infinite score may be -inf: a masked key
             assertThat(out.mass().toFloats()[7]).isNaN();
             assertThat(out.entropy().toFloats()[7]).isNaN();
+          }
+        }
+      }
+    }
+  }
+
+  @Test
+  void nanInATileStaysWithItsRowAndWithThoseThatSeeItsKey() {
+    Sequences sequences = Sequences.TILED;
+    for (Context context : Contexts.every()) {
+      try (context;
+          Scope scope = context.scope()) {
+        AttentionPolicy.Input input =
+            sequences.random(scope, new Random(16), DType.BF16, 4, 2, 64, 1);
+        AttentionPolicy.Outputs clean = AttentionPolicy.forward(scope, input, RAL);
+        // Row 9 of the third sequence; then key 140 of the first one, which row 10 sees first.
+        for (boolean inKeys : new boolean[] {false, true}) {
+          Tensor broken = inKeys ? input.k().rows(140, 141) : input.q().rows(80, 81);
+          float[] before = broken.toFloats();
+          float[] nan = new float[before.length];
+          Arrays.fill(nan, Float.NaN);
+          broken.copyFrom(nan);
+          AttentionPolicy.Outputs out = AttentionPolicy.forward(scope, input, RAL);
+          broken.copyFrom(before);
+          int begin = inKeys ? 10 : 80;
+          int end = inKeys ? 70 : 81;
+          assertSameOutside(begin, end, out, clean);
+          for (int row = begin; row < end; row++) {
+            assertThat(out.mass().toFloats()[row]).isNaN();
+            assertThat(out.entropy().toFloats()[row]).isNaN();
           }
         }
       }
