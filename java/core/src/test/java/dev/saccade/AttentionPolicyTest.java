@@ -337,7 +337,7 @@ class AttentionPolicyTest {
     }
   }
 
-  /** Of maps of the least width, and of an odd one. */
+  /** A map of an even width, an odd width, which shows 0 beyond the keys, and a rounded one. */
   @ParameterizedTest
   @CsvSource({
     "4, 2, 64, 0, 4, PREVIOUS, false, 1",
@@ -346,7 +346,7 @@ class AttentionPolicyTest {
     "6, 2, 80, 1, 5, RANGES, true, 1",
     "6, 3, 33, 3, 4, PREVIOUS, false, 1",
     "12, 3, 96, 5, 11, ALL, false, 1",
-    "4, 2, 64, 0, 4, RANGES, true, 6",
+    "4, 2, 64, 0, 4, RANGES, true, 3",
     "4, 1, 128, 0, 4, ALL, false, 6"
   })
   void agreesOnTiles(
@@ -367,16 +367,22 @@ class AttentionPolicyTest {
             sequences.random(scope, new Random(14), DType.BF16, heads, kvHeads, dim, spread);
         AttentionPolicy.Options options =
             RAL.withSupport(support).withHeads(begin, end).withCompact(compact);
-        for (int ld : new int[] {least, least + 5}) {
-          AttentionPolicy.Outputs got =
-              outputs(scope, input, unwritten(scope, DType.F32, sequences.rows(), ld));
-          AttentionPolicy.forward(context, input, options, got);
-          assertAgrees(sequences, input, options, got, spread > 1 ? 5e-5 : 4e-6);
-          Tensor rounded = unwritten(scope, DType.BF16, sequences.rows(), ld);
+        int rows = sequences.rows();
+        AttentionPolicy.Outputs got =
+            outputs(scope, input, unwritten(scope, DType.F32, rows, least));
+        AttentionPolicy.forward(context, input, options, got);
+        assertAgrees(sequences, input, options, got, spread > 1 ? 5e-5 : 4e-6);
+        Tensor odd = unwritten(scope, DType.F32, rows, least + 5);
+        Tensor rounded = unwritten(scope, DType.BF16, rows, least);
+        for (Tensor map : new Tensor[] {odd, rounded}) {
           AttentionPolicy.forward(
-              context, input, options, new AttentionPolicy.Outputs(null, null, null, rounded));
-          assertRounded(got.map(), rounded);
+              context, input, options, new AttentionPolicy.Outputs(null, null, null, map));
         }
+        for (int row = 0; row < rows; row++) {
+          float[] want = got.map().rows(row, row + 1).toFloats();
+          assertThat(odd.rows(row, row + 1).toFloats()).isEqualTo(Arrays.copyOf(want, least + 5));
+        }
+        assertRounded(got.map(), rounded);
       }
     }
   }
@@ -486,8 +492,8 @@ class AttentionPolicyTest {
         }
         assertThat(got.map().rows(row, row + 1).toFloats()).isEqualTo(part);
       }
-      // Of the first sequence from its key 140 on, and two of the one whose range has 141 keys.
-      assertThat(lost).isEqualTo(60 + 20);
+      // Rows of the first sequence from 10 on, and of the fifth from 19 on.
+      assertThat(lost).isEqualTo(60 + 21);
     }
   }
 
