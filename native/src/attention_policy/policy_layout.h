@@ -32,12 +32,14 @@ bool has_policy_tiles([[maybe_unused]] const saccade_context* context, const Arg
   return false;
 }
 
-// Rows at a time of an f32 map of padded(max_keys) columns that is not kept: as many as q has bytes for.
+// Rows at a time of an f32 map of padded(max_keys) columns that is not kept: as many as q has bytes for, in whole
+// blocks of those that compute them.
 template <class Args>
 int64_t rows_at_a_time(const Args& args) {
-  constexpr int64_t kLeast = 128;
+  constexpr int64_t kBlock = 2 * kQueryTile;
   const int64_t width = std::max<int64_t>(padded(args.max_keys), 1);
-  return std::min(args.rows, std::max(args.rows * args.heads * args.head_dim / (2 * width), kLeast));
+  const int64_t blocks = args.rows * args.heads * args.head_dim / (2 * width * kBlock);
+  return std::min(args.rows, std::max<int64_t>(blocks, 1) * kBlock);
 }
 
 // body(begin, end) for rows [0, rows), `most` at a time.
