@@ -7,27 +7,29 @@ import static org.assertj.core.api.Assertions.fail;
 final class Near {
   private Near() {}
 
-  /** |got - want| ≤ relative·|want| + absolute for every element; NaN only where NaN is wanted. */
+  /** |got - want| ≤ relative·|want| + absolute for every element; NaN and infinities only where wanted. */
   static void assertNear(
       String what, float[] got, double[] want, double relative, double absolute) {
     assertThat(got).as(what).hasSize(want.length);
     for (int i = 0; i < got.length; i++) {
       double error = Math.abs(got[i] - want[i]);
       boolean fits =
-          Double.isNaN(want[i])
-              ? Float.isNaN(got[i])
-              : error <= relative * Math.abs(want[i]) + absolute;
+          Double.isFinite(want[i])
+              ? error <= relative * Math.abs(want[i]) + absolute
+              : Double.compare(got[i], want[i]) == 0;
       if (!fits) {
         fail("%s[%d]: got %s, want %s", what, i, got[i], want[i]);
       }
     }
   }
 
-  /** The largest magnitude: what gradients are measured against. */
+  /** The largest finite magnitude: what gradients are measured against. */
   static double largest(double[] values) {
     double largest = 0;
     for (double value : values) {
-      largest = Math.max(largest, Math.abs(value));
+      if (Double.isFinite(value)) {
+        largest = Math.max(largest, Math.abs(value));
+      }
     }
     return largest;
   }
