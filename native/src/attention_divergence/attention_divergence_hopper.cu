@@ -14,7 +14,9 @@ struct Call : Arguments {
 
 // ---------------------------------------------------------------------------------------------------- rows
 
-constexpr int kComparing = 128;  // threads of a row
+// Threads of a row: of a long one, which few rows may be, more.
+constexpr int kComparing = 256, kLongRow = 4096;
+inline int comparing_threads(int64_t keys) { return keys > kLongRow ? kComparing : kComparing / 2; }
 
 // As element_of(), within some 1e-6 of it, with one quotient and one logarithm of each pair that JSD compares.
 template <int32_t kKind>
@@ -54,11 +56,11 @@ __device__ __forceinline__ void load_four(float (&x)[4], const bf16* at) {
 // gradient is taken out of the tiles: its queries may hold anything.  A thread takes four keys at once, from a multiple
 // of four on.
 template <int kDim, int32_t kKind>
-__global__ void __launch_bounds__(kComparing, 6) row_kernel(const __grid_constant__ Call call, int64_t first) {
+__global__ void __launch_bounds__(kComparing, 3) row_kernel(const __grid_constant__ Call call, int64_t first) {
   __shared__ RowSums shared_sums[32];
   __shared__ RowResults shared_results[32];
   wait_for_last();
-  constexpr int kStep = 4 * kComparing;
+  const int step = 4 * static_cast<int>(blockDim.x);
   const saccade_attention_divergence_args& args = call.args;
   const int64_t row = first + blockIdx.x;
   const int64_t s = sequence_of_row(call.sequences(), row);
@@ -108,7 +110,7 @@ __global__ void __launch_bounds__(kComparing, 6) row_kernel(const __grid_constan
   };
 
   RowSums sums{0.0, 0.0, -1.0f, INT32_MAX, 0};
-  for (int key = start; key < end; key += kStep) {
+  for (int key = start; key < end; key += step) {
     float p[4];
     load(p, map, key);
     sums.mass += static_cast<double>((p[0] + p[1]) + (p[2] + p[3]));
@@ -174,7 +176,7 @@ __global__ void __launch_bounds__(kComparing, 6) row_kernel(const __grid_constan
     __syncthreads();
   }
   RowResults results{0.0, 0.0, 0.0};
-  for (int key = start; !mass.dead && key < end; key += kStep) {
+  for (int key = start; !mass.dead && key < end; key += step) {
     float p[4], r[4], g[4];
     load(p, map, key);
     load_reference(r, key);
@@ -205,7 +207,7 @@ __global__ void __launch_bounds__(kComparing, 6) row_kernel(const __grid_constan
   // As far as tiles reach that other rows see.
   const int64_t reach = (visible + kStay - 1 + kKeyTile - 1) / kKeyTile * kKeyTile;
   const int written = static_cast<int>(reach < call.width() ? reach : call.width());
-  for (int key = own; key < written; key += kStep) {
+  for (int key = own; key < written; key += step) {
     float dp[4] = {};
     if (live && key + 4 > begin && key < end) {
       float g[4];
@@ -220,7 +222,7 @@ __global__ void __launch_bounds__(kComparing, 6) row_kernel(const __grid_constan
   if (live) return;
   const int64_t in_sequence = row - call.sequences().first_row(s);
   const int r = static_cast<int>(in_sequence % kQueryTile);
-  for (int64_t i = threadIdx.x; i < call.heads.count() * (kDim / 8); i += kComparing) {
+  for (int64_t i = threadIdx.x; i < call.heads.count() * (kDim / 8); i += blockDim.x) {
     const int chunk = static_cast<int>(i % (kDim / 8));
     const int64_t h = call.heads.begin + i / (kDim / 8);
     uint8_t* tile = call.policy.query_tile<kDim>(call.policy.first_query_tile(s) + in_sequence / kQueryTile, h);
@@ -245,8 +247,8 @@ constexpr int kQueriesMost = kKeys == kKeyTile ? kFewQueries : kStay;
 
 template <int kDim, int kKeys>
 using GradientRing =
-    Ring<MmaTile<1, kKeys, kDim>::kBytes + (kQueriesMost<kKeys> * kGradientStride<kKeys> + 1023) / 1024 * 1024, 1, 4,
-         kCopiers>;
+    Ring<MmaTile<1, kKeys, kDim>::kBytes + (kQueriesMost<kKeys> * kGradientStride<kKeys> + 1023) / 1024 * 1024, 32, 4,
+         kCopiers, true>;
 
 // Copies `rows` rows of f32 to shared memory, the first 4 * kColumns bytes of each `stride` bytes apart: those of the
 // map before `left` columns, then zeros.  The threads that copy do so together.
@@ -338,7 +340,6 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
 
   if (uniform(group()) == kGroups) {
     few_registers();
-    __syncthreads();
     if (threadIdx.x >= kBlockThreads - kCopiers) {
       const float* map = call.map(block.begin);
       const int width = static_cast<int>(call.width());
@@ -366,7 +367,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     uint32_t rows[kDim / 16][4];
 #pragma unroll
     for (int step = 0; step < kDim / 16; ++step) q.left(rows[step], 0, 16 * warp(), step);
-    __syncthreads();
+    ring.release_all();
     float lse[2], centre[2] = {}, delta[2] = {};
     bool live[2];
     int seen[2], row_offset[2];  // keys beyond those that the first query sees
@@ -534,9 +535,9 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
 
 // dP of kQueryTile rows and kKeyTile keys: as columns of eight lanes, rows lie in different banks.
 constexpr int kTransposedStride = 4 * kKeyTile + 16;
-using TransposedRing = Ring<kQueryTile * kTransposedStride, 1, 2, kCopiers>;
+using TransposedRing = Ring<kQueryTile * kTransposedStride, 32, 2, kCopiers>;
 template <int kDim>
-using RowRing = Ring<kQuerySlot<kDim>, 1, 8>;
+using RowRing = Ring<kQuerySlot<kDim>, 32, 8, 0, true>;
 
 // dk.  One block a tile of keys and key head: tiles of queries move by, of each the heads of the group in order.  The
 // rows' dP stays in registers meanwhile.
@@ -601,7 +602,6 @@ __global__ void __launch_bounds__(kBlockThreads, 1) key_kernel(const __grid_cons
 
   if (uniform(group()) == kGroups) {
     few_registers<40>();
-    __syncthreads();
     if (threadIdx.x >= kBlockThreads - kCopiers) {
       const bool first_copier = threadIdx.x == kBlockThreads - kCopiers;
       const int left = static_cast<int>(call.width()) - key;
@@ -640,7 +640,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1) key_kernel(const __grid_cons
     consumers_sync();
 #pragma unroll
     for (int step = 0; step < kDim / 16; ++step) keys.left(k[step], 0, 16 * warp(), step);
-    __syncthreads();
+    rows.release_all();
     int turn = 0;
     float dp[kBlocks][4];
     int seen = 0;         // keys of the block that the tile's first row sees
@@ -759,7 +759,7 @@ void attention_divergence_hopper(const Device& device, const saccade_attention_d
     const auto compare = [&](int64_t begin, int64_t end) {
       launch_mean<dim>(device, call.policy, {work.map + begin * width, width, begin, end, heads}, args.sequences);
       with_kind(args.kind, [&](auto kind) {
-        launch_overlapping(device, row_kernel<dim, kind>, end - begin, kComparing, call, begin);
+        launch_overlapping(device, row_kernel<dim, kind>, end - begin, comparing_threads(args.max_keys), call, begin);
       });
     };
     if (args.ref_q) {

@@ -354,7 +354,7 @@ struct PolicyMap {
 };
 
 template <int kDim>
-using QueryRing = Ring<kGroups * kQuerySlot<kDim>, 1>;
+using QueryRing = Ring<kGroups * kQuerySlot<kDim>, 32>;
 template <int kDim>
 using KeyRing = Ring<KeyTile<kDim>::kBytes, 1, 2>;
 

@@ -38,8 +38,9 @@ void with_dim(int64_t dim, const Body& body) {
 // --------------------------------------------------------------------------------------------------- ring
 
 // Slots of shared memory that one thread fills in turn, with kCopiers others if any, and all warps of the consumers
-// empty.  kLanes of a warp say so: all, or one for the others.
-template <int kBytes_, int kLanes, int kSlots = 4, int kCopiers = 0>
+// empty.  kLanes of a warp say so: all, where they read the slot themselves, or one where only tensor cores do.
+// kHeld: the consumers have the slots first, for something else.
+template <int kBytes_, int kLanes, int kSlots = 4, int kCopiers = 0, bool kHeld = false>
 struct Ring {
   static constexpr int kBytes = kBytes_;  // of a slot
   static constexpr int kShared = kSlots * kBytes + 2 * kSlots * static_cast<int>(sizeof(uint64_t));
@@ -65,7 +66,10 @@ struct Ring {
     bulk_load(slot(i), from, bytes, full(i));
   }
   __device__ __forceinline__ void wait_empty(uint32_t i) const {
-    if (i >= kSlots) barrier_wait(empty(i), (i / kSlots - 1) & 1);
+    if (kHeld)
+      barrier_wait(empty(i), i / kSlots & 1);
+    else if (i >= kSlots)
+      barrier_wait(empty(i), (i / kSlots - 1) & 1);
   }
   __device__ __forceinline__ void expect(uint32_t i, uint32_t bytes) const { barrier_expect(full(i), bytes); }
   // To `offset` of the slot; a multiple of 16, as the others.
@@ -73,6 +77,11 @@ struct Ring {
     bulk_copy(slot(i) + offset, from, bytes, full(i));
   }
 
+  // The consumers, where all slots are theirs at first.
+  __device__ __forceinline__ void release_all() const {
+    static_assert(kHeld);
+    for (int i = 0; i < kSlots; ++i) release(i);
+  }
   // One of the kCopiers, once all that it began to copy is there.
   __device__ __forceinline__ void arrive_copied(uint32_t i) const { barrier_arrive_copied(full(i)); }
 
@@ -109,7 +118,8 @@ __device__ __forceinline__ void consumers_sync() {
 #endif
 }
 
-// What is the same for all threads of a warp, known as such to the compiler: addresses made of it need no vector registers.
+// What is the same for all threads of a warp, known as such to the compiler: addresses made of it need no vector
+// registers.
 __device__ __forceinline__ int uniform(int x) { return __shfl_sync(~0u, x, 0); }
 
 __device__ __forceinline__ int group() { return static_cast<int>(threadIdx.x / 128); }

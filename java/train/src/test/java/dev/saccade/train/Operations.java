@@ -30,6 +30,7 @@ import dev.saccade.Tensor;
 import dev.saccade.TokenLogProbs;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.function.Function;
 import java.util.Random;
 import java.util.function.ToDoubleFunction;
 
@@ -92,6 +93,8 @@ final class Operations {
     attentionInBf16(all, 64);
     attentionInBf16(all, 128);
     attentionInBf16(all, 256);
+    policiesOnTiles(all, 64);
+    policiesOnTiles(all, 128);
     optimizer(all);
     model(all);
     return all;
@@ -421,6 +424,60 @@ final class Operations {
                 Attention.backward(context, input, o, lse, dO, dq, dk, dv);
               };
             }));
+  }
+
+  /** Policies of sequences that are long enough for tiles that are written first. */
+  private static void policiesOnTiles(List<Operation> all, int dim) {
+    int rows = 200;
+    int heads = 4;
+    int most = 150;
+    Function<GuardedTensors, AttentionPolicy.Input> inputs =
+        t ->
+            new AttentionPolicy.Input(
+                t.normal(DType.BF16, rows, heads, dim),
+                t.normal(DType.BF16, 220, 2, dim),
+                t.fixed(offsets(130, 70)),
+                t.fixed(offsets(most, 70)),
+                most,
+                null);
+    all.add(
+        new Operation(
+            "attention_policy on tiles, 4/2 × " + dim,
+            (context, t) -> {
+              var input = inputs.apply(t);
+              var out =
+                  new AttentionPolicy.Outputs(
+                      t.output(rows), t.output(rows), t.output(heads, rows), t.output(rows, most));
+              return () ->
+                  AttentionPolicy.forward(context, input, AttentionPolicy.Options.DEFAULT, out);
+            }));
+    for (Divergence kind : Divergence.values()) {
+      all.add(
+          new Operation(
+              "attention_divergence on tiles " + kind + ", 4/2 × " + dim,
+              (context, t) -> {
+                var input = inputs.apply(t);
+                var reference =
+                    new Reference.QueriesKeys(
+                        t.normal(DType.BF16, rows, heads, dim), t.normal(DType.BF16, 220, 2, dim));
+                var weights =
+                    new AttentionDivergence.Weights(
+                        t.input(DType.F32, POSITIVE, rows), t.normal(rows), null, t.normal(1));
+                var out =
+                    new AttentionDivergence.Outputs(
+                        t.output(1),
+                        t.output(rows),
+                        t.output(rows),
+                        t.output(rows),
+                        t.output(DType.BF16, rows, heads, dim),
+                        t.output(DType.BF16, 220, 2, dim),
+                        t.output(heads, rows));
+                var options = AttentionDivergence.Options.DEFAULT.withKind(kind);
+                return () ->
+                    AttentionDivergence.forwardBackward(
+                        context, input, reference, weights, options, out);
+              }));
+    }
   }
 
   private static void attention(List<Operation> all) {
