@@ -7,7 +7,10 @@ import static org.assertj.core.api.Assertions.fail;
 final class Near {
   private Near() {}
 
-  /** |got - want| ≤ relative·|want| + absolute for every element; NaN and infinities only where wanted. */
+  /**
+   * |got - want| ≤ relative·|want| + absolute for every element; NaN and infinities only where
+   * wanted.
+   */
   static void assertNear(
       String what, float[] got, double[] want, double relative, double absolute) {
     assertThat(got).as(what).hasSize(want.length);

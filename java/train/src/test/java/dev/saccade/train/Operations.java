@@ -30,8 +30,8 @@ import dev.saccade.Tensor;
 import dev.saccade.TokenLogProbs;
 import java.util.ArrayList;
 import java.util.List;
-import java.util.function.Function;
 import java.util.Random;
+import java.util.function.Function;
 import java.util.function.ToDoubleFunction;
 
 /**
