@@ -25,10 +25,13 @@ void check_sizes(const saccade_context* context, const Args& args) {
   require_precision(context, args.precision);
 }
 
-// Whether tiles for Hopper's warpgroups are worth their writing: sequences have rows enough to read them often.
+// Whether tiles for Hopper's warpgroups are worth their writing: there are any, and sequences have rows enough to read
+// them often.
 template <class Args>
 bool has_tiles([[maybe_unused]] const saccade_context* context, const Args& args) {
-  if (args.precision != SACCADE_PRECISION_BF16 || args.head_dim > 128 || args.rows < 64 * args.sequences) return false;
+  if (args.precision != SACCADE_PRECISION_BF16 || args.head_dim > 128 || args.rows < 64 * args.sequences ||
+      args.keys == 0)
+    return false;
   SACCADE_IF_CUDA(if (context->gpu) return cuda::capability_of(*context->gpu) == 90;)
   return false;
 }
@@ -62,7 +65,7 @@ AttentionBackwardWorkspace attention_backward_layout(const saccade_context* cont
       for (uint8_t** tiles : {&workspace.key_tiles, &workspace.value_tiles})
         *tiles = carve_tiles(carver, args.keys, args.sequences, kBackwardTile, args.kv_heads, args.head_dim);
       workspace.row_tiles = carve_tiles(carver, args.rows, args.sequences, kBackwardTile, args.heads, args.head_dim,
-                                        kBackwardTile * sizeof(RowStatistics));
+                                        sizeof(RowStatistics));
       workspace.gradient_tiles =
           carve_tiles(carver, args.rows, args.sequences, kBackwardTile, args.heads, args.head_dim);
     }

@@ -98,7 +98,8 @@ __global__ void __launch_bounds__(Shape::kThreads)
     const int64_t next = first + Shape::kMove;
     if (next < most) in.begin(load, in.k, first_key + next, kv, left(next));
     if (active) {
-      softmax.take(s, first);
+      softmax.take(s, static_cast<int>(first));
+      softmax.fold();
       softmax.rescale(out);
       multiply_add(out, s, v, task.out / 16);
     }

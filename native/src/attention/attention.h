@@ -14,7 +14,8 @@ namespace saccade {
 // CUDA, Hopper, products in bf16: rows of the tiles that are written first, and what lies beside a tile of q.
 constexpr int kForwardTile = 128, kBackwardTile = 64;
 struct RowStatistics {
-  float lse, delta;
+  float lse[kBackwardTile];  // in units of log 2; infinite for a row that does not exist
+  float delta[kBackwardTile];
 };
 
 // Pieces of the workspace, of the forward pass and of the backward pass.

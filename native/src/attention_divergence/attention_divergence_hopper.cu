@@ -535,9 +535,9 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
 
 // dP of kQueryTile rows and kKeyTile keys: as columns of eight lanes, rows lie in different banks.
 constexpr int kTransposedStride = 4 * kKeyTile + 16;
-using TransposedRing = Ring<kQueryTile * kTransposedStride, 32, 2, kCopiers>;
+using TransposedRing = Ring<kQueryTile * kTransposedStride, 32, 2, kGroups, kCopiers>;
 template <int kDim>
-using RowRing = Ring<kQuerySlot<kDim>, 32, 8, 0, true>;
+using RowRing = Ring<kQuerySlot<kDim>, 32, 8, kGroups, 0, true>;
 
 // dk.  One block a tile of keys and key head: tiles of queries move by, of each the heads of the group in order.  The
 // rows' dP stays in registers meanwhile.

@@ -51,6 +51,7 @@ constexpr int kCleanThreads = 1024;
 static __global__ void __launch_bounds__(kCleanThreads)
     clean_kernel(CleanPacking out, const int32_t* offsets_q, int64_t rows, const int32_t* offsets_k, int64_t keys,
                  const int32_t* lengths_k, int64_t sequences, int64_t max_keys) {
+  allow_next();
   __shared__ int32_t shared[32];
   const auto clean = [&](const int32_t* from, int64_t end, int32_t* to) {
     int32_t top = 0;

@@ -37,10 +37,10 @@ void with_dim(int64_t dim, const Body& body) {
 
 // --------------------------------------------------------------------------------------------------- ring
 
-// Slots of shared memory that one thread fills in turn, with kCopiers others if any, and all warps of the consumers
-// empty.  kLanes of a warp say so: all, where they read the slot themselves, or one where only tensor cores do.
-// kHeld: the consumers have the slots first, for something else.
-template <int kBytes_, int kLanes, int kSlots = 4, int kCopiers = 0, bool kHeld = false>
+// Slots of shared memory that one thread fills in turn, with kCopiers others if any, and all warps of the consumers, of
+// so many groups, empty.  kLanes of a warp say so: all, where they read the slot themselves, or one where only tensor
+// cores do.  kHeld: the consumers have the slots first, for something else.
+template <int kBytes_, int kLanes, int kSlots = 4, int kConsumerGroups = kGroups, int kCopiers = 0, bool kHeld = false>
 struct Ring {
   static constexpr int kBytes = kBytes_;  // of a slot
   static constexpr int kShared = kSlots * kBytes + 2 * kSlots * static_cast<int>(sizeof(uint64_t));
@@ -54,7 +54,7 @@ struct Ring {
   __device__ void init() const {
     for (int i = 0; i < kSlots; ++i) {
       barrier_init(full(i), 1 + kCopiers);
-      barrier_init(empty(i), kConsumers / 32 * kLanes);
+      barrier_init(empty(i), 4 * kConsumerGroups * kLanes);
     }
     barrier_fence();
   }
@@ -98,7 +98,8 @@ struct Ring {
   __device__ __forceinline__ uint64_t* empty(uint32_t i) const { return full(i) + kSlots; }
 };
 
-// Registers of the threads of a warpgroup: of those that copy, and of those that multiply.  24 and 240, or 40 and 232.
+// Registers of the threads of a warpgroup: of those that copy, and of those that multiply.  24 and 240, or 40 and 232;
+// 24 and 160 where three groups multiply.
 template <int kCount = 24>
 __device__ __forceinline__ void few_registers() {
 #if defined(SACCADE_HOPPER)
@@ -112,9 +113,10 @@ __device__ __forceinline__ void many_registers() {
 #endif
 }
 
+template <int kThreads = kConsumers>
 __device__ __forceinline__ void consumers_sync() {
 #if defined(SACCADE_HOPPER)
-  asm volatile("bar.sync 1, %0;" ::"n"(kConsumers) : "memory");
+  asm volatile("bar.sync 1, %0;" ::"n"(kThreads) : "memory");
 #endif
 }
 
