@@ -19,8 +19,10 @@ struct Token {
 
 class Objective {
  public:
-  SACCADE_INLINE explicit Objective(const saccade_policy_loss_args& args)
-      : objective_(args.objective),
+  SACCADE_INLINE explicit Objective(const saccade_policy_loss_args& args) : Objective(args, args.objective) {}
+  // As args say it, but for the objective.
+  SACCADE_INLINE Objective(const saccade_policy_loss_args& args, int32_t objective)
+      : objective_(objective),
         lowest_(1.0f - args.clip_low),
         highest_(1.0f + args.clip_high),
         dual_clip_(args.dual_clip),

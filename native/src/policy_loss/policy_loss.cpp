@@ -1,5 +1,7 @@
 #include "policy_loss/policy_loss.h"
 
+#include <algorithm>
+
 namespace saccade {
 
 void require_policy_options(const saccade_policy_loss_args& args) {
@@ -55,13 +57,13 @@ void require_policy_operands(const saccade_policy_loss_args& args, Operands& ope
 PolicyLossWorkspace carve_policy_loss(const saccade_policy_loss_args& args, int64_t parts, Carver& carver) {
   const int64_t blocks = (args.rows + kPolicyBlock - 1) / kPolicyBlock, pieces = blocks + args.sequences;
   PolicyLossWorkspace workspace;
-  workspace.sums = carver.take<PolicySums>(parts > blocks ? parts : blocks);
+  const int64_t span = policy_rounds(args.rows) * kPolicyTile, spans = (args.rows + span - 1) / span;
+  workspace.sums = carver.take<PolicySums>(std::max({parts, blocks, spans, int64_t{1}}));
   workspace.piece_active = carver.take<int32_t>(pieces);
   workspace.piece_sum = carver.take<double>(needs_whole_sequences(args) ? pieces : 0);
   workspace.sequences = carver.take<PolicySequence>(args.sequences);
   workspace.slices = carver.take<int32_t>(kPolicySlices);
   workspace.done = carver.take<int32_t>(1);
-  workspace.block_sequences = carver.take<int32_t>(blocks);
   return workspace;
 }
 

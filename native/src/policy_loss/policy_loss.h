@@ -7,9 +7,10 @@
 //   2. Join pieces to sequences: active rows, and the ratio of GSPO.
 //   3. Token losses, gradients, sums of the block.  GSPO's gradient needs its sequence's sum: the sum of each piece.
 //   4. GSPO only: join those sums, add them to the gradients of the sequence's active rows.
-// CUDA, two launches.  Some lanes a sequence, or a block for a long one, count its active rows, and for GSPO add up
-// log-ratios, then gradients; a block every 4096 rows makes token losses, gradients and sums, and the last one to end
-// adds the sums up in order.
+// CUDA, two launches.  The first counts active rows.  Where the weights or GSPO need them by sequence, some lanes, or a
+// block for a long sequence, count its own, and for GSPO add up log-ratios, then gradients.  In the second, whose first
+// rows are on their way while the first still counts, a thread makes token losses and gradients of four rows at a time,
+// a block sums of its rows, and the last block to end adds those up in order.
 // Sums are f32 within a block's vector lanes (CUDA: a warp's), f64 beyond.  Bytes: 4*R for every input read and output
 // written, and R twice for the mask; GSPO: the log-probabilities and the gradient twice, the mask three times.
 //
@@ -26,7 +27,16 @@
 namespace saccade {
 
 constexpr int64_t kPolicyBlock = 1 << 12;  // rows of a block; an f32 partial sum may hold no more terms
-constexpr int64_t kPolicySlices = 512;     // CUDA: most slices of the sequences
+// CUDA:
+constexpr int64_t kPolicySlices = 512;    // most slices of the sequences, or of the rows
+constexpr int64_t kPolicyTile = 1 << 10;  // rows that a block takes at once
+
+// CUDA: tiles of a block, so that blocks are many, but not many more than the last of them adds up quickly.
+inline int64_t policy_rounds(int64_t rows) {
+  int64_t rounds = 1;
+  while (rounds < 16 && rows > rounds * kPolicyTile * 4096) rounds *= 2;
+  return rounds;
+}
 
 // Sums over the active rows of a part of the rows.
 struct PolicySums {
@@ -47,14 +57,13 @@ struct PolicySequence {
 };
 
 struct PolicyLossWorkspace {
-  PolicySums* sums;           // [parts], at least one for every block
+  PolicySums* sums;           // [parts], at least one for every block; CUDA: one for every block of its own
   int32_t* piece_active;      // [blocks + sequences]
   double* piece_sum;          // [blocks + sequences], GSPO: log-ratios, then gradients
   PolicySequence* sequences;  // [sequences]
   // CUDA:
-  int32_t* slices;           // active rows of slices of the sequences
-  int32_t* done;             // one: blocks of rows
-  int32_t* block_sequences;  // [blocks]: of a block's first row
+  int32_t* slices;  // active rows of slices
+  int32_t* done;    // one: blocks of rows
 };
 
 // GSPO and GSPO_TOKEN: a token's ratio is known only when its sequence's log-probabilities are.

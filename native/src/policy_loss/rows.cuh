@@ -8,14 +8,15 @@
 
 namespace saccade::cuda {
 
-constexpr int kSequenceThreads = 256, kRowThreads = 512;
-constexpr int kAtOnce = 2;     // rows of a thread whose inputs are under way together
-constexpr int kLaneRows = 64;  // more rows of a sequence than these a lane are a block's work
+constexpr int kTaken = kPack<float>;  // rows that a thread of row_kernel takes at once
+constexpr int kSequenceThreads = 256, kRowThreads = kPolicyTile / kTaken;
+constexpr int kRowBlocks = 4;       // of row_kernel on a multiprocessor
+constexpr int kLaneRows = 64;       // more rows of a sequence than these a lane are a block's work
+constexpr int kNearOffsets = 1024;  // so many offsets a block of row_kernel keeps at hand
 
 // What is given of a row, read whether it is active or not.
 struct RowInput {
   float log_prob, old_log_prob, reference, advantage, is_weight;
-  bool active;
 
   RowInput() = default;
   __device__ RowInput(const saccade_policy_loss_args& args, int64_t r) {
@@ -25,7 +26,39 @@ struct RowInput {
     reference = value(args.ref_log_prob, 0.0f);
     advantage = value(args.advantage_per_sequence ? 0 : args.advantage, 0.0f);
     is_weight = value(args.is_weight, 1.0f);
-    active = !args.mask || pointer<const uint8_t>(args.mask)[r];
+  }
+
+  // Rows r, r + 1 ...; returns their mask, a byte each, 0 for those behind the last one.
+  __device__ __forceinline__ static uint32_t load(const saccade_policy_loss_args& args, int64_t r,
+                                                  RowInput (&rows)[kTaken]) {
+    const uint8_t* mask = pointer<const uint8_t>(args.mask);
+    const saccade_address advantage = args.advantage_per_sequence ? 0 : args.advantage;
+    const saccade_address all =
+        args.log_prob | args.old_log_prob | args.ref_log_prob | advantage | args.is_weight | args.mask * kTaken;
+    if (r + kTaken <= args.rows && all % 16 == 0) {
+      const auto values = [&](saccade_address x, float otherwise, float RowInput::*value) {
+        float4 read = make_float4(otherwise, otherwise, otherwise, otherwise);
+        if (x) read = __ldcg(reinterpret_cast<const float4*>(pointer<const float>(x) + r));
+        rows[0].*value = read.x;
+        rows[1].*value = read.y;
+        rows[2].*value = read.z;
+        rows[3].*value = read.w;
+      };
+      values(args.log_prob, 0.0f, &RowInput::log_prob);
+      values(args.old_log_prob, 0.0f, &RowInput::old_log_prob);
+      values(args.ref_log_prob, 0.0f, &RowInput::reference);
+      values(advantage, 0.0f, &RowInput::advantage);
+      values(args.is_weight, 1.0f, &RowInput::is_weight);
+      return mask ? __ldcg(reinterpret_cast<const uint32_t*>(mask + r)) : ~0u;
+    }
+    uint32_t active = 0;
+#pragma unroll
+    for (int e = 0; e < kTaken; ++e) {
+      if (r + e >= args.rows) break;
+      rows[e] = RowInput(args, r + e);
+      active |= (mask ? mask[r + e] : 1u) << 8 * e;
+    }
+    return active;
   }
 
   __device__ float log_ratio() const { return log_prob - old_log_prob; }
@@ -46,8 +79,10 @@ struct Bounds {
   int64_t begin, end;
   bool bad;
 
-  __device__ Bounds(const saccade_policy_loss_args& args, int64_t s) {
-    const int32_t* offsets = pointer<const int32_t>(args.offsets);
+  __device__ Bounds(const saccade_policy_loss_args& args, int64_t s)
+      : Bounds(args, pointer<const int32_t>(args.offsets), s) {}
+
+  __device__ Bounds(const saccade_policy_loss_args& args, const int32_t* offsets, int64_t s) {
     begin = offsets[s];
     end = offsets[s + 1];
     bad = begin < 0 || end < begin || end > args.rows;
@@ -114,11 +149,7 @@ __device__ __forceinline__ int32_t measure_sequence(const saccade_policy_loss_ar
       }
     }
   }
-  if (!write) return 0;
-  for (int64_t block = divide_up(bounds.begin, kPolicyBlock) + team.rank(); block * kPolicyBlock < bounds.end;
-       block += kLanes)
-    workspace.block_sequences[block] = static_cast<int32_t>(s);
-  if (team.rank() != 0) return 0;
+  if (!write || team.rank() != 0) return 0;
   workspace.sequences[s] = sequence;
   if (whole) workspace.piece_sum[s] = gradient;
   return sequence.active;
@@ -154,16 +185,54 @@ static __global__ void __launch_bounds__(kSequenceThreads)
   if (blockIdx.x == 0) *workspace.done = 0;
 }
 
-inline __host__ __device__ int64_t slices_of(int64_t sequences) {
-  return sequences < 1 ? 1 : sequences < kPolicySlices ? sequences : kPolicySlices;
+// What is asked of sequence_kernel; otherwise the active rows are counted, wherever they are.
+SACCADE_BOTH inline bool counts_by_sequence(const saccade_policy_loss_args& args) {
+  return needs_whole_sequences(args) || args.aggregation == SACCADE_AGGREGATION_SEQ_MEAN_TOKEN_MEAN;
 }
 
-// Active rows of all sequences, by all threads of a block; shared: [32].
-__device__ inline int32_t active_rows(const saccade_policy_loss_args& args, const PolicyLossWorkspace& workspace,
-                                      int32_t* shared) {
+inline __host__ __device__ int64_t slices_of(const saccade_policy_loss_args& args) {
+  const int64_t most = counts_by_sequence(args) ? args.sequences : divide_up(args.rows, kPolicyBlock);
+  return most < 1 ? 1 : most < kPolicySlices ? most : kPolicySlices;
+}
+
+// One block a slice of the rows.
+static __global__ void __launch_bounds__(kSequenceThreads)
+    count_kernel(saccade_policy_loss_args args, PolicyLossWorkspace workspace) {
+  __shared__ int32_t shared[32];
+  wait_for_last();
+  allow_next();
+  // Multiples of 16 rows.
+  const int64_t slice = divide_up(divide_up(args.rows, gridDim.x), 16) * 16, first = slice * blockIdx.x;
+  const int64_t left = args.rows - first, n = left < 0 ? 0 : left < slice ? left : slice;
+  int32_t active = 0;
+  if (!args.mask) {
+    if (threadIdx.x == 0) active = static_cast<int32_t>(n);
+  } else {
+    const uint8_t* mask = pointer<const uint8_t>(args.mask) + first;
+    const Split<uint8_t> split(mask, n);
+    const auto* packs = reinterpret_cast<const uint4*>(mask + split.head);
+#pragma unroll 4
+    for (int64_t i = threadIdx.x; i < split.packs; i += kSequenceThreads) {
+      const uint4 x = packs[i];
+      active +=
+          __popc(__vsetne4(x.x, 0)) + __popc(__vsetne4(x.y, 0)) + __popc(__vsetne4(x.z, 0)) + __popc(__vsetne4(x.w, 0));
+    }
+    if (threadIdx.x < split.head) active += mask[threadIdx.x] != 0;
+    if (threadIdx.x < split.tail) active += mask[n - split.tail + threadIdx.x] != 0;
+  }
+  active = reduce_block(active, shared, [](int32_t a, int32_t b) { return a + b; });
+  if (threadIdx.x != 0) return;
+  workspace.slices[blockIdx.x] = active;
+  if (blockIdx.x == 0) *workspace.done = 0;
+}
+
+// Active rows of all sequences, by the lanes of a warp.
+__device__ inline int32_t active_rows(const saccade_policy_loss_args& args, const PolicyLossWorkspace& workspace) {
   int32_t own = 0;
-  for (int64_t i = threadIdx.x; i < slices_of(args.sequences); i += blockDim.x) own += workspace.slices[i];
-  return reduce_block(own, shared, [](int32_t a, int32_t b) { return a + b; });
+  const int slices = static_cast<int>(slices_of(args));
+#pragma unroll 8
+  for (int i = threadIdx.x % 32; i < slices; i += 32) own += workspace.slices[i];
+  return __reduce_add_sync(~0u, own);
 }
 
 __device__ inline PolicySums add(const PolicySums& a, const PolicySums& b) {
@@ -177,142 +246,230 @@ __device__ inline PolicySums add(const PolicySums& a, const PolicySums& b) {
 }
 
 // The sequence that owns row r, of those from `low` to before `high`.
-__device__ inline int64_t sequence_of(const saccade_policy_loss_args& args, int64_t r, int64_t low, int64_t high) {
-  const int32_t* offsets = pointer<const int32_t>(args.offsets);  // offsets[low] <= r < offsets[high]
-  while (high - low > 1) {
-    const int64_t middle = low + (high - low) / 2;
+__device__ inline int32_t sequence_of(const int32_t* offsets, int64_t r, int32_t low, int32_t high) {
+  while (high - low > 1) {  // offsets[low] <= r < offsets[high]
+    const int32_t middle = low + (high - low) / 2;
     (offsets[middle] <= r ? low : high) = middle;
   }
   return low;
 }
 
-// One block every kPolicyBlock rows.  bonus(r) * a_t is taken from the loss.
-template <class Bonus>
-__global__ void __launch_bounds__(kRowThreads, 2)
-    row_kernel(saccade_policy_loss_args args, PolicyLossWorkspace workspace, int64_t blocks, Bonus bonus) {
+// As that, of all sequences, by the lanes of a warp.
+__device__ inline int32_t sequence_of(const saccade_policy_loss_args& args, int64_t r) {
+  const int32_t* offsets = pointer<const int32_t>(args.offsets);
+  int64_t low = 0, high = args.sequences;
+  while (high - low > 1) {
+    const int64_t step = divide_up(high - low, 32), s = low + threadIdx.x % 32 * step;
+    const uint32_t behind = ~(__ballot_sync(~0u, s < high && offsets[s] <= r) | 1u);
+    low += (behind ? __ffs(behind) - 2 : 31) * step;
+    high = low + step < high ? low + step : high;
+  }
+  return static_cast<int32_t>(low);
+}
+
+// Calls body with the objective, or the estimator, as a constant: many rows, one choice.
+template <class Body>
+__device__ __forceinline__ void with_objective(int32_t objective, const Body& body) {
+  switch (objective) {
+    case SACCADE_OBJECTIVE_CISPO:
+      return body(std::integral_constant<int32_t, SACCADE_OBJECTIVE_CISPO>{});
+    case SACCADE_OBJECTIVE_SAPO:
+      return body(std::integral_constant<int32_t, SACCADE_OBJECTIVE_SAPO>{});
+    case SACCADE_OBJECTIVE_REINFORCE:
+      return body(std::integral_constant<int32_t, SACCADE_OBJECTIVE_REINFORCE>{});
+    default:
+      return body(std::integral_constant<int32_t, SACCADE_OBJECTIVE_PPO_CLIP>{});
+  }
+}
+template <class Body>
+__device__ __forceinline__ void with_estimator(int32_t estimator, const Body& body) {
+  switch (estimator) {
+    case SACCADE_KL_K1:
+      return body(std::integral_constant<int32_t, SACCADE_KL_K1>{});
+    case SACCADE_KL_ABS:
+      return body(std::integral_constant<int32_t, SACCADE_KL_ABS>{});
+    case SACCADE_KL_K2:
+      return body(std::integral_constant<int32_t, SACCADE_KL_K2>{});
+    case SACCADE_KL_K3:
+      return body(std::integral_constant<int32_t, SACCADE_KL_K3>{});
+    case SACCADE_KL_K1_ST:
+      return body(std::integral_constant<int32_t, SACCADE_KL_K1_ST>{});
+    default:
+      return body(std::integral_constant<int32_t, SACCADE_KL_K3_ST>{});
+  }
+}
+
+// One block every `rounds` tiles of rows.  bonus(r) * a_t is taken from the loss.
+template <bool kBySequence, class Bonus>
+__global__ void __launch_bounds__(kRowThreads, kRowBlocks)
+    row_kernel(saccade_policy_loss_args args, PolicyLossWorkspace workspace, int32_t rounds, Bonus bonus) {
   __shared__ PolicySums shared[32];
-  __shared__ int32_t counts[32];
+  __shared__ int32_t near_offsets[kNearOffsets], ends[2];
+  __shared__ double common;  // a_t, where it is the same for all rows
+  __shared__ int32_t counted;
   __shared__ bool last;
-  const int64_t first = blockIdx.x * kPolicyBlock + threadIdx.x;
-  // Of rows behind the last one that of the last one.
-  const auto input = [&](int64_t r) { return RowInput(args, r < args.rows ? r : args.rows - 1); };
-  RowInput inputs[kAtOnce];
-  const auto load = [&](int64_t r) {
-#pragma unroll
-    for (int i = 0; i < kAtOnce; ++i) inputs[i] = input(r + i * kRowThreads);
-  };
-  if (args.rows > 0) load(first);
-  wait_for_last();
-  const Objective objective(args);
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int64_t span = rounds * kPolicyTile, first = blockIdx.x * span;
+  const auto behind = static_cast<uint32_t>(first + span < args.rows ? first + span : args.rows);
+  const auto begin = static_cast<uint32_t>(first) + kTaken * threadIdx.x;
+  RowInput rows[kTaken];
+  uint32_t mask = RowInput::load(args, begin, rows);
+  if (warp < 2) {
+    const int32_t s = sequence_of(args, warp == 0 ? first : behind - 1);
+    if (lane == 0) ends[warp] = s;
+  }
+  __syncthreads();
+  const int32_t low = ends[0], sequences = args.rows == 0 ? 0 : ends[1] < low ? 1 : ends[1] - low + 1;
+  const int32_t* offsets = pointer<const int32_t>(args.offsets) + low;
+  if (sequences < kNearOffsets) {
+    for (int i = threadIdx.x; i <= sequences; i += kRowThreads) near_offsets[i] = offsets[i];
+    offsets = near_offsets;
+  }
   const float kl_coef = args.kl_coef_scalar ? *pointer<const float>(args.kl_coef_scalar) : args.kl_coef;
   const double grad_output = args.grad_output ? static_cast<double>(*pointer<const float>(args.grad_output)) : 1.0;
-  const bool add_kl = kl_coef != 0.0f, whole = needs_whole_sequences(args);
-  const bool spread = args.objective == SACCADE_OBJECTIVE_GSPO;
-  const int64_t all_active = active_rows(args, workspace, counts);
-  // The sequence of a block's first row, where sequence_kernel has found one.
-  const auto found = [&](int64_t block, int64_t otherwise) {
-    if (block >= blocks || args.rows == 0) return otherwise;
-    const int64_t s = workspace.block_sequences[block];
-    if (s < 0 || s >= args.sequences) return otherwise;
-    const Bounds bounds(args, s);
-    return bounds.begin <= block * kPolicyBlock && block * kPolicyBlock < bounds.end ? s : otherwise;
-  };
-  const bool by_sequence = args.aggregation == SACCADE_AGGREGATION_SEQ_MEAN_TOKEN_MEAN;
-  const double common = row_weight(args, 1, all_active);
-  int64_t s = found(blockIdx.x, 0);
-  const int64_t end = found(blockIdx.x + 1, args.sequences - 1) + 1;
-  double loss = 0.0;
-  float token_losses = 0.0f, ratios = 0.0f, kls = 0.0f, most = 0.0f;
+  wait_for_last();
+  allow_next();
+  if (warp == 0) {
+    const int32_t count = active_rows(args, workspace);
+    const double a = row_weight(args, count, count);
+    if (lane == 0) {
+      counted = count;
+      common = a;
+    }
+  }
+  __syncthreads();
+  const bool add_kl = kl_coef != 0.0f, whole = kBySequence && needs_whole_sequences(args);
+  const bool spread = kBySequence && args.objective == SACCADE_OBJECTIVE_GSPO;
+  double loss = 0.0;  // without `common`
+  float token_losses = 0.0f, ratios = 0.0f, kls = 0.0f;
+  uint32_t most = 0;  // bits of a number of at least 0, of which NaN has the largest
   int32_t clipped_low = 0, clipped_high = 0;
 #pragma unroll 1
-  for (int64_t k = 0; k < kPolicyBlock && first + k < args.rows; k += kAtOnce * kRowThreads) {
-    if (k > 0) load(first + k);
+  for (uint32_t r = begin; r < behind; r += kPolicyTile) {
+    if (r > begin) mask = RowInput::load(args, r, rows);
+    // What a row's own sequence gives it.
+    int32_t owner = 0;
+    uint32_t from = 0, to = 0;
+    bool on[kTaken];
+    PolicySequence sequences_of[kTaken];
+    float loss_weight[kTaken], gradient_weight[kTaken], spread_gradient[kTaken];
 #pragma unroll
-    for (int i = 0; i < kAtOnce; ++i) {
-      const int64_t r = first + k + i * kRowThreads;
-      if (r >= args.rows) break;
-      s = sequence_of(args, r, s, end);
-      const Bounds bounds(args, s);
-      const bool lost = bounds.bad || r < bounds.begin || r >= bounds.end;
-      float token_loss = 0.0f, gradient = 0.0f, kl_value = 0.0f;
-      if (lost || inputs[i].active) {
-        const RowInput& row = inputs[i];
-        const PolicySequence sequence = workspace.sequences[s];
-        const double a = by_sequence ? row_weight(args, sequence.active, all_active) : common;
-        const float log_ratio = row.log_ratio(), ratio = whole ? sequence.ratio : exp(clamp_log_ratio(log_ratio));
-        const Token token =
-            row.token(args, objective, s, ratio, whole ? sequence.saturated : beyond_log_ratio(log_ratio));
-        token_loss = token.loss;
-        gradient = spread ? 0.0f : token.gradient;
-        if (add_kl || args.kl) {
-          const KlElement kl = args.kl_importance_corrected
-                                   ? corrected_kl_element(args.kl_estimator, row.log_prob, row.reference, log_ratio)
-                                   : sampled_kl_element(args.kl_estimator, row.log_prob, row.reference);
-          if (add_kl) {
-            token_loss += kl_coef * kl.value;
-            gradient += kl_coef * kl.gradient;
-          }
-          kl_value = kl.value;
-        }
-        gradient *= static_cast<float>(a * grad_output);
-        if (spread && args.d_log_prob)
-          gradient += static_cast<float>(workspace.piece_sum[s] * a * grad_output / sequence.active);
-        if (lost) token_loss = gradient = kl_value = NAN;
-        loss += static_cast<double>(token_loss - bonus(r)) * a;
-        token_losses += token_loss;
-        ratios += ratio;
-        kls += kl_value;
-        clipped_low += token.clipped_low;
-        clipped_high += token.clipped_high;
-        most = max_or_nan(most, lost ? NAN : fabsf(log_ratio));
+    for (int e = 0; e < kTaken; ++e) {
+      if (r + e < from || r + e >= to) {
+        owner = sequence_of(offsets, r + e, 0, sequences);
+        const Bounds bounds(args, offsets, owner);
+        from = static_cast<uint32_t>(bounds.begin);
+        to = static_cast<uint32_t>(bounds.end);
       }
-      if (args.token_loss) pointer<float>(args.token_loss)[r] = token_loss;
-      if (args.d_log_prob) pointer<float>(args.d_log_prob)[r] = gradient;
-      if (args.kl) pointer<float>(args.kl)[r] = kl_value;
+      const bool lost = r + e < behind && (r + e < from || r + e >= to);
+      on[e] = lost || (mask >> 8 * e & 0xff);
+      if (lost) rows[e].log_prob = NAN;
+      if (args.advantage_per_sequence) rows[e].advantage = pointer<const float>(args.advantage)[low + owner];
+      loss_weight[e] = 1.0f;
+      gradient_weight[e] = static_cast<float>(common * grad_output);
+      spread_gradient[e] = 0.0f;
+      if (kBySequence) {
+        PolicySequence sequence = workspace.sequences[low + owner];
+        if (lost) sequence = {0, NAN, 0.0f, false};
+        sequences_of[e] = sequence;
+        const double a = row_weight(args, sequence.active, counted);
+        loss_weight[e] = static_cast<float>(a);
+        gradient_weight[e] = static_cast<float>(a * grad_output);
+        if (spread && args.d_log_prob)
+          spread_gradient[e] = static_cast<float>(workspace.piece_sum[low + owner] * a * grad_output / sequence.active);
+      }
     }
+    float losses = 0.0f, log_ratio[kTaken], token_loss[kTaken], gradient[kTaken], kl_value[kTaken];
+    with_objective(args.objective, [&](auto kind) {
+      const Objective objective(args, decltype(kind)::value);
+#pragma unroll
+      for (int e = 0; e < kTaken; ++e) {
+        const RowInput& row = rows[e];
+        log_ratio[e] = row.log_ratio();
+        const float ratio = whole ? sequences_of[e].ratio : exp(clamp_log_ratio(log_ratio[e]));
+        const Token token = objective.token(
+            row.log_prob, ratio, whole ? sequences_of[e].saturated : beyond_log_ratio(log_ratio[e]), row.advantage);
+        token_loss[e] = token.loss * row.is_weight;
+        gradient[e] = spread ? 0.0f : token.gradient * row.is_weight;
+        ratios += on[e] ? ratio : 0.0f;
+        clipped_low += on[e] && token.clipped_low;
+        clipped_high += on[e] && token.clipped_high;
+        if (on[e]) most = max(most, __float_as_uint(fabsf(log_ratio[e])));
+        kl_value[e] = 0.0f;
+      }
+    });
+    if (add_kl || args.kl)
+      with_estimator(args.kl_estimator, [&](auto estimator) {
+#pragma unroll
+        for (int e = 0; e < kTaken; ++e) {
+          const RowInput& row = rows[e];
+          const KlElement kl = args.kl_importance_corrected
+                                   ? corrected_kl_element(estimator, row.log_prob, row.reference, log_ratio[e])
+                                   : sampled_kl_element(estimator, row.log_prob, row.reference);
+          kl_value[e] = kl.value;
+          if (add_kl) {
+            token_loss[e] += kl_coef * kl.value;
+            gradient[e] += kl_coef * kl.gradient;
+          }
+        }
+      });
+#pragma unroll
+    for (int e = 0; e < kTaken; ++e) {
+      token_loss[e] = on[e] ? token_loss[e] : 0.0f;
+      gradient[e] = on[e] ? gradient[e] * gradient_weight[e] + spread_gradient[e] : 0.0f;
+      kl_value[e] = on[e] ? kl_value[e] : 0.0f;
+      losses += on[e] ? (token_loss[e] - bonus(r + e)) * loss_weight[e] : 0.0f;
+      token_losses += token_loss[e];
+      kls += kl_value[e];
+    }
+    loss += static_cast<double>(losses);
+    const auto store = [&](saccade_address x, const float(&values)[kTaken]) {
+      if (x) store_group(pointer<float>(x), args.rows, r, values);
+    };
+    store(args.token_loss, token_loss);
+    store(args.d_log_prob, gradient);
+    store(args.kl, kl_value);
   }
   const auto warp_sum = [](auto x) {
 #pragma unroll
     for (int distance = 16; distance > 0; distance /= 2) x += __shfl_xor_sync(~0u, x, distance);
     return static_cast<double>(x);
   };
-  // Of numbers of at least 0, of which NaN has the largest bits.
-  const auto warp_max = [](float x) { return __uint_as_float(__reduce_max_sync(~0u, __float_as_uint(fabsf(x)))); };
-  const PolicySums own{warp_sum(loss),
+  const PolicySums own{warp_sum(loss) * (kBySequence ? 1.0 : common),
                        warp_sum(token_losses),
                        warp_sum(ratios),
                        warp_sum(kls),
                        __reduce_add_sync(~0u, clipped_low),
                        __reduce_add_sync(~0u, clipped_high),
-                       warp_max(most)};
-  if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = own;
+                       __uint_as_float(__reduce_max_sync(~0u, most))};
+  if (lane == 0) shared[warp] = own;
   __syncthreads();
   if (threadIdx.x == 0) {
     PolicySums sums = own;
-    for (int warp = 1; warp < kRowThreads / 32; ++warp) sums = add(sums, shared[warp]);
-    if (args.rows > 0) workspace.sums[blockIdx.x] = sums;
+    for (int w = 1; w < kRowThreads / 32; ++w) sums = add(sums, shared[w]);
+    workspace.sums[blockIdx.x] = sums;
     __threadfence();
-    last = atomicAdd(workspace.done, 1) == static_cast<int32_t>(blocks) - 1;
+    last = atomicAdd(workspace.done, 1) == static_cast<int32_t>(gridDim.x) - 1;
   }
   __syncthreads();
   if (!last) return;
   __threadfence();
   PolicySums all{};
-  if (args.rows > 0)
-    for (int64_t b = threadIdx.x; b < blocks; b += kRowThreads) all = add(all, workspace.sums[b]);
+#pragma unroll 4
+  for (int64_t b = threadIdx.x; b < gridDim.x; b += kRowThreads) all = add(all, workspace.sums[b]);
   all = reduce_block(all, shared, add);
   if (threadIdx.x != 0) return;
   *workspace.done = 0;
   *pointer<float>(args.loss) = static_cast<float>(all.loss);
   float* metrics = pointer<float>(args.metrics);
   if (!metrics) return;
-  const double n = static_cast<double>(all_active > 0 ? all_active : 1);
+  const double n = static_cast<double>(counted > 0 ? counted : 1);
   metrics[SACCADE_METRIC_CLIPPED_LOW] = static_cast<float>(static_cast<double>(all.clipped_low) / n);
   metrics[SACCADE_METRIC_CLIPPED_HIGH] = static_cast<float>(static_cast<double>(all.clipped_high) / n);
   metrics[SACCADE_METRIC_RATIO] = static_cast<float>(all.ratio / n);
   metrics[SACCADE_METRIC_KL] = static_cast<float>(all.kl / n);
   metrics[SACCADE_METRIC_TOKEN_LOSS] = static_cast<float>(all.token_loss / n);
-  metrics[SACCADE_METRIC_ACTIVE] = static_cast<float>(all_active);
+  metrics[SACCADE_METRIC_ACTIVE] = static_cast<float>(counted);
   metrics[SACCADE_METRIC_MAX_LOG_RATIO] = all.max_log_ratio;
 }
 
@@ -325,19 +482,21 @@ inline void launch_sequences(const Device& device, const saccade_policy_loss_arg
                              const PolicyLossWorkspace& workspace) {
   constexpr int kFew = 8;
   const bool few = args.rows <= args.sequences * kFew * 8;
-  launch_overlapping(device, few ? sequence_kernel<kFew> : sequence_kernel<32>, slices_of(args.sequences),
-                     kSequenceThreads, args, workspace);
+  const auto kernel = !counts_by_sequence(args) ? count_kernel : few ? sequence_kernel<kFew> : sequence_kernel<32>;
+  launch_overlapping(device, kernel, slices_of(args), kSequenceThreads, args, workspace);
 }
 
 // at_once: right after launch_sequences(), and what it reads but for that was there before.
 template <class Bonus>
 void launch_rows(const Device& device, const saccade_policy_loss_args& args, const PolicyLossWorkspace& workspace,
                  const Bonus& bonus, bool at_once) {
-  const int64_t blocks = args.rows > 0 ? divide_up(args.rows, kPolicyBlock) : 1;
+  const int32_t rounds = static_cast<int32_t>(policy_rounds(args.rows));
+  const int64_t tiles = divide_up(args.rows, rounds * kPolicyTile), blocks = tiles > 0 ? tiles : 1;
+  const auto kernel = counts_by_sequence(args) ? row_kernel<true, Bonus> : row_kernel<false, Bonus>;
   if (at_once)
-    launch_overlapping(device, row_kernel<Bonus>, blocks, kRowThreads, args, workspace, blocks, bonus);
+    launch_overlapping(device, kernel, blocks, kRowThreads, args, workspace, rounds, bonus);
   else
-    launch(device, row_kernel<Bonus>, blocks, kRowThreads, args, workspace, blocks, bonus);
+    launch(device, kernel, blocks, kRowThreads, args, workspace, rounds, bonus);
 }
 
 }  // namespace saccade::cuda

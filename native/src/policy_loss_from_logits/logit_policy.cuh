@@ -10,6 +10,7 @@
 namespace saccade::cuda {
 
 constexpr int kListThreads = 1024, kInputThreads = 256, kRowOfLogitsThreads = 1024;
+constexpr int kListed = 8;  // rows that a thread of list_kernel takes at once
 
 struct LogitPolicyCall {
   saccade_policy_loss_from_logits_args args;
@@ -94,35 +95,47 @@ static __global__ void __launch_bounds__(kListThreads) list_kernel(const __grid_
   __shared__ int32_t counts[32];
   const int64_t rows = call.policy.rows;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  wait_for_last();
+  allow_next();
   int64_t active = 0;
-  for (int64_t first = 0; first < rows; first += kListThreads) {
-    const int64_t r = first + threadIdx.x;
-    const bool inside = r < rows;
-    const int32_t target = inside ? pointer<const int32_t>(call.args.targets)[r] : 0;
-    const bool on = inside && (!call.workspace.mask || call.workspace.mask[r]) && target != call.args.ignore_index;
-    const uint32_t votes = __ballot_sync(~0u, on);
-    __syncthreads();
-    if (lane == 0) counts[warp] = __popc(votes);
-    __syncthreads();
-    int before = __popc(votes & ((1u << lane) - 1)), all = 0;
-    for (int w = 0; w < kListThreads / 32; ++w) {
-      if (w < warp) before += counts[w];
-      all += counts[w];
+  for (int64_t first = 0; first < rows; first += kListed * kListThreads) {
+    const int64_t begin = first + kListed * 32 * warp + lane;
+    int32_t targets[kListed], given[kListed], own = 0;
+    uint32_t votes[kListed];
+#pragma unroll
+    for (int k = 0; k < kListed; ++k) {
+      const int64_t r = begin + 32 * k < rows ? begin + 32 * k : rows - 1;
+      targets[k] = pointer<const int32_t>(call.args.targets)[r];
+      given[k] = call.workspace.mask ? call.workspace.mask[r] : 1;
     }
-    if (inside) {
+#pragma unroll
+    for (int k = 0; k < kListed; ++k) {
+      const bool on = begin + 32 * k < rows && given[k] != 0 && targets[k] != call.args.ignore_index;
+      votes[k] = __ballot_sync(~0u, on);
+      own += __popc(votes[k]);
+    }
+    __syncthreads();
+    if (lane == 0) counts[warp] = own;
+    __syncthreads();
+    int64_t before = active + __reduce_add_sync(~0u, lane < warp ? counts[lane] : 0);
+    active += __reduce_add_sync(~0u, counts[lane]);
+#pragma unroll
+    for (int k = 0; k < kListed; ++k) {
+      const int64_t r = begin + 32 * k;
+      const bool on = votes[k] >> lane & 1;
+      const int64_t number = before + __popc(votes[k] & ((1u << lane) - 1));  // active rows before this one
+      before += __popc(votes[k]);
+      if (r >= rows) continue;
       call.workspace.active[r] = on;
       call.workspace.log_prob[r] = on && call.workspace.known_log_prob ? call.workspace.known_log_prob[r] : 0.0f;
-      // Inactive rows before this one: first + threadIdx.x - (active + before).
-      LogitPolicyRow& input = call.workspace.inputs[on ? active + before : rows - 1 - (r - active - before)];
+      LogitPolicyRow& input = call.workspace.inputs[on ? number : rows - 1 - (r - number)];
       input.row = static_cast<int32_t>(r);
-      input.target = target;
-      if (!on) {
-        if (call.args.log_prob) pointer<float>(call.args.log_prob)[r] = 0.0f;
-        if (call.args.entropy) pointer<float>(call.args.entropy)[r] = 0.0f;
-        if (call.args.lse) pointer<float>(call.args.lse)[r] = 0.0f;
-      }
+      input.target = targets[k];
+      if (on) continue;
+      if (call.args.log_prob) pointer<float>(call.args.log_prob)[r] = 0.0f;
+      if (call.args.entropy) pointer<float>(call.args.entropy)[r] = 0.0f;
+      if (call.args.lse) pointer<float>(call.args.lse)[r] = 0.0f;
     }
-    active += all;
   }
   if (threadIdx.x == 0) *call.workspace.listed = static_cast<int32_t>(active);
 }
@@ -130,14 +143,14 @@ static __global__ void __launch_bounds__(kListThreads) list_kernel(const __grid_
 // Per-row values of the active rows, side by side; their weights once the rows of all sequences are counted.
 template <class T, bool kCounted>
 __global__ void __launch_bounds__(kInputThreads) inputs_kernel(const __grid_constant__ LogitPolicyCall call) {
-  __shared__ int32_t shared[32];
   const saccade_policy_loss_args& policy = call.policy;
   const PolicyLossWorkspace& counts = call.workspace.policy;
-  const int32_t active = kCounted ? active_rows(policy, counts, shared) : 0;
+  wait_for_last();
+  const int32_t active = kCounted ? active_rows(policy, counts) : 0;
   const int64_t i = call.first + static_cast<int64_t>(blockIdx.x) * kInputThreads + threadIdx.x;
   if (i >= call.active_end()) return;
   LogitPolicyRow input = call.workspace.inputs[i];
-  const int64_t r = input.row, s = sequence_of(policy, r, 0, policy.sequences);
+  const int64_t r = input.row, s = sequence_of(pointer<const int32_t>(policy.offsets), r, 0, policy.sequences);
   const Bounds bounds(policy, s);
   const auto value = [&](saccade_address x, int64_t at, float otherwise) {
     return x ? pointer<const float>(x)[at] : otherwise;
@@ -150,7 +163,8 @@ __global__ void __launch_bounds__(kInputThreads) inputs_kernel(const __grid_cons
   input.advantage = value(policy.advantage, policy.advantage_per_sequence ? s : r, 0.0f);
   input.is_weight = value(policy.is_weight, r, 1.0f);
   input.d_log_prob = kCounted && call.whole() ? pointer<const float>(policy.d_log_prob)[r] : 0.0f;
-  const double a = kCounted ? row_weight(policy, counts.sequences[s].active, active) : 0.0;
+  const int32_t own = kCounted && counts_by_sequence(policy) ? counts.sequences[s].active : active;
+  const double a = kCounted ? row_weight(policy, own, active) : 0.0;
   const bool lost = bounds.bad || r < bounds.begin || r >= bounds.end;
   input.weight = lost ? NAN : static_cast<float>(a * static_cast<double>(value(policy.grad_output, 0, 1.0f)));
   call.workspace.inputs[i] = input;
@@ -376,10 +390,10 @@ void compute(const Device& device, const LogitPolicyCall& call, const Parts& for
   const bool whole = needs_whole_sequences(policy), gradient = call.args.d_logits != 0;
   const bool forward = !gradient || (whole && !call.workspace.known_log_prob);
   const EntropyBonus bonus{call.workspace.rows, call.args.entropy_coef}, none{call.workspace.rows, 0.0f};
-  launch(device, list_kernel, 1, kListThreads, call);
+  launch_overlapping(device, list_kernel, 1, kListThreads, call);
   if (forward)
     for_parts(false, [&](const LogitPolicyCall& part) {
-      launch(device, inputs_kernel<T, false>, divide_up(part.count, kInputThreads), kInputThreads, part);
+      launch_overlapping(device, inputs_kernel<T, false>, divide_up(part.count, kInputThreads), kInputThreads, part);
       launch(device, forward_kernel<T>, part.count, kRowOfLogitsThreads, part);
     });
   launch_sequences(device, policy, rows);
@@ -387,7 +401,7 @@ void compute(const Device& device, const LogitPolicyCall& call, const Parts& for
   if (whole || !gradient) launch_rows(device, policy, rows, forward ? bonus : none, true);
   if (!gradient) return;
   for_parts(true, [&](const LogitPolicyCall& part) {
-    launch(device, inputs_kernel<T, true>, divide_up(part.count, kInputThreads), kInputThreads, part);
+    launch_overlapping(device, inputs_kernel<T, true>, divide_up(part.count, kInputThreads), kInputThreads, part);
     launch_gradient<T, G>(device, part);
   });
   if (!forward) launch_rows(device, policy, rows, bonus, false);
