@@ -147,27 +147,38 @@ __device__ __forceinline__ void cluster_send(void* p, int rank, const uint4& x, 
 }
 
 // Arrives at a barrier of this block; its phase ends when the bytes are there too.
-__device__ __forceinline__ void barrier_expect(uint64_t* barrier, uint32_t bytes) {
+__device__ __forceinline__ void barrier_expect(uint32_t address, uint32_t bytes) {
 #if defined(SACCADE_HOPPER)
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes)
-               : "memory");
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(address), "r"(bytes) : "memory");
 #endif
+}
+
+__device__ __forceinline__ void barrier_expect(uint64_t* barrier, uint32_t bytes) {
+  barrier_expect(shared_address(barrier), bytes);
 }
 
 // Copies to shared memory bytes that the barrier expects.
-__device__ __forceinline__ void bulk_copy(void* destination, const void* source, uint32_t bytes, uint64_t* barrier) {
+__device__ __forceinline__ void bulk_copy(uint32_t destination, const void* source, uint32_t bytes, uint32_t barrier) {
 #if defined(SACCADE_HOPPER)
-  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-                   shared_address(destination)),
-               "l"(source), "r"(bytes), "r"(shared_address(barrier))
-               : "memory");
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(destination),
+      "l"(source), "r"(bytes), "r"(barrier)
+      : "memory");
 #endif
 }
 
+__device__ __forceinline__ void bulk_copy(void* destination, const void* source, uint32_t bytes, uint64_t* barrier) {
+  bulk_copy(shared_address(destination), source, bytes, shared_address(barrier));
+}
+
 // Loads into shared memory; the barrier's phase ends when the bytes are there.
-__device__ __forceinline__ void bulk_load(void* destination, const void* source, uint32_t bytes, uint64_t* barrier) {
+__device__ __forceinline__ void bulk_load(uint32_t destination, const void* source, uint32_t bytes, uint32_t barrier) {
   barrier_expect(barrier, bytes);
   bulk_copy(destination, source, bytes, barrier);
+}
+
+__device__ __forceinline__ void bulk_load(void* destination, const void* source, uint32_t bytes, uint64_t* barrier) {
+  bulk_load(shared_address(destination), source, bytes, shared_address(barrier));
 }
 
 // For what is too short for bulk copies, which take some 60 cycles each however few bytes they have: copies 16 bytes to
@@ -195,13 +206,16 @@ __device__ __forceinline__ void bulk_fence() {
 }
 
 // Stores from shared memory, as a group of its own.
-__device__ __forceinline__ void bulk_store(void* destination, const void* source, uint32_t bytes) {
+__device__ __forceinline__ void bulk_store(void* destination, uint32_t source, uint32_t bytes) {
 #if defined(SACCADE_HOPPER)
-  asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(destination),
-               "r"(shared_address(source)), "r"(bytes)
+  asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(destination), "r"(source), "r"(bytes)
                : "memory");
   asm volatile("cp.async.bulk.commit_group;" ::: "memory");
 #endif
+}
+
+__device__ __forceinline__ void bulk_store(void* destination, const void* source, uint32_t bytes) {
+  bulk_store(destination, shared_address(source), bytes);
 }
 
 // Waits until all groups of this thread but the newest `kLeft` have been read from shared memory.

@@ -74,6 +74,14 @@ __device__ __forceinline__ void allow_next() {}
 __device__ __forceinline__ void wait_for_last() {}
 #endif
 
+// Counts the blocks of a grid that come here, one thread of each; returns those before.  The last of them sees what the
+// threads that came before have written.
+__device__ __forceinline__ int32_t arrive(int32_t* counter) {
+  int32_t before;
+  asm volatile("atom.add.acq_rel.gpu.global.s32 %0, [%1], 1;" : "=r"(before) : "l"(counter) : "memory");
+  return before;
+}
+
 // As launch(), with `shared` bytes of dynamic shared memory a block.
 template <class... Parameters, class... Arguments>
 void launch_shared(const Device& device, void (*kernel)(Parameters...), int64_t blocks, int threads, int shared,

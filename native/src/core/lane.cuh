@@ -31,6 +31,13 @@ SACCADE_INLINE float max_nan(float a, float b) {
   return y;
 }
 
+// Between two bounds; NaN stays.
+SACCADE_INLINE float clamp(float x, float low, float high) {
+  float y;
+  asm("min.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(max_nan(x, low)), "f"(high));
+  return y;
+}
+
 SACCADE_INLINE vfloat exp(vfloat x) { return expf(x); }
 SACCADE_INLINE vfloat log(vfloat x) { return logf(x); }
 

@@ -60,6 +60,77 @@ __device__ __forceinline__ Pack<T> load_pack(const Pack<T>* p) {
   return pack;
 }
 
+template <class T>
+__device__ __forceinline__ void unpack(const uint4& bits, float (&x)[kPack<T>]) {
+  const uint32_t words[4] = {bits.x, bits.y, bits.z, bits.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    if constexpr (sizeof(T) == 4) {
+      x[i] = __uint_as_float(words[i]);
+    } else if constexpr (std::is_same_v<T, bf16>) {
+      x[2 * i] = __uint_as_float(words[i] << 16);
+      x[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
+    } else {
+      __half2 pair;
+      memcpy(&pair, &words[i], 4);
+      x[2 * i] = __low2float(pair);
+      x[2 * i + 1] = __high2float(pair);
+    }
+  }
+}
+
+template <class T>
+__device__ __forceinline__ uint4 pack(const float (&x)[kPack<T>]) {
+  uint32_t words[4];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    if constexpr (sizeof(T) == 4) {
+      words[i] = __float_as_uint(x[i]);
+    } else if constexpr (std::is_same_v<T, bf16>) {
+      const __nv_bfloat162 pair = __floats2bfloat162_rn(x[2 * i], x[2 * i + 1]);
+      memcpy(&words[i], &pair, 4);
+    } else {
+      const __half2 pair = __floats2half2_rn(x[2 * i], x[2 * i + 1]);
+      memcpy(&words[i], &pair, 4);
+    }
+  }
+  return make_uint4(words[0], words[1], words[2], words[3]);
+}
+
+// The larger, element by element; NaN only where both are.
+template <class T>
+__device__ __forceinline__ uint4 max_pack(const uint4& a, const uint4& b) {
+  uint32_t x[4] = {a.x, a.y, a.z, a.w};
+  const uint32_t y[4] = {b.x, b.y, b.z, b.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    if constexpr (sizeof(T) == 4)
+      x[i] = __float_as_uint(fmaxf(__uint_as_float(x[i]), __uint_as_float(y[i])));
+    else if constexpr (std::is_same_v<T, bf16>)
+      asm("max.bf16x2 %0, %0, %1;" : "+r"(x[i]) : "r"(y[i]));
+    else
+      asm("max.f16x2 %0, %0, %1;" : "+r"(x[i]) : "r"(y[i]));
+  }
+  return make_uint4(x[0], x[1], x[2], x[3]);
+}
+
+// -inf.
+template <class T>
+__device__ __forceinline__ uint4 lowest_pack() {
+  constexpr uint32_t kBits = sizeof(T) == 4 ? 0xff800000u : std::is_same_v<T, bf16> ? 0xff80ff80u : 0xfc00fc00u;
+  return make_uint4(kBits, kBits, kBits, kBits);
+}
+
+template <class T>
+__device__ __forceinline__ float max_of_pack(uint4 a) {
+  a = max_pack<T>(a, make_uint4(a.z, a.w, a.z, a.w));
+  a = max_pack<T>(a, make_uint4(a.y, a.y, a.z, a.w));
+  if constexpr (sizeof(T) == 4) return __uint_as_float(a.x);
+  float x[kPack<T>];
+  unpack<T>(a, x);
+  return fmaxf(x[0], x[1]);
+}
+
 // Elements before the first 16-byte boundary, whole packs from there, elements after them.
 template <class T>
 struct Split {

@@ -103,6 +103,12 @@ SACCADE_INLINE vfloat min(vfloat a, vfloat b) {
 SACCADE_INLINE vfloat at_least(vfloat x, float low) { return max(splat(low), x); }
 SACCADE_INLINE vfloat at_most(vfloat x, float high) { return min(splat(high), x); }
 
+// Between two bounds; NaN stays.
+SACCADE_INLINE vfloat clamp(vfloat x, float low, float high) { return at_most(at_least(x, low), high); }
+
+// The larger; NaN where either is NaN.
+SACCADE_INLINE vfloat max_nan(vfloat a, vfloat b) { return select((a > b) | (a != a), a, b); }
+
 // Between two bounds; the lower one for NaN.
 SACCADE_INLINE vfloat bounded(vfloat x, float low, float high) { return at_most(max(x, splat(low)), high); }
 

@@ -36,6 +36,30 @@ struct SoftmaxRow {
     moment += t;
   }
 
+  // Several packs at once, of -inf where there are none.  Without kMoment the moment stays what it is.
+  template <class T, bool kMoment, int kCount>
+  __device__ __forceinline__ void add(const uint4 (&packs)[kCount], float scale) {
+    uint4 tops = packs[0];
+#pragma unroll
+    for (int n = 1; n < kCount; ++n) tops = max_pack<T>(tops, packs[n]);
+    const float top = max_of_pack<T>(tops);
+    if (top > max) raise(top, scale);
+    float s[2] = {}, t[2] = {};
+#pragma unroll
+    for (int n = 0; n < kCount; ++n) {
+      float x[kPack<T>];
+      unpack<T>(packs[n], x);
+#pragma unroll
+      for (int i = 0; i < kPack<T>; ++i) {
+        const float d = (x[i] - max) * scale, u = kMoment ? max_nan(d, kFaint) : d, e = exp2_fast(u);
+        s[i % 2] += e;
+        if (kMoment) t[i % 2] = fmaf(e, u, t[i % 2]);
+      }
+    }
+    sum += s[0] + s[1];
+    if (kMoment) moment += t[0] + t[1];
+  }
+
   __device__ __forceinline__ void add(float x, float scale) {
     if (x > max) raise(x, scale);
     const float u = max_nan((x - max) * scale, kFaint), e = exp2_fast(u);

@@ -6,9 +6,6 @@
 
 namespace saccade::SACCADE_ISA {
 
-// The larger of the two; NaN where either is NaN.
-SACCADE_INLINE vfloat max_or_nan(vfloat a, vfloat b) { return select((a > b) | (a != a), a, b); }
-
 // Loss and gradient of tokens before weights and the KL term, and which of them were clipped from below and above.
 struct Token {
   vfloat loss;
@@ -19,10 +16,8 @@ struct Token {
 
 class Objective {
  public:
-  SACCADE_INLINE explicit Objective(const saccade_policy_loss_args& args) : Objective(args, args.objective) {}
-  // As args say it, but for the objective.
-  SACCADE_INLINE Objective(const saccade_policy_loss_args& args, int32_t objective)
-      : objective_(objective),
+  SACCADE_INLINE explicit Objective(const saccade_policy_loss_args& args)
+      : objective_(args.objective),
         lowest_(1.0f - args.clip_low),
         highest_(1.0f + args.clip_high),
         dual_clip_(args.dual_clip),
@@ -34,7 +29,7 @@ class Objective {
   SACCADE_INLINE Token token(vfloat log_prob, vfloat ratio, vint saturated, vfloat advantage) const {
     switch (objective_) {
       case SACCADE_OBJECTIVE_CISPO: {
-        const vfloat weight = at_most(at_least(ratio, lowest_), highest_) * advantage;
+        const vfloat weight = clamp(ratio, lowest_, highest_) * advantage;
         return {-weight * log_prob, -weight, ratio<lowest_, ratio> highest_};
       }
       case SACCADE_OBJECTIVE_SAPO: {
@@ -63,7 +58,7 @@ class Objective {
       bounded = at_most(ratio, delta_);
       token.clipped_high |= negative & (ratio > delta_);
     }
-    token.loss = max_or_nan(-bounded * advantage, -at_most(at_least(ratio, lowest_), highest_) * advantage);
+    token.loss = max_nan(-bounded * advantage, -clamp(ratio, lowest_, highest_) * advantage);
     if (dual_clip_ > 0.0f) {
       const vfloat bound = -dual_clip_ * advantage;
       const vint binds = negative & (token.loss > bound);

@@ -182,7 +182,7 @@ struct PolicyLoss {
         ratios += select(on, ratio, zero);
         low += on & token.clipped_low;
         high += on & token.clipped_high;
-        largest = max_or_nan(largest, select(on, select(log_ratio < 0.0f, -log_ratio, log_ratio), zero));
+        largest = max_nan(largest, select(on, select(log_ratio < 0.0f, -log_ratio, log_ratio), zero));
         if (token_loss) store(token_loss + r, lanes, token.loss);
         if (d_log_prob) store(d_log_prob + r, lanes, select(on, gradient * gradient_weight, zero));
       });

@@ -31,11 +31,10 @@ constexpr int64_t kPolicyBlock = 1 << 12;  // rows of a block; an f32 partial su
 constexpr int64_t kPolicySlices = 512;    // most slices of the sequences, or of the rows
 constexpr int64_t kPolicyTile = 1 << 10;  // rows that a block takes at once
 
-// CUDA: tiles of a block, so that blocks are many, but not many more than the last of them adds up quickly.
+// CUDA: tiles of a block: as many as make no more blocks than a GPU holds at once, up to 16.
 inline int64_t policy_rounds(int64_t rows) {
-  int64_t rounds = 1;
-  while (rounds < 16 && rows > rounds * kPolicyTile * 4096) rounds *= 2;
-  return rounds;
+  const int64_t rounds = (rows + kPolicyTile * 512 - 1) / (kPolicyTile * 512);
+  return rounds < 1 ? 1 : rounds < 16 ? rounds : 16;
 }
 
 // Sums over the active rows of a part of the rows.

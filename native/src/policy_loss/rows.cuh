@@ -242,7 +242,7 @@ __device__ inline PolicySums add(const PolicySums& a, const PolicySums& b) {
           a.kl + b.kl,
           a.clipped_low + b.clipped_low,
           a.clipped_high + b.clipped_high,
-          max_or_nan(a.max_log_ratio, b.max_log_ratio)};
+          max_nan(a.max_log_ratio, b.max_log_ratio)};
 }
 
 // The sequence that owns row r, of those from `low` to before `high`.
@@ -267,35 +267,49 @@ __device__ inline int32_t sequence_of(const saccade_policy_loss_args& args, int6
   return static_cast<int32_t>(low);
 }
 
-// Calls body with the objective, or the estimator, as a constant: many rows, one choice.
+// Calls body(objective) with what args ask for as constants: many rows, one choice.
 template <class Body>
-__device__ __forceinline__ void with_objective(int32_t objective, const Body& body) {
-  switch (objective) {
+__device__ __forceinline__ void with_objective(saccade_policy_loss_args args, const Body& body) {
+  switch (args.objective) {
     case SACCADE_OBJECTIVE_CISPO:
-      return body(std::integral_constant<int32_t, SACCADE_OBJECTIVE_CISPO>{});
+      args.objective = SACCADE_OBJECTIVE_CISPO;
+      return body(Objective(args));
     case SACCADE_OBJECTIVE_SAPO:
-      return body(std::integral_constant<int32_t, SACCADE_OBJECTIVE_SAPO>{});
+      args.objective = SACCADE_OBJECTIVE_SAPO;
+      return body(Objective(args));
     case SACCADE_OBJECTIVE_REINFORCE:
-      return body(std::integral_constant<int32_t, SACCADE_OBJECTIVE_REINFORCE>{});
+      args.objective = SACCADE_OBJECTIVE_REINFORCE;
+      return body(Objective(args));
     default:
-      return body(std::integral_constant<int32_t, SACCADE_OBJECTIVE_PPO_CLIP>{});
+      args.objective = SACCADE_OBJECTIVE_PPO_CLIP;
+      if (args.delta > 0.0f || args.dual_clip > 0.0f) return body(Objective(args));
+      args.delta = args.dual_clip = 0.0f;
+      return body(Objective(args));
   }
 }
+
+// Calls body(estimator, corrected) with what args ask for as constants.
 template <class Body>
-__device__ __forceinline__ void with_estimator(int32_t estimator, const Body& body) {
-  switch (estimator) {
+__device__ __forceinline__ void with_estimator(const saccade_policy_loss_args& args, const Body& body) {
+  const auto with = [&](auto estimator) {
+    if (args.kl_importance_corrected)
+      body(estimator, std::true_type{});
+    else
+      body(estimator, std::false_type{});
+  };
+  switch (args.kl_estimator) {
     case SACCADE_KL_K1:
-      return body(std::integral_constant<int32_t, SACCADE_KL_K1>{});
+      return with(std::integral_constant<int32_t, SACCADE_KL_K1>{});
     case SACCADE_KL_ABS:
-      return body(std::integral_constant<int32_t, SACCADE_KL_ABS>{});
+      return with(std::integral_constant<int32_t, SACCADE_KL_ABS>{});
     case SACCADE_KL_K2:
-      return body(std::integral_constant<int32_t, SACCADE_KL_K2>{});
+      return with(std::integral_constant<int32_t, SACCADE_KL_K2>{});
     case SACCADE_KL_K3:
-      return body(std::integral_constant<int32_t, SACCADE_KL_K3>{});
+      return with(std::integral_constant<int32_t, SACCADE_KL_K3>{});
     case SACCADE_KL_K1_ST:
-      return body(std::integral_constant<int32_t, SACCADE_KL_K1_ST>{});
+      return with(std::integral_constant<int32_t, SACCADE_KL_K1_ST>{});
     default:
-      return body(std::integral_constant<int32_t, SACCADE_KL_K3_ST>{});
+      return with(std::integral_constant<int32_t, SACCADE_KL_K3_ST>{});
   }
 }
 
@@ -321,8 +335,14 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks)
   __syncthreads();
   const int32_t low = ends[0], sequences = args.rows == 0 ? 0 : ends[1] < low ? 1 : ends[1] - low + 1;
   const int32_t* offsets = pointer<const int32_t>(args.offsets) + low;
-  if (sequences < kNearOffsets) {
-    for (int i = threadIdx.x; i <= sequences; i += kRowThreads) near_offsets[i] = offsets[i];
+  // Every row of the block is some sequence's: the offsets are at hand and right.
+  bool owned = sequences < kNearOffsets;
+  if (owned) {
+    for (int i = threadIdx.x; i <= sequences; i += kRowThreads) {
+      const int32_t offset = near_offsets[i] = offsets[i];
+      if (i == 0) owned &= offset >= 0 && offset <= first;
+      owned &= i < sequences ? offset <= offsets[i + 1] : offset <= args.rows && offset >= static_cast<int64_t>(behind);
+    }
     offsets = near_offsets;
   }
   const float kl_coef = args.kl_coef_scalar ? *pointer<const float>(args.kl_coef_scalar) : args.kl_coef;
@@ -337,9 +357,11 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks)
       common = a;
     }
   }
-  __syncthreads();
-  const bool add_kl = kl_coef != 0.0f, whole = kBySequence && needs_whole_sequences(args);
+  owned = __syncthreads_and(owned);
+  const bool add_kl = kl_coef != 0.0f, metrics = args.metrics != 0;
+  const bool whole = kBySequence && needs_whole_sequences(args);
   const bool spread = kBySequence && args.objective == SACCADE_OBJECTIVE_GSPO;
+  const float common_weight = static_cast<float>(common * grad_output);
   double loss = 0.0;  // without `common`
   float token_losses = 0.0f, ratios = 0.0f, kls = 0.0f;
   uint32_t most = 0;  // bits of a number of at least 0, of which NaN has the largest
@@ -347,28 +369,33 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks)
 #pragma unroll 1
   for (uint32_t r = begin; r < behind; r += kPolicyTile) {
     if (r > begin) mask = RowInput::load(args, r, rows);
-    // What a row's own sequence gives it.
-    int32_t owner = 0;
-    uint32_t from = 0, to = 0;
-    bool on[kTaken];
     PolicySequence sequences_of[kTaken];
     float loss_weight[kTaken], gradient_weight[kTaken], spread_gradient[kTaken];
 #pragma unroll
     for (int e = 0; e < kTaken; ++e) {
-      if (r + e < from || r + e >= to) {
-        owner = sequence_of(offsets, r + e, 0, sequences);
-        const Bounds bounds(args, offsets, owner);
-        from = static_cast<uint32_t>(bounds.begin);
-        to = static_cast<uint32_t>(bounds.end);
-      }
-      const bool lost = r + e < behind && (r + e < from || r + e >= to);
-      on[e] = lost || (mask >> 8 * e & 0xff);
-      if (lost) rows[e].log_prob = NAN;
-      if (args.advantage_per_sequence) rows[e].advantage = pointer<const float>(args.advantage)[low + owner];
       loss_weight[e] = 1.0f;
-      gradient_weight[e] = static_cast<float>(common * grad_output);
+      gradient_weight[e] = common_weight;
       spread_gradient[e] = 0.0f;
-      if (kBySequence) {
+    }
+    // What a row's own sequence gives it.
+    if (kBySequence || !owned || args.advantage_per_sequence) {
+      int32_t owner = 0;
+      uint32_t from = 0, to = 0;
+#pragma unroll
+      for (int e = 0; e < kTaken; ++e) {
+        if (r + e < from || r + e >= to) {
+          owner = sequence_of(offsets, r + e, 0, sequences);
+          const Bounds bounds(args, offsets, owner);
+          from = static_cast<uint32_t>(bounds.begin);
+          to = static_cast<uint32_t>(bounds.end);
+        }
+        const bool lost = r + e < behind && (r + e < from || r + e >= to);
+        if (lost) {
+          rows[e].log_prob = NAN;
+          mask |= 0xffu << 8 * e;
+        }
+        if (args.advantage_per_sequence) rows[e].advantage = pointer<const float>(args.advantage)[low + owner];
+        if (!kBySequence) continue;
         PolicySequence sequence = workspace.sequences[low + owner];
         if (lost) sequence = {0, NAN, 0.0f, false};
         sequences_of[e] = sequence;
@@ -379,9 +406,9 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks)
           spread_gradient[e] = static_cast<float>(workspace.piece_sum[low + owner] * a * grad_output / sequence.active);
       }
     }
-    float losses = 0.0f, log_ratio[kTaken], token_loss[kTaken], gradient[kTaken], kl_value[kTaken];
-    with_objective(args.objective, [&](auto kind) {
-      const Objective objective(args, decltype(kind)::value);
+    const auto on = [&](int e) { return (mask & 0xffu << 8 * e) != 0; };
+    float log_ratio[kTaken], token_loss[kTaken], gradient[kTaken];
+    with_objective(args, [&](const Objective& objective) {
 #pragma unroll
       for (int e = 0; e < kTaken; ++e) {
         const RowInput& row = rows[e];
@@ -389,71 +416,94 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks)
         const float ratio = whole ? sequences_of[e].ratio : exp(clamp_log_ratio(log_ratio[e]));
         const Token token = objective.token(
             row.log_prob, ratio, whole ? sequences_of[e].saturated : beyond_log_ratio(log_ratio[e]), row.advantage);
-        token_loss[e] = token.loss * row.is_weight;
-        gradient[e] = spread ? 0.0f : token.gradient * row.is_weight;
-        ratios += on[e] ? ratio : 0.0f;
-        clipped_low += on[e] && token.clipped_low;
-        clipped_high += on[e] && token.clipped_high;
-        if (on[e]) most = max(most, __float_as_uint(fabsf(log_ratio[e])));
-        kl_value[e] = 0.0f;
+        token_loss[e] = token.loss;
+        gradient[e] = token.gradient;
+        if (metrics && on(e)) {
+          ratios += ratio;
+          clipped_low += token.clipped_low;
+          clipped_high += token.clipped_high;
+          most = max(most, __float_as_uint(fabsf(log_ratio[e])));
+        }
       }
     });
-    if (add_kl || args.kl)
-      with_estimator(args.kl_estimator, [&](auto estimator) {
+    if (args.is_weight) {
 #pragma unroll
-        for (int e = 0; e < kTaken; ++e) {
-          const RowInput& row = rows[e];
-          const KlElement kl = args.kl_importance_corrected
-                                   ? corrected_kl_element(estimator, row.log_prob, row.reference, log_ratio[e])
-                                   : sampled_kl_element(estimator, row.log_prob, row.reference);
-          kl_value[e] = kl.value;
-          if (add_kl) {
-            token_loss[e] += kl_coef * kl.value;
-            gradient[e] += kl_coef * kl.gradient;
-          }
-        }
-      });
-#pragma unroll
-    for (int e = 0; e < kTaken; ++e) {
-      token_loss[e] = on[e] ? token_loss[e] : 0.0f;
-      gradient[e] = on[e] ? gradient[e] * gradient_weight[e] + spread_gradient[e] : 0.0f;
-      kl_value[e] = on[e] ? kl_value[e] : 0.0f;
-      losses += on[e] ? (token_loss[e] - bonus(r + e)) * loss_weight[e] : 0.0f;
-      token_losses += token_loss[e];
-      kls += kl_value[e];
+      for (int e = 0; e < kTaken; ++e) {
+        token_loss[e] *= rows[e].is_weight;
+        gradient[e] *= rows[e].is_weight;
+      }
     }
-    loss += static_cast<double>(losses);
+    if (spread) {
+#pragma unroll
+      for (float& own : gradient) own = 0.0f;
+    }
     const auto store = [&](saccade_address x, const float(&values)[kTaken]) {
       if (x) store_group(pointer<float>(x), args.rows, r, values);
     };
+    if (add_kl || args.kl) {
+      float kl_value[kTaken], kl_gradient[kTaken];
+      with_estimator(args, [&](auto estimator, auto corrected) {
+#pragma unroll
+        for (int e = 0; e < kTaken; ++e) {
+          const RowInput& row = rows[e];
+          const KlElement kl = corrected ? corrected_kl_element(estimator, row.log_prob, row.reference, log_ratio[e])
+                                         : sampled_kl_element(estimator, row.log_prob, row.reference);
+          kl_value[e] = kl.value;
+          kl_gradient[e] = kl.gradient;
+        }
+      });
+      if (add_kl) {
+#pragma unroll
+        for (int e = 0; e < kTaken; ++e) {
+          token_loss[e] += kl_coef * kl_value[e];
+          gradient[e] += kl_coef * kl_gradient[e];
+        }
+      }
+      if (metrics || args.kl) {
+#pragma unroll
+        for (int e = 0; e < kTaken; ++e) {
+          kl_value[e] = on(e) ? kl_value[e] : 0.0f;
+          kls += kl_value[e];
+        }
+        store(args.kl, kl_value);
+      }
+    }
+    float losses = 0.0f;
+#pragma unroll
+    for (int e = 0; e < kTaken; ++e) {
+      token_loss[e] = on(e) ? token_loss[e] : 0.0f;
+      gradient[e] = on(e) ? gradient[e] * gradient_weight[e] + spread_gradient[e] : 0.0f;
+      losses += (token_loss[e] - (on(e) ? bonus(r + e) : 0.0f)) * loss_weight[e];
+      if (metrics) token_losses += token_loss[e];
+    }
+    loss += static_cast<double>(losses);
     store(args.token_loss, token_loss);
     store(args.d_log_prob, gradient);
-    store(args.kl, kl_value);
   }
   const auto warp_sum = [](auto x) {
 #pragma unroll
     for (int distance = 16; distance > 0; distance /= 2) x += __shfl_xor_sync(~0u, x, distance);
     return static_cast<double>(x);
   };
-  const PolicySums own{warp_sum(loss) * (kBySequence ? 1.0 : common),
-                       warp_sum(token_losses),
-                       warp_sum(ratios),
-                       warp_sum(kls),
-                       __reduce_add_sync(~0u, clipped_low),
-                       __reduce_add_sync(~0u, clipped_high),
-                       __uint_as_float(__reduce_max_sync(~0u, most))};
+  PolicySums own{};
+  own.loss = warp_sum(loss) * (kBySequence ? 1.0 : common);
+  if (metrics)
+    own = {own.loss,
+           warp_sum(token_losses),
+           warp_sum(ratios),
+           warp_sum(kls),
+           __reduce_add_sync(~0u, clipped_low),
+           __reduce_add_sync(~0u, clipped_high),
+           __uint_as_float(__reduce_max_sync(~0u, most))};
   if (lane == 0) shared[warp] = own;
   __syncthreads();
   if (threadIdx.x == 0) {
-    PolicySums sums = own;
-    for (int w = 1; w < kRowThreads / 32; ++w) sums = add(sums, shared[w]);
-    workspace.sums[blockIdx.x] = sums;
-    __threadfence();
-    last = atomicAdd(workspace.done, 1) == static_cast<int32_t>(gridDim.x) - 1;
+    for (int w = 1; w < kRowThreads / 32; ++w) own = add(own, shared[w]);
+    workspace.sums[blockIdx.x] = own;
+    last = arrive(workspace.done) == static_cast<int32_t>(gridDim.x) - 1;
   }
   __syncthreads();
   if (!last) return;
-  __threadfence();
   PolicySums all{};
 #pragma unroll 4
   for (int64_t b = threadIdx.x; b < gridDim.x; b += kRowThreads) all = add(all, workspace.sums[b]);
@@ -461,16 +511,16 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks)
   if (threadIdx.x != 0) return;
   *workspace.done = 0;
   *pointer<float>(args.loss) = static_cast<float>(all.loss);
-  float* metrics = pointer<float>(args.metrics);
   if (!metrics) return;
+  float* to = pointer<float>(args.metrics);
   const double n = static_cast<double>(counted > 0 ? counted : 1);
-  metrics[SACCADE_METRIC_CLIPPED_LOW] = static_cast<float>(static_cast<double>(all.clipped_low) / n);
-  metrics[SACCADE_METRIC_CLIPPED_HIGH] = static_cast<float>(static_cast<double>(all.clipped_high) / n);
-  metrics[SACCADE_METRIC_RATIO] = static_cast<float>(all.ratio / n);
-  metrics[SACCADE_METRIC_KL] = static_cast<float>(all.kl / n);
-  metrics[SACCADE_METRIC_TOKEN_LOSS] = static_cast<float>(all.token_loss / n);
-  metrics[SACCADE_METRIC_ACTIVE] = static_cast<float>(counted);
-  metrics[SACCADE_METRIC_MAX_LOG_RATIO] = all.max_log_ratio;
+  to[SACCADE_METRIC_CLIPPED_LOW] = static_cast<float>(static_cast<double>(all.clipped_low) / n);
+  to[SACCADE_METRIC_CLIPPED_HIGH] = static_cast<float>(static_cast<double>(all.clipped_high) / n);
+  to[SACCADE_METRIC_RATIO] = static_cast<float>(all.ratio / n);
+  to[SACCADE_METRIC_KL] = static_cast<float>(all.kl / n);
+  to[SACCADE_METRIC_TOKEN_LOSS] = static_cast<float>(all.token_loss / n);
+  to[SACCADE_METRIC_ACTIVE] = static_cast<float>(counted);
+  to[SACCADE_METRIC_MAX_LOG_RATIO] = all.max_log_ratio;
 }
 
 struct NoBonus {

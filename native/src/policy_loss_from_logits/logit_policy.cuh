@@ -200,163 +200,235 @@ __global__ void __launch_bounds__(kRowOfLogitsThreads) gradient_kernel(const __g
 
 // ------------------------------------------------------------------------------------------------------- Hopper
 
-constexpr int kRingWarps = 19, kRingSlots = 2;  // every warp holds at most two chunks of a row
-constexpr int kRingThreads = kRingWarps * 32;
-constexpr int kRingStep = 512;  // bytes that a warp takes at once: chunks are multiples of it
+constexpr int kRingCluster = 8;  // most blocks of a cluster
 
-// Clusters of kCluster blocks; cluster c takes the active rows c, c + clusters ...  Chunk k of a row, of `chunk` bytes,
-// is in the hands of warp k modulo the cluster's warps.
-template <class T, int kCluster>
-__global__ void __launch_bounds__(kRingThreads)
-    ring_kernel(const __grid_constant__ LogitPolicyCall call, int32_t chunk) {
+// Where kBlocks blocks share a multiprocessor.
+template <int kBlocks>
+struct RingShape {
+  static constexpr int kWarps = kBlocks == 1 ? 20 : 16, kThreads = 32 * kWarps;
+  static constexpr int kSteps = kBlocks == 1 ? 3 : 2;  // packs of a lane in a chunk
+  static constexpr int kChunk = kSteps * 512;
+  static constexpr int kSlots = kBlocks == 1 ? 7 : 6;  // chunks that a warp holds
+  static constexpr int kShared = kWarps * kSlots * kChunk;
+  // Most bytes of a row that are a warp's: at least one slot is ahead.
+  static constexpr int kShare = (kSlots - 1) * kChunk;
+};
+
+// What all threads must know of a row for its gradient: 2^u (a + b u) with u = (x - max) scale, and the target's own.
+struct alignas(16) RingRow {
+  float max, a, b, own;
+  int32_t row, target;  // below 0: no target
+};
+
+// Clusters of `cluster` blocks; cluster c takes the active rows c, c + clusters ...  Every warp owns `share` bytes of
+// them, a multiple of 512, which pass through its slots in turn, chunk after chunk, row after row.
+template <class T, int kBlocks, bool kEntropy>
+__global__ void __launch_bounds__(RingShape<kBlocks>::kThreads, kBlocks)
+    ring_kernel(const __grid_constant__ LogitPolicyCall call, int32_t cluster, int32_t share) {
+  using Shape = RingShape<kBlocks>;
+  constexpr int kWarps = Shape::kWarps, kSteps = Shape::kSteps, kChunk = Shape::kChunk, kSlots = Shape::kSlots;
+  constexpr uint32_t kSpan = kSlots * kChunk;
   extern __shared__ __align__(128) unsigned char ring[];
-  __shared__ uint64_t loaded[kRingWarps][kRingSlots];
-  __shared__ SoftmaxRow warps[2][32], blocks[2][kCluster];
-  const int rank = kCluster == 1 ? 0 : cluster_rank();
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, own_chunk = rank * kRingWarps + warp;
-  constexpr int kClusterWarps = kCluster * kRingWarps;
-  const int64_t row_bytes = call.args.vocabulary * static_cast<int64_t>(sizeof(T));
-  const int64_t first_row = call.first + blockIdx.x / kCluster, step = gridDim.x / kCluster;
-  const int64_t rows = call.active_end();
+  __shared__ uint64_t loaded[kWarps][kSlots], joined[2];
+  __shared__ uint4 parts[2][kRingCluster * kWarps];  // SoftmaxRow of every warp of the cluster
+  __shared__ RingRow found[2];
+  const int rank = cluster == 1 ? 0 : cluster_rank();
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const auto row_bytes = static_cast<int32_t>(call.args.vocabulary * static_cast<int64_t>(sizeof(T)));
+  const int32_t own = (rank * kWarps + warp) * share, left = row_bytes - own, bytes = left < share ? left : share;
+  const int32_t chunks = bytes > 0 ? (bytes + kChunk - 1) / kChunk : 0, last_size = bytes - (chunks - 1) * kChunk;
+  const auto first_row = static_cast<int32_t>(call.first + blockIdx.x / cluster);
+  const auto step = static_cast<int32_t>(gridDim.x / cluster), rows = static_cast<int32_t>(call.active_end());
+  const uint32_t slots = shared_address(ring) + warp * kSpan, barriers = shared_address(loaded[warp]);
 
-  const auto slot = [&](int k) { return ring + static_cast<int64_t>(warp * kRingSlots + k) * chunk; };
-  const auto begin_of = [&](int k) { return static_cast<int64_t>(own_chunk + k * kClusterWarps) * chunk; };
-  const auto size_of = [&](int k) {
-    const int64_t left = row_bytes - begin_of(k);
-    return static_cast<uint32_t>(left <= 0 ? 0 : left < chunk ? left : chunk);
+  // Where the next load comes from and goes to; one lane knows.
+  const auto row_of = [&](int32_t i) { return i < rows ? call.workspace.inputs[i].row : 0; };
+  const auto source_of = [&](int32_t i, int32_t r) {
+    return reinterpret_cast<const unsigned char*>(call.logits<T>(i, r)) + own;
   };
-  const auto load = [&](int k, int64_t i, int64_t r) {  // lane 0
-    bulk_load(slot(k), reinterpret_cast<const unsigned char*>(call.logits<T>(i, r)) + begin_of(k), size_of(k),
-              &loaded[warp][k]);
+  int32_t load_row = first_row, load_left = chunks, after = row_of(first_row + step);
+  uint32_t load_slot = 0;
+  const unsigned char* source = source_of(first_row, row_of(first_row));
+  const auto load_next = [&] {
+    if (load_row >= rows) return;
+    bulk_load(slots + load_slot * kChunk, source, load_left > 1 ? kChunk : last_size, barriers + 8 * load_slot);
+    load_slot = load_slot + 1 < kSlots ? load_slot + 1 : 0;
+    source += kChunk;
+    if (--load_left > 0) return;
+    load_row += step;
+    load_left = chunks;
+    source = source_of(load_row, after);
+    after = row_of(load_row + step);
   };
 
   if (lane == 0) {
-    for (int k = 0; k < kRingSlots; ++k) barrier_init(&loaded[warp][k], 1);
+    for (int k = 0; k < kSlots; ++k) barrier_init(&loaded[warp][k], 1);
+    if (warp == 0)
+      for (uint64_t& barrier : joined) barrier_init(&barrier, 1);
     barrier_fence();
   }
-  if (kCluster == 1)
-    __syncthreads();
-  else
-    cluster_sync();
-  if (lane == 0)
-    for (int k = 0; k < kRingSlots; ++k)
-      if (first_row < rows && size_of(k) > 0) load(k, first_row, call.workspace.inputs[first_row].row);
+  cluster_sync();
+  if (lane == 0 && chunks > 0)
+#pragma unroll 1
+    for (int k = 0; k < kSlots - 1; ++k) load_next();
 
   const Objective objective(call.policy);
   const float kl_coef = call.kl_coef(), inverse = call.inverse(), scale = inverse * kLog2E;
-  // To the largest maximum first: every rescaling costs the sums an exponential's error.
-  const auto merge_lanes = [&](SoftmaxRow row) {
-    float top = row.max;
+  const auto max_of_lanes = [](float x) {
 #pragma unroll
-    for (int distance = 1; distance < 32; distance *= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, distance));
-    row.raise(top, scale);
+    for (int distance = 1; distance < 32; distance *= 2) x = fmaxf(x, __shfl_xor_sync(~0u, x, distance));
+    return x;
+  };
+  const auto sum_lanes = [](SoftmaxRow& row) {
 #pragma unroll
     for (int distance = 1; distance < 32; distance *= 2) {
       row.sum += __shfl_xor_sync(~0u, row.sum, distance);
-      row.moment += __shfl_xor_sync(~0u, row.moment, distance);
+      if (kEntropy) row.moment += __shfl_xor_sync(~0u, row.moment, distance);
     }
-    return row;
   };
 
-  uint32_t parity = 0;
-  for (int64_t i = first_row; i < rows; i += step, parity ^= 1) {
-    const LogitPolicyRow input = call.workspace.inputs[i];
-    const bool more = i + step < rows;
-    const int64_t next = more ? call.workspace.inputs[i + step].row : 0;
+  uint32_t slot = 0, phase = 0, parity = 0, join_phase = 0;
+  for (int32_t i = first_row; i < rows; i += step) {
+    LogitPolicyRow input;
+    if (warp == 0) {
+      input = call.workspace.inputs[i];
+      if (lane == 0) barrier_expect(&joined[parity], cluster * kWarps * static_cast<uint32_t>(sizeof(uint4)));
+    }
     SoftmaxRow row = SoftmaxRow::none();
-    for (int k = 0; k < kRingSlots; ++k) {
-      const uint32_t size = size_of(k);
-      if (size == 0) continue;
-      barrier_wait(&loaded[warp][k], parity);
-      const auto* packs = reinterpret_cast<const Pack<T>*>(slot(k));
-      for (uint32_t j = lane; j < size / 16; j += 32) row.add(packs[j], scale);
-    }
-    row = merge_lanes(row);
-    if (lane == 0) warps[parity][warp] = row;
-    __syncthreads();
-    row = merge_lanes(lane < kRingWarps ? warps[parity][lane] : SoftmaxRow::none());
-    if (kCluster > 1) {
-      if (warp == 0 && lane < kCluster) {
-        SoftmaxRow& mine = blocks[parity][rank];
-        cluster_store(&mine.max, lane, row.max);
-        cluster_store(&mine.sum, lane, row.sum);
-        cluster_store(&mine.moment, lane, row.moment);
-      }
-      cluster_sync();
-      row = merge_lanes(lane < kCluster ? blocks[parity][lane] : SoftmaxRow::none());
-    }
-    if (rank == 0 && threadIdx.x == 0) call.write_row(input, row);
-
-    const RowGradient gradient = call.gradient(input, row, objective, kl_coef);
-    const float log_sum = row.log_sum(), entropy = row.entropy(), shift = log2f(row.sum);
-    const float a = -(gradient.d_log_prob + gradient.d_entropy * entropy) * inverse;
-    const float b = -gradient.d_entropy * kLog2 * inverse;
-    const float log_p = (input.x_target - row.max) * inverse - log_sum, p = expf(log_p);
-    const float own =
-        (gradient.d_log_prob * -expm1f(log_p) - (p > 0.0f ? gradient.d_entropy * p * (log_p + entropy) : 0.0f)) *
-        inverse;
-    unsigned char* out = reinterpret_cast<unsigned char*>(call.d_logits<T>(i, input.row));
-    for (int k = 0; k < kRingSlots; ++k) {
-      const uint32_t size = size_of(k);
-      if (size == 0) continue;
-      auto* packs = reinterpret_cast<Pack<T>*>(slot(k));
-      for (uint32_t j = lane; j < size / 16; j += 32) {
-        Pack<T> pack = packs[j];
+    uint32_t read_slot = slot, read_phase = phase;
+    for (int k = 0; k < chunks; ++k) {
+      const uint32_t at = slots + read_slot * kChunk + lane * 16;
+      barrier_sleep(barriers + 8 * read_slot, read_phase);
+      if (k + 1 < chunks || last_size == kChunk) {
+        uint4 packs[kSteps];
 #pragma unroll
-        for (T& x : pack.x) {
-          const float u = max_nan((to_float(x) - row.max) * scale - shift, kFaint);
-          x = from_float<T>(exp2_fast(u) * fmaf(b, u, a));
+        for (int n = 0; n < kSteps; ++n) packs[n] = load_shared(at + 512 * n);
+        row.add<T, kEntropy>(packs, scale);
+      } else {
+#pragma unroll 1
+        for (int n = 0; 512 * n < last_size; ++n) {
+          const uint4 pack[] = {lane * 16 + 512 * n < last_size ? load_shared(at + 512 * n) : lowest_pack<T>()};
+          row.add<T, kEntropy>(pack, scale);
         }
-        packs[j] = pack;
+      }
+      if (++read_slot == kSlots) {
+        read_slot = 0;
+        read_phase ^= 1;
+      }
+      if (k == 0 && lane == 0) {  // into the slot of the last store
+        bulk_wait_read<0>();
+        load_next();
+      }
+    }
+    // To the largest maximum first: every rescaling costs the sums an exponential's error.
+    row.raise(max_of_lanes(row.max), scale);
+    sum_lanes(row);
+    if (lane < cluster)
+      cluster_send(&parts[parity][rank * kWarps + warp], lane,
+                   make_uint4(__float_as_uint(row.max), __float_as_uint(row.sum), __float_as_uint(row.moment), 0),
+                   &joined[parity]);
+    if (warp == 0) {
+      barrier_sleep_cluster(&joined[parity], join_phase);
+      const auto part_of = [&](int k) {
+        const uint4 part = parts[parity][k];
+        return SoftmaxRow{__uint_as_float(part.x), __uint_as_float(part.y), __uint_as_float(part.z)};
+      };
+      row = SoftmaxRow::none();
+#pragma unroll 1
+      for (int k = lane; k < cluster * kWarps; k += 32) row.max = fmaxf(row.max, part_of(k).max);
+      row.max = max_of_lanes(row.max);
+#pragma unroll 1
+      for (int k = lane; k < cluster * kWarps; k += 32) {
+        SoftmaxRow part = part_of(k);
+        part.raise(row.max, scale);
+        row = SoftmaxRow::join(row, part);
+      }
+      sum_lanes(row);
+      if (rank == 0 && lane == 0) call.write_row(input, row);
+      const RowGradient gradient = call.gradient(input, row, objective, kl_coef);
+      const float log_sum = row.log_sum(), entropy = kEntropy ? row.entropy() : 0.0f;
+      const float a = -(gradient.d_log_prob + gradient.d_entropy * entropy) * inverse;
+      const float b = -gradient.d_entropy * kLog2 * inverse;
+      const float log_p = (input.x_target - row.max) * inverse - log_sum, p = expf(log_p);
+      const float d_entropy = p > 0.0f ? gradient.d_entropy * p * (log_p + entropy) : 0.0f;
+      if (lane == 0)
+        found[parity] = {row.max,     (kEntropy ? fmaf(-b, log2f(row.sum), a) : a) / row.sum,
+                         b / row.sum, (gradient.d_log_prob * -expm1f(log_p) - d_entropy) * inverse,
+                         input.row,   gradient.target};
+    }
+    __syncthreads();
+
+    const RingRow out = found[parity];
+    unsigned char* to = reinterpret_cast<unsigned char*>(call.d_logits<T>(i, out.row)) + own;
+    // Where the target is in the warp's chunk, if it is there.
+    int32_t target = out.target * static_cast<int32_t>(sizeof(T)) - own;
+    for (int k = 0; k < chunks; ++k, to += kChunk, target -= kChunk) {
+      const uint32_t begin = slots + slot * kChunk, at = begin + lane * 16;
+      const int size = k + 1 < chunks ? kChunk : last_size;
+#pragma unroll
+      for (int n = 0; n < kSteps; ++n) {
+        if (lane * 16 + 512 * n >= size) break;
+        float x[kPack<T>];
+        unpack<T>(load_shared(at + 512 * n), x);
+#pragma unroll
+        for (float& v : x) {
+          const float d = (v - out.max) * scale, u = kEntropy ? max_nan(d, kFaint) : d;
+          v = exp2_fast(u) * (kEntropy ? fmaf(out.b, u, out.a) : out.a);
+        }
+        store_shared(at + 512 * n, pack<T>(x));
       }
       __syncwarp();
-      const int64_t target = static_cast<int64_t>(gradient.target) * static_cast<int64_t>(sizeof(T)) - begin_of(k);
-      if (lane == 0 && gradient.target >= 0 && target >= 0 && target < size)
-        *reinterpret_cast<T*>(slot(k) + target) = from_float<T>(own);
+      if (lane == 0 && out.target >= 0 && target >= 0 && target < size)
+        reinterpret_cast<T*>(ring)[(begin - shared_address(ring) + target) / sizeof(T)] = from_float<T>(out.own);
       bulk_fence();
       __syncwarp();
-      if (lane != 0) continue;
-      bulk_store(out + begin_of(k), slot(k), size);
-      // A slot is loaded again once its store has been read; the newest store may still be.
-      if (k > 0 && more) {
-        bulk_wait_read<1>();
-        load(k - 1, i + step, next);
+      if (++slot == kSlots) {
+        slot = 0;
+        phase ^= 1;
       }
+      if (lane != 0) continue;
+      bulk_store(to, begin, size);
+      if (k == 0) continue;
+      bulk_wait_read<1>();
+      load_next();
     }
-    if (lane == 0 && more) {
-      bulk_wait_read<0>();
-      const int last = size_of(kRingSlots - 1) > 0 ? kRingSlots - 1 : 0;
-      if (size_of(last) > 0) load(last, i + step, next);
-    }
+    parity ^= 1;
+    if (parity == 0) join_phase ^= 1;
   }
   if (lane == 0) bulk_wait_all();
-  for (int64_t i = rows + blockIdx.x / kCluster; i < call.end(); i += step) {
+  for (int64_t i = rows + blockIdx.x / cluster; i < call.end(); i += step) {
     T* out = call.d_logits<T>(i, call.workspace.inputs[i].row);
-    const int64_t packs = row_bytes / 16;
-    for (int64_t j = rank * kRingThreads + threadIdx.x; j < packs; j += kCluster * kRingThreads)
+    for (int j = rank * Shape::kThreads + static_cast<int>(threadIdx.x); j < row_bytes / 16;
+         j += cluster * Shape::kThreads)
       __stcs(reinterpret_cast<uint4*>(out) + j, make_uint4(0, 0, 0, 0));
   }
-  if (kCluster > 1) cluster_sync();  // no block leaves while others write to its shared memory
+  if (cluster > 1) cluster_sync();  // no block leaves while others write to its shared memory
 }
 
-// Bytes of a chunk with clusters of `cluster` blocks.
-inline int64_t ring_chunk(int64_t row_bytes, int cluster) {
-  return divide_up(divide_up(row_bytes, cluster * kRingWarps * kRingSlots), kRingStep) * kRingStep;
-}
-
-template <class T, int kCluster>
-bool launch_ring(const Device& device, const LogitPolicyCall& call) {
-  const int64_t chunk = ring_chunk(call.args.vocabulary * static_cast<int64_t>(sizeof(T)), kCluster);
-  const int64_t shared = kRingWarps * kRingSlots * chunk;
-  constexpr int kStatic = 4096;
-  if (shared > device.shared_memory - kStatic) return false;
-  const auto kernel = ring_kernel<T, kCluster>;
-  int64_t clusters = resident_clusters(device, kernel, kCluster, kRingThreads, static_cast<int>(shared));
+// False: no cluster of so many blocks, kBlocks of them on a multiprocessor, holds a row.
+template <class T, int kBlocks>
+bool launch_ring(const Device& device, const LogitPolicyCall& call, int cluster) {
+  using Shape = RingShape<kBlocks>;
+  const int64_t row_bytes = call.args.vocabulary * static_cast<int64_t>(sizeof(T));
+  const int64_t share = divide_up(divide_up(row_bytes, cluster * Shape::kWarps), 512) * 512;
+  if (share > Shape::kShare) return false;
+  const bool entropy = call.args.entropy || call.args.entropy_coef != 0.0f;
+  const auto kernel = entropy ? ring_kernel<T, kBlocks, true> : ring_kernel<T, kBlocks, false>;
+  int64_t clusters = resident_clusters(device, kernel, cluster, Shape::kThreads, Shape::kShared);
   if (clusters == 0) return false;
   if (clusters > call.count) clusters = call.count;
-  launch_clusters(device, kernel, kCluster, clusters, kRingThreads, static_cast<int>(shared), call,
-                  static_cast<int32_t>(chunk));
+  launch_clusters(device, kernel, cluster, clusters, Shape::kThreads, Shape::kShared, call, cluster,
+                  static_cast<int32_t>(share));
   return true;
+}
+
+template <class T>
+bool launch_ring(const Device& device, const LogitPolicyCall& call) {
+  if (launch_ring<T, 2>(device, call, 1)) return true;
+  // Clusters of 5 and 7 leave many multiprocessors of an H100 idle.
+  for (const int cluster : {1, 2, 3, 4, 6, kRingCluster})
+    if (launch_ring<T, 1>(device, call, cluster)) return true;
+  return false;
 }
 
 template <class T, class G>
@@ -365,10 +437,7 @@ void launch_gradient(const Device& device, const LogitPolicyCall& call) {
   if constexpr (std::is_same_v<T, G>) {
     const uint64_t pieces = call.args.logits | call.args.d_logits | call.args.vocabulary * sizeof(T) |
                             call.args.logits_stride * sizeof(T) | call.args.d_logits_stride * sizeof(T);
-    if (device.capability == 90 && pieces % 16 == 0 &&
-        (launch_ring<T, 1>(device, call) || launch_ring<T, 2>(device, call) || launch_ring<T, 4>(device, call) ||
-         launch_ring<T, 8>(device, call)))
-      return;
+    if (device.capability == 90 && pieces % 16 == 0 && launch_ring<T>(device, call)) return;
   }
   launch(device, gradient_kernel<T, G>, call.count, kRowOfLogitsThreads, call);
 }

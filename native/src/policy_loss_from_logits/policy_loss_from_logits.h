@@ -6,9 +6,10 @@
 // active rows only, which masks and targets give beforehand.  Inactive rows are written as zeros and not read.
 // Bytes: the logits of active rows once, the gradient once.
 // CUDA.  The active rows are listed first, so that others are neither read nor waited for.  On Hopper a cluster of
-// blocks takes a row through its shared memory: every warp bulk-loads its chunks, joins the statistics with the
-// cluster's, turns the chunks into the gradient in place and bulk-stores them, while those of the next row arrive. Rows
-// that are not multiples of 16 bytes, gradients of another type and other GPUs: a block a row, which reads it a second
+// blocks takes a row through its shared memory: every warp bulk-loads its share of it chunk by chunk and sends its
+// statistics to all blocks of the cluster, one warp of each makes of them what the gradient takes, and every warp turns
+// its chunks into the gradient in place and bulk-stores them, while those of the next row arrive.  Rows that are not
+// multiples of 16 bytes, gradients of another type and other GPUs: a block a row, which reads it a second
 // time, from the L2 cache.  Losses and metrics come from the log-probabilities at the end. GSPO and GSPO_TOKEN need the
 // log-probabilities of whole sequences first: the statistics are a pass of their own, and the logits are read twice;
 // once where the caller knows the log-probabilities.

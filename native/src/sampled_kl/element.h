@@ -8,9 +8,7 @@ namespace saccade::SACCADE_ISA {
 constexpr float kMaxLogRatio = 20.0f;  // logarithms of ratios are clamped to +-this before exp
 
 // NaN stays.
-SACCADE_INLINE vfloat clamp_log_ratio(vfloat x) {
-  return select(x > kMaxLogRatio, splat(kMaxLogRatio), select(x < -kMaxLogRatio, splat(-kMaxLogRatio), x));
-}
+SACCADE_INLINE vfloat clamp_log_ratio(vfloat x) { return clamp(x, -kMaxLogRatio, kMaxLogRatio); }
 
 // Where clamp_log_ratio changed a number.
 SACCADE_INLINE vint beyond_log_ratio(vfloat x) { return (x > kMaxLogRatio) | (x < -kMaxLogRatio); }
