@@ -248,7 +248,7 @@ constexpr int kQueriesMost = kKeys == kKeyTile ? kFewQueries : kStay;
 template <int kDim, int kKeys>
 using GradientRing =
     Ring<MmaTile<1, kKeys, kDim>::kBytes + (kQueriesMost<kKeys> * kGradientStride<kKeys> + 1023) / 1024 * 1024, 32, 4,
-         kCopiers, true>;
+         kGroups, kCopiers, true>;
 
 // Copies `rows` rows of f32 to shared memory, the first 4 * kColumns bytes of each `stride` bytes apart: those of the
 // map before `left` columns, then zeros.  The threads that copy do so together.

@@ -74,6 +74,9 @@ __device__ __forceinline__ void allow_next() {}
 __device__ __forceinline__ void wait_for_last() {}
 #endif
 
+// Brings what may be read after wait_for_last() nearer.
+__device__ __forceinline__ void prefetch(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
+
 // Counts the blocks of a grid that come here, one thread of each; returns those before.  The last of them sees what the
 // threads that came before have written.
 __device__ __forceinline__ int32_t arrive(int32_t* counter) {

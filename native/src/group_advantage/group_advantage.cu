@@ -125,9 +125,18 @@ __device__ float batch_pivot(const saccade_group_advantage_args& args) {
   return first - first == 0.0f ? first : 0.0f;
 }
 
+// The rewards that a block will read where groups are of one size.
+__device__ __forceinline__ void prefetch_rewards(const saccade_group_advantage_args& args) {
+  constexpr int kLine = 32;
+  const int64_t begin = args.size * blockIdx.x / gridDim.x, end = args.size * (blockIdx.x + 1) / gridDim.x;
+  const int64_t i = begin + threadIdx.x * kLine;
+  if (i < end) prefetch(pointer<const float>(args.rewards) + i);
+}
+
 template <int kLanes>
 __global__ void __launch_bounds__(kThreads) batch_kernel(saccade_group_advantage_args args) {
   __shared__ Batch shared[32];
+  prefetch_rewards(args);
   wait_for_last();
   allow_next();
   const bool baseline = args.estimator == SACCADE_ADVANTAGE_REINFORCE_PP_BASELINE;
@@ -154,7 +163,11 @@ template <int kLanes, bool kBatch>
 __global__ void __launch_bounds__(kThreads) advantage_kernel(saccade_group_advantage_args args) {
   const int64_t g = static_cast<int64_t>(blockIdx.x) * (kThreads / kLanes) + threadIdx.x / kLanes;
   // What batch_kernel reads is there when it lets these blocks come.
-  if (!kBatch) wait_for_last();
+  if (!kBatch) {
+    prefetch_rewards(args);
+    wait_for_last();
+    allow_next();
+  }
   const Group<kLanes> group(args, g < args.groups ? g : args.groups - 1);
   double divisor_of_all = 1.0;
   if (kBatch) {

@@ -264,7 +264,7 @@ __global__ void __launch_bounds__(RingShape<kBlocks>::kThreads, kBlocks)
   if (lane == 0) {
     for (int k = 0; k < kSlots; ++k) barrier_init(&loaded[warp][k], 1);
     if (warp == 0)
-      for (uint64_t& barrier : joined) barrier_init(&barrier, 1);
+      for (uint64_t& barrier : joined) barrier_init(&barrier, cluster == 1 ? kWarps : 1);
     barrier_fence();
   }
   cluster_sync();
@@ -292,7 +292,8 @@ __global__ void __launch_bounds__(RingShape<kBlocks>::kThreads, kBlocks)
     LogitPolicyRow input;
     if (warp == 0) {
       input = call.workspace.inputs[i];
-      if (lane == 0) barrier_expect(&joined[parity], cluster * kWarps * static_cast<uint32_t>(sizeof(uint4)));
+      if (lane == 0 && cluster > 1)
+        barrier_expect(&joined[parity], cluster * kWarps * static_cast<uint32_t>(sizeof(uint4)));
     }
     SoftmaxRow row = SoftmaxRow::none();
     uint32_t read_slot = slot, read_phase = phase;
@@ -323,10 +324,14 @@ __global__ void __launch_bounds__(RingShape<kBlocks>::kThreads, kBlocks)
     // To the largest maximum first: every rescaling costs the sums an exponential's error.
     row.raise(max_of_lanes(row.max), scale);
     sum_lanes(row);
-    if (lane < cluster)
-      cluster_send(&parts[parity][rank * kWarps + warp], lane,
-                   make_uint4(__float_as_uint(row.max), __float_as_uint(row.sum), __float_as_uint(row.moment), 0),
-                   &joined[parity]);
+    const uint4 sums = make_uint4(__float_as_uint(row.max), __float_as_uint(row.sum), __float_as_uint(row.moment), 0);
+    uint4* own_part = &parts[parity][rank * kWarps + warp];
+    if (cluster == 1 && lane == 0) {
+      *own_part = sums;
+      barrier_arrive(&joined[parity]);
+    } else if (cluster > 1 && lane < cluster) {
+      cluster_send(own_part, lane, sums, &joined[parity]);
+    }
     if (warp == 0) {
       barrier_sleep_cluster(&joined[parity], join_phase);
       const auto part_of = [&](int k) {
