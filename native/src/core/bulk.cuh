@@ -132,16 +132,22 @@ __device__ __forceinline__ void barrier_sleep_cluster(uint64_t* barrier, uint32_
 #endif
 }
 
-// Writes 16 bytes to where `p` of this block is in the shared memory of block `rank`.  They count at the barrier where
-// `barrier` is in that block, which barrier_expect() tells how many to wait for.
-__device__ __forceinline__ void cluster_send(void* p, int rank, const uint4& x, uint64_t* barrier) {
+// Where `p` of this block is in the shared memory of block `rank` of the cluster.
+__device__ __forceinline__ uint32_t cluster_address(const void* p, int rank) {
+  uint32_t there = 0;
 #if defined(SACCADE_HOPPER)
-  uint32_t there, barrier_there;
   asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(shared_address(p)), "r"(rank));
-  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(barrier_there) : "r"(shared_address(barrier)), "r"(rank));
+#endif
+  return there;
+}
+
+// Writes 16 bytes to the shared memory of a block, where they count at a barrier that barrier_expect() tells how many
+// to wait for; both by cluster_address().
+__device__ __forceinline__ void cluster_send(uint32_t address, const uint4& x, uint32_t barrier) {
+#if defined(SACCADE_HOPPER)
   asm volatile(
-      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.u32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(there),
-      "r"(x.x), "r"(x.y), "r"(x.z), "r"(x.w), "r"(barrier_there)
+      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.u32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(address),
+      "r"(x.x), "r"(x.y), "r"(x.z), "r"(x.w), "r"(barrier)
       : "memory");
 #endif
 }

@@ -77,13 +77,13 @@ struct MixtureSeries {
 template <class T>
 using SeriesOf = MixtureSeries<sizeof(T) == 4 ? 6 : 4>;
 
-// What a warp knows of its part of a pair: the sums of 2^(scale logit - base); for the moment that of the policy's
-// terms times the logarithm to base 2 of the reference's term over the policy's.
+// What a warp knows of its part of a pair: the sums of 2^(scale logit - base), of f32 rows less 1, which is about the
+// term of the largest logit and would take the others' digits; for the moment that of the policy's terms times the
+// logarithm to base 2 of the reference's term over the policy's.
 struct alignas(16) ResidentPart {
   float policy_base, policy_sum, reference_base, reference_sum;
 };
-struct alignas(16) ResidentMoment {
-  ResidentPart sums;
+struct alignas(16) ResidentMoment : ResidentPart {
   float moment;
 };
 
@@ -130,20 +130,20 @@ __device__ __forceinline__ void store_whole(V* p, const V& value) {
   for (int i = 0; i < static_cast<int>(sizeof(V) / 16); ++i) reinterpret_cast<uint4*>(p)[i] = pieces[i];
 }
 
-// Writes to where `p` of this block is in the shared memory of block `rank`, and counts at its barrier.
+// As cluster_send().
 template <class V>
-__device__ __forceinline__ void cluster_post(V* p, int rank, const V& value, uint64_t* barrier) {
+__device__ __forceinline__ void cluster_post(uint32_t address, const V& value, uint32_t barrier) {
   uint4 pieces[sizeof(V) / 16];
   memcpy(pieces, &value, sizeof value);
 #pragma unroll
-  for (int i = 0; i < static_cast<int>(sizeof(V) / 16); ++i)
-    cluster_send(reinterpret_cast<uint4*>(p) + i, rank, pieces[i], barrier);
+  for (int i = 0; i < static_cast<int>(sizeof(V) / 16); ++i) cluster_send(address + i * 16, pieces[i], barrier);
 }
 
-template <class V>
+// Over a group of lanes, each of which gets it.
+template <int kLanes = 32, class V>
 __device__ __forceinline__ V warp_sum(V x) {
 #pragma unroll
-  for (int distance = 16; distance > 0; distance /= 2) x += __shfl_xor_sync(~0u, x, distance);
+  for (int distance = kLanes / 2; distance > 0; distance /= 2) x += __shfl_xor_sync(~0u, x, distance);
   return x;
 }
 
@@ -244,17 +244,22 @@ __global__ void __launch_bounds__(kResidentThreads, 1)
   constexpr bool kByPolicy = under_policy(kForm), kJsd = is_jsd(kForm), kCorrected = Shape::kCorrected;
   constexpr bool kScored = Shape::kScored, kThird = Shape::kThird, kMoment = Shape::kMoment;
   constexpr bool kChanges = !kScored && (kGradient || kCorrected);
+  // JSD of 16-bit rows is summed up as the divergences of its two sides from the mixture, of which the sum of scores is
+  // one; and what a warp has of the policy is known from the first sweep.
+  constexpr bool kHalves = kJsd && !kCorrected;
   constexpr int kDepth = Shape::kDepth;
   // Probabilities are held times 2^kBoost: of a token whose p is below the range of f32 and whose e^y is not beyond it,
   // less than 2^-30 of q is lost.
   constexpr float kBoost = 32.0f;
-  constexpr float kLeast = -1e30f;  // below any logit but masked ones
+  constexpr float kLeast = -1e30f;                    // below any logit but masked ones
+  constexpr float kApart = kCorrected ? 1.0f : 0.0f;  // what a part's sums lack
   const float kInfinite = INFINITY;
   extern __shared__ __align__(128) unsigned char memory[];
-  __shared__ uint64_t full[kMostSlots], empty[kMostSlots];
-  // Barriers and what they guard: the sums of exponentials of all warps of the cluster; by the parity of the pair, the
-  // normalisers, the divergence's sums of the block's warps, of all blocks, the results.
-  __shared__ uint64_t joined[kDepth], ready[2], measured[2], gathered[2], judged[2];
+  // Barriers and what they guard: slots; by the parity of the pair, the normalisers, the divergence's sums of the
+  // block's warps, of all blocks, the results; the sums of exponentials of all warps of the cluster.
+  constexpr int kFull = 0, kEmpty = kFull + kMostSlots, kReady = kEmpty + kMostSlots, kMeasured = kReady + 2,
+                kGathered = kMeasured + 2, kJudged = kGathered + 2, kJoined = kJudged + 2;
+  __shared__ uint64_t barriers[kJoined + kDepth];
   __shared__ Part parts[kDepth][kResidentCluster * kResidentWarps];
   __shared__ ResidentSums warp_sums[2][kResidentWarps], block_sums[2][kResidentCluster];
   __shared__ ResidentRow row_of[2];
@@ -282,15 +287,15 @@ __global__ void __launch_bounds__(kResidentThreads, 1)
   const float inverse = 1.0f / args.temperature, scale = inverse * kLog2E;
   if (threadIdx.x == 0) {
     for (int s = 0; s < slots; ++s) {
-      barrier_init(full + s, 2);
-      barrier_init(empty + s, kResidentWarps);
+      barrier_init(barriers + kFull + s, 2);
+      barrier_init(barriers + kEmpty + s, kResidentWarps);
     }
-    for (uint64_t& barrier : joined) barrier_init(&barrier, 1);
+    for (int i = 0; i < kDepth; ++i) barrier_init(barriers + kJoined + i, 1);
     for (int i = 0; i < 2; ++i) {
-      barrier_init(measured + i, kResidentWarps);
-      barrier_init(gathered + i, 1);
-      barrier_init(ready + i, 1);
-      barrier_init(judged + i, 1);
+      barrier_init(barriers + kMeasured + i, kResidentWarps);
+      barrier_init(barriers + kGathered + i, 1);
+      barrier_init(barriers + kReady + i, 1);
+      barrier_init(barriers + kJudged + i, 1);
     }
     barrier_fence();
     masked_pack = lowest_pack<T>();
@@ -308,9 +313,9 @@ __global__ void __launch_bounds__(kResidentThreads, 1)
         for (int s = 0; s < steps; ++s) {
           const int at = s * kStepPacks, bytes = (size - at < kStepPacks ? size - at : kStepPacks) * 16;
           uint4* const to = ring + slot * 2 * kStepPacks;
-          barrier_sleep(empty + slot, phase);
-          bulk_load(to, policy + at * kElements, bytes, full + slot);
-          bulk_load(to + kStepPacks, reference + at * kElements, bytes, full + slot);
+          barrier_sleep(barriers + kEmpty + slot, phase);
+          bulk_load(to, policy + at * kElements, bytes, barriers + kFull + slot);
+          bulk_load(to + kStepPacks, reference + at * kElements, bytes, barriers + kFull + slot);
           if (++slot == slots) slot = 0, phase ^= 1;
         }
       }
@@ -327,92 +332,88 @@ __global__ void __launch_bounds__(kResidentThreads, 1)
     const int count = cluster * kResidentWarps;  // of parts
     const auto normalise = [&](int pair, float weight) {
       const int i = pair % 2, at = pair % kDepth;
-      barrier_sleep(judged + i, (pair / 2 & 1) ^ 1);  // what this overwrites was read
-      if (lane == 0) barrier_expect(joined + at, static_cast<uint32_t>(count * sizeof(Part)));
-      barrier_sleep_cluster(joined + at, pair / kDepth & 1);
-      const auto for_parts = [&](const auto& body) {
+      barrier_sleep(barriers + kJudged + i, (pair / 2 & 1) ^ 1);  // what this overwrites was read
+      if (lane == 0) barrier_expect(barriers + kJoined + at, static_cast<uint32_t>(count * sizeof(Part)));
+      barrier_sleep_cluster(barriers + kJoined + at, pair / kDepth & 1);
+      constexpr int kOwn = kResidentCluster * kResidentWarps / 32;  // a lane's
+      Part own[kOwn]{};
 #pragma unroll
-        for (int k = 0; k < kResidentCluster * kResidentWarps; k += 32)
-          if (k + lane < count) body(parts[at][k + lane]);
-      };
-      const auto sums_of = [](const Part& part) -> const ResidentPart& {
-        if constexpr (kMoment)
-          return part.sums;
-        else
-          return part;
-      };
+      for (int k = 0; k < kOwn; ++k) {
+        own[k].policy_base = own[k].reference_base = kLeast;
+        own[k].policy_sum = own[k].reference_sum = -kApart;
+        if (k * 32 + lane < count) own[k] = parts[at][k * 32 + lane];
+      }
       // To the largest base.
       float policy_base = kLeast, reference_base = kLeast;
-      for_parts([&](const Part& part) {
-        policy_base = fmaxf(policy_base, sums_of(part).policy_base);
-        reference_base = fmaxf(reference_base, sums_of(part).reference_base);
-      });
+      for (const Part& part : own) {
+        policy_base = fmaxf(policy_base, part.policy_base);
+        reference_base = fmaxf(reference_base, part.reference_base);
+      }
       policy_base = warp_max(policy_base);
       reference_base = warp_max(reference_base);
       Sum all_of_policy = 0, all_of_reference = 0;
-      for_parts([&](const Part& part) {
-        const ResidentPart& p = sums_of(part);
-        all_of_policy += static_cast<Sum>(p.policy_sum) * static_cast<Sum>(exp2_fast(p.policy_base - policy_base));
+      const auto whole_sum = [](float sum) { return kCorrected ? static_cast<Sum>(sum) + Sum{1} : sum; };
+      for (const Part& part : own) {
+        all_of_policy += whole_sum(part.policy_sum) * static_cast<Sum>(exp2_fast(part.policy_base - policy_base));
         all_of_reference +=
-            static_cast<Sum>(p.reference_sum) * static_cast<Sum>(exp2_fast(p.reference_base - reference_base));
-      });
-      warp_sum_both(all_of_policy, all_of_reference);
-      // Half of the lanes care for the policy, half for the reference.
-      const bool upper = lane >= 16;
-      const float base = upper ? reference_base : policy_base;
-      const float sum = static_cast<float>(upper ? all_of_reference : all_of_policy), log_sum = log2f(sum);
-      const float norm = base + log_sum, max = norm * static_cast<float>(inverse_scale);
-      const float integer = rintf(norm) - kBoost, factor = exp2f(integer - base) / sum;
-      const float left = (fmaf(-max, scale, base) + log_sum) * kLog2;
-      const auto of_policy = [](float x) { return __shfl_sync(~0u, x, 0); };
-      const auto of_reference = [](float x) { return __shfl_sync(~0u, x, 16); };
-      const float policy_max = of_policy(max), reference_max = of_reference(max);
-      const float policy_sum = of_policy(sum), reference_sum = of_reference(sum);
-      // log2 of the reference's sum over the policy's: by log1p where they are close.
-      const float excess = static_cast<float>(all_of_reference - all_of_policy) / policy_sum;
-      const float log_sums =
-          fabsf(excess) < 0.5f ? log1pf(excess) * kLog2E : of_reference(log_sum) - of_policy(log_sum);
+            whole_sum(part.reference_sum) * static_cast<Sum>(exp2_fast(part.reference_base - reference_base));
+      }
+      // All lanes go on with both rows: shuffles would take longer than what they save.
+      all_of_policy = warp_sum(all_of_policy);
+      all_of_reference = warp_sum(all_of_reference);
+      const float policy_sum = static_cast<float>(all_of_policy), reference_sum = static_cast<float>(all_of_reference);
+      ResidentRow row;
+      const auto describe = [&](float base, float sum, float& max, float& left, float& integer, float& factor) {
+        const float log_sum = log2_fast(sum), norm = base + log_sum;
+        max = norm * static_cast<float>(inverse_scale);
+        left = (fmaf(-max, scale, base) + log_sum) * kLog2;
+        integer = rintf(norm) - kBoost;
+        factor = __fdividef(exp2_fast(integer - base), sum);
+      };
+      describe(policy_base, policy_sum, row.policy_max, row.policy_log_sum, row.policy_integer, row.policy_factor);
+      describe(reference_base, reference_sum, row.reference_max, row.reference_log_sum, row.reference_integer,
+               row.reference_factor);
+      // log2 of the reference's sum over the policy's: where they are close by the series of atanh.
+      const float apart = __fdividef(static_cast<float>(all_of_reference - all_of_policy), reference_sum + policy_sum);
+      float log_sums = log2_fast(__fdividef(reference_sum, policy_sum));
+      if (fabsf(apart) < 0.2f) {
+        const float square = apart * apart;
+        float series = fmaf(square, 1.0f / 9, 1.0f / 7);
+        series = fmaf(series, square, 1.0f / 5);
+        series = fmaf(series, square, 1.0f / 3);
+        log_sums = 2 * kLog2E * fmaf(series * square, apart, apart);
+      }
       // Of the log-normalisers to base 2.
       const Sum distance = difference(reference_base, policy_base) + static_cast<Sum>(log_sums);
       const Sum q_distance = kByPolicy ? distance : -distance;
-      ResidentRow row;
-      row.policy_max = policy_max;
-      row.reference_max = reference_max;
-      row.policy_log_sum = of_policy(left);
-      row.reference_log_sum = of_reference(left);
-      row.log_sums = (distance * inverse_scale - difference(reference_max, policy_max)) * static_cast<Sum>(inverse);
+      row.log_sums =
+          (distance * inverse_scale - difference(row.reference_max, row.policy_max)) * static_cast<Sum>(inverse);
       row.whole_p = row.whole_q = row.fraction = 0.0f;
       row.rest = static_cast<float>(q_distance);
       if constexpr (sizeof(T) == 4) {
         const Sum logits = q_distance * inverse_scale, whole = rint(logits);
-        const bool from_q = kByPolicy == (fabsf(reference_max) > fabsf(policy_max));
+        const bool from_q = kByPolicy == (fabsf(row.reference_max) > fabsf(row.policy_max));
         row.whole_p = from_q ? 0.0f : static_cast<float>(-whole);
         row.whole_q = from_q ? static_cast<float>(whole) : 0.0f;
         row.fraction = static_cast<float>(logits - whole);
         row.rest = static_cast<float>((logits - whole - static_cast<Sum>(row.fraction)) * static_cast<Sum>(scale));
       }
-      row.policy_integer = of_policy(integer);
-      row.reference_integer = of_reference(integer);
-      row.policy_factor = of_policy(factor);
-      row.reference_factor = of_reference(factor);
-      row.half = (of_policy(norm) - 0.999f) * static_cast<float>(inverse_scale);
+      row.half = row.policy_max - 0.999f * static_cast<float>(inverse_scale);
       row.slope = common_slope * weight;
       row.mean_ratio = 0.0f;
       if constexpr (kMoment) {
         float moment = 0.0f;
-        for_parts([&](const Part& part) {
-          const ResidentPart& p = part.sums;
-          moment += exp2_fast(p.policy_base - policy_base) *
-                    fmaf(p.policy_sum, (p.reference_base - p.policy_base) - row.rest, part.moment);
-        });
-        row.mean_ratio = warp_sum(moment) / policy_sum;
+        for (const Part& part : own)
+          moment += exp2_fast(part.policy_base - policy_base) *
+                    fmaf(part.policy_sum, (part.reference_base - part.policy_base) - row.rest, part.moment);
+        row.mean_ratio = __fdividef(warp_sum(moment), policy_sum);
       }
       row.mean_score = 0.0f;
       row.proper = policy_sum > 0.0f && policy_sum < kInfinite && reference_sum > 0.0f && reference_sum < kInfinite;
       row.active = kGradient && weight != 0.0f;
       if (lane == 0) {
         row_of[i] = row;
-        barrier_arrive(ready + i);
+        barrier_arrive(barriers + kReady + i);
       }
       __syncwarp();
     };
@@ -421,36 +422,37 @@ __global__ void __launch_bounds__(kResidentThreads, 1)
   } else if (warp == kResidentWarps + 2) {
     // ---------------------------------------------------------------------------------------------- results
     const auto judge = [&](int64_t r, int i, uint32_t phase) {
-      barrier_sleep(measured + i, phase);
+      barrier_sleep(barriers + kMeasured + i, phase);
       const ResidentRow row = row_of[i];
       ResidentSums none{};
       none.top = -1;
       {
         const ResidentSums part = lane < kResidentWarps ? warp_sums[i][lane] : none;
         ResidentSums block = with_top(part);
-        warp_sum_both(block.divergence, kScored ? block.score : block.others);
-        if (kScored) block.mass = warp_sum(block.mass);
-        if (lane < cluster) cluster_post(&block_sums[i][rank], lane, block, gathered + i);
-        if (lane == 0) barrier_expect(gathered + i, static_cast<uint32_t>(cluster * sizeof(ResidentSums)));
+        block.divergence = warp_sum<kResidentWarps>(block.divergence);
+        if (!kScored) block.others = warp_sum<kResidentWarps>(block.others);
+        if (kScored) block.score = warp_sum<kResidentWarps>(block.score);
+        if (kScored) block.mass = warp_sum<kResidentWarps>(block.mass);
+        if (lane < cluster)
+          cluster_post(cluster_address(&block_sums[i][rank], lane), block,
+                       cluster_address(barriers + kGathered + i, lane));
+        if (lane == 0) barrier_expect(barriers + kGathered + i, static_cast<uint32_t>(cluster * sizeof(ResidentSums)));
       }
-      barrier_sleep_cluster(gathered + i, phase);
+      barrier_sleep_cluster(barriers + kGathered + i, phase);
       const ResidentSums part = lane < cluster ? block_sums[i][lane] : none;
       const ResidentSums top = with_top(part);
       using Sum = std::conditional_t<sizeof(T) == 4, double, float>;
-      Sum divergence = part.divergence, others = part.others, score = part.score, mass = part.mass;
-      warp_sum_both(divergence, kScored ? score : others);
-      if (kScored) mass = warp_sum(mass);
+      const auto all_blocks = [](float x) { return warp_sum<kResidentCluster>(static_cast<Sum>(x)); };
+      Sum divergence = all_blocks(part.divergence);
+      const Sum others = kScored ? Sum{0} : all_blocks(part.others);
+      const Sum score = kScored ? all_blocks(part.score) : Sum{0}, mass = kScored ? all_blocks(part.mass) : Sum{0};
       const Sum top_value = top.top_value, share = top.top_probability, slope = row.slope;
-      Sum change = 0, top_gradient = -others;
-      if (kForm == Form::kForwardKl) {
-        change = others + (top.top >= 0 ? top_value : Sum{0});
-        // Without the others' share of the error.
-        top_gradient = (change * (Sum{1} - share) - others) * slope;
-      } else if (kScored) {
-        const Sum top_share = top.top >= 0 ? share : Sum{0}, all = mass + top_share;
-        const float mean = static_cast<float>((score + top_share * top_value) / all);
-        // Its share times how far its score is from the mean, which is that of all.
-        top_gradient = share * (score - mass * top_value) / all * slope;
+      const Sum top_share = top.top >= 0 ? share : Sum{0}, all = mass + top_share;
+      // Of q - p.
+      Sum change = 0;
+      if (kForm == Form::kForwardKl && kChanges) change = others + (top.top >= 0 ? top_value : Sum{0});
+      if constexpr (kScored) {
+        const float mean = static_cast<float>(score + top_share * top_value) / static_cast<float>(all);
         if (!kJsd) change = divergence + static_cast<Sum>(mean);
         if constexpr (kThird) {
           __syncwarp();  // all have read the row
@@ -461,15 +463,15 @@ __global__ void __launch_bounds__(kResidentThreads, 1)
         }
       }
       __syncwarp();
-      if (lane == 0) barrier_arrive(judged + i);
+      if (lane == 0) barrier_arrive(barriers + kJudged + i);
       if (divergence < static_cast<Sum>(kInfinite)) {
-        if (kCorrected) divergence -= change * change / 2;
+        divergence -= change * change / 2;
         if (divergence < 0) divergence = 0;
       }
       if (args.divergence && rank == 0 && lane == 0)
         pointer<float>(args.divergence)[r] = static_cast<float>(divergence);
       if (!kGradient || !row.active) return;
-      if (!(divergence < static_cast<Sum>(kInfinite))) {
+      if (!(__shfl_sync(~0u, divergence, 0) < static_cast<Sum>(kInfinite))) {
         float nan[kElements];
 #pragma unroll
         for (float& x : nan) x = __builtin_nanf("");
@@ -477,6 +479,12 @@ __global__ void __launch_bounds__(kResidentThreads, 1)
 #pragma unroll 1
         for (int j = lane; j < size; j += 32) __stcs(reinterpret_cast<uint4*>(gradient_of(r)) + j, bits);
       } else if (top.top >= 0 && rank == 0 && lane == 0) {
+        Sum top_gradient = -others;
+        if (kForm == Form::kForwardKl)
+          top_gradient = (change * (Sum{1} - share) - others) * slope;  // without the others' share of the error
+        else if (kScored)
+          // Its share times how far its score is from the mean, which is that of all.
+          top_gradient = share * (score - mass * top_value) / all * slope;
         gradient_of(r)[top.top] = from_float<T>(static_cast<float>(top_gradient));
       }
     };
@@ -490,22 +498,29 @@ __global__ void __launch_bounds__(kResidentThreads, 1)
   } else {
     // ------------------------------------------------------------------------------------------------ sweeps
     int own = warp * 32 + lane;
-    // Addresses in shared memory: of the lane's pack of slot 0, and barriers.
+    // Addresses in shared memory: of the lane's pack of slot 0, of barriers, of a masked pack, of the second half of a
+    // pack's scores; in that of the block of the lane's number, of the warp's part of pair 0, of the parts' barriers.
     constexpr uint32_t kHalfSlot = kSlotBytes / 2;
-    uint32_t own_address = shared_address(ring + own), full_address = shared_address(full),
-             empty_address = shared_address(empty), masked_address = shared_address(&masked_pack),
-             scores_address = shared_address(ring + slots * 2 * kStepPacks + own);  // of the second half of a pack's
-    float k3_first = kK3First<T>;
+    uint32_t own_address = shared_address(ring + own), barriers_address = shared_address(barriers),
+             masked_address = shared_address(&masked_pack),
+             scores_address = shared_address(ring + slots * 2 * kStepPacks + own),
+             parts_address = cluster_address(&parts[0][rank * kResidentWarps + warp], lane % cluster),
+             joined_address = cluster_address(barriers + kJoined, lane % cluster);
+    const auto barrier = [&](int i) { return barriers_address + static_cast<uint32_t>(i) * 8; };
+    float k3_first = kK3First<T>, weight = series.weight, other_weight = series.other_weight;
     hold(own);
     hold(own_address);
-    hold(full_address);
-    hold(empty_address);
+    hold(barriers_address);
     hold(masked_address);
     hold(scores_address);
+    hold(parts_address);
+    hold(joined_address);
     hold(k3_first);
+    hold(weight);
+    hold(other_weight);
     // Steps of which the warp has packs.
     const int own_steps = (max(size - warp * 32, 0) + kStepPacks - 1) / kStepPacks;
-    int summed = 0;              // pairs
+    uint32_t summed = 0;         // pairs
     int sum_slot = 0, slot = 0;  // of the next pair to be summed, of the oldest in the ring
     uint32_t sum_phase = 0;
     float policy_base = 0.0f, policy_sum = 0.0f;  // the warp's part of the pair that was summed last
@@ -513,27 +528,48 @@ __global__ void __launch_bounds__(kResidentThreads, 1)
       constexpr int kAtOnce = sizeof(T) == 4 ? 2 : 1;  // steps in registers
       ResidentPart part;
       float all_moments;
-      // Bases are the largest logits: of 16-bit rows those of the first steps, and where that proves to be too little
-      // for f32, as those of f32 rows, those of all so far.
-      for (bool careful = sizeof(T) == 4;; careful = true) {
+      // Of f32 rows, the largest logit's term: this lane's, 0 in all lanes but one, and how far it is from 1.
+      float policy_top = 0.0f, reference_top = 0.0f, policy_left = -kApart, reference_left = -kApart;
+      // Bases are the largest logits: of f32 rows those so far; of 16-bit rows those of the first step, and where that
+      // proves to be too little for f32, those of all.
+      for (bool careful = false;; careful = true) {
         part = {kLeast, 0.0f, kLeast, 0.0f};
         all_moments = 0.0f;
-        int at = sum_slot;
-        uint32_t phase = sum_phase;
+        int at;
+        uint32_t phase;
+        const auto first_slot = [&] { at = sum_slot, phase = sum_phase; };
+        const auto next_packs = [&](bool inside, uint4& policy, uint4& reference) {
+          barrier_sleep(barrier(kFull + at), phase);
+          const uint32_t address = own_address + at * kSlotBytes;
+          policy = load_shared(inside ? address : masked_address);
+          reference = load_shared(inside ? address + kHalfSlot : masked_address);
+          if (++at == slots) at = 0, phase ^= 1;
+        };
+        if (!kCorrected && own_steps > 0) {
+          uint4 tops[2];
+          first_slot();
+          next_packs(own < size, tops[0], tops[1]);
+          for (int s = 1; careful && s < own_steps; ++s) {
+            uint4 policy, reference;
+            next_packs(own + s * kStepPacks < size, policy, reference);
+            tops[0] = max_pack<T>(tops[0], policy);
+            tops[1] = max_pack<T>(tops[1], reference);
+          }
+          part.policy_base = fmaxf(kLeast, __fmul_rn(warp_max(max_of_pack<T>(tops[0])), scale));
+          part.reference_base = fmaxf(kLeast, __fmul_rn(warp_max(max_of_pack<T>(tops[1])), scale));
+        }
+        first_slot();
 #pragma unroll 1
         for (int first_step = 0, left = size - own; first_step < own_steps; first_step += kAtOnce) {
           uint4 policy[kAtOnce], reference[kAtOnce];
 #pragma unroll
           for (int j = 0; j < kAtOnce; ++j) {
             if (j > 0 && first_step + j >= own_steps) break;
-            barrier_sleep(full_address + at * 8, phase);
-            const uint32_t address = own_address + at * kSlotBytes;
-            const bool inside = left > j * kStepPacks;
-            policy[j] = load_shared(inside ? address : masked_address);
-            reference[j] = load_shared(inside ? address + kHalfSlot : masked_address);
-            if (++at == slots) at = 0, phase ^= 1;
+            next_packs(left > j * kStepPacks, policy[j], reference[j]);
           }
-          if (careful || first_step == 0) {
+          // Of the terms of these steps, what does not belong to the sums.
+          float policy_apart = 0.0f, reference_apart = 0.0f;
+          if constexpr (kCorrected) {
             uint4 tops[2] = {policy[0], reference[0]};
 #pragma unroll
             for (int j = 1; j < kAtOnce; ++j) {
@@ -541,17 +577,20 @@ __global__ void __launch_bounds__(kResidentThreads, 1)
               tops[0] = max_pack<T>(tops[0], policy[j]);
               tops[1] = max_pack<T>(tops[1], reference[j]);
             }
-            const float policy_before = part.policy_base, reference_before = part.reference_base;
-            part.policy_base = fmaxf(policy_before, __fmul_rn(warp_max(max_of_pack<T>(tops[0])), scale));
-            part.reference_base = fmaxf(reference_before, __fmul_rn(warp_max(max_of_pack<T>(tops[1])), scale));
-            const float policy_raised = part.policy_base - policy_before;
-            const float reference_raised = part.reference_base - reference_before;
-            if (kMoment)
-              all_moments =
-                  fmaf(part.policy_sum, policy_raised - reference_raised, all_moments) * exp2_fast(-policy_raised);
-            part.policy_sum *= exp2_fast(-policy_raised);
-            part.reference_sum *= exp2_fast(-reference_raised);
+            const auto raise = [&](const uint4& packs, float& base, float& sum, float& top, float& left) {
+              const float own = max_of_pack<T>(packs), largest = warp_max(own), raised = __fmul_rn(largest, scale);
+              if (!(raised > base)) return 0.0f;
+              sum = (sum + top) * exp2_fast(base - raised);
+              base = raised;
+              const float z = fmaf(largest, scale, -base), y = z * kLog2;
+              left = fmaf(y, 0.5f * y, y);
+              top = lane == __ffs(static_cast<int>(__ballot_sync(~0u, own == largest))) - 1 ? exp2_fast(z) : 0.0f;
+              return top;
+            };
+            policy_apart = raise(tops[0], part.policy_base, part.policy_sum, policy_top, policy_left);
+            reference_apart = raise(tops[1], part.reference_base, part.reference_sum, reference_top, reference_left);
           }
+          float policy_terms = 0.0f, reference_terms = 0.0f;
 #pragma unroll
           for (int j = 0; j < kAtOnce; ++j) {
             if (j > 0 && first_step + j >= own_steps) break;
@@ -569,8 +608,9 @@ __global__ void __launch_bounds__(kResidentThreads, 1)
               if (kMoment)
                 moments[n % 2] = n < 2 ? __fmul_rn(e[n], y[n] - x[n]) : fmaf(e[n], y[n] - x[n], moments[n % 2]);
             }
-            part.policy_sum += sums[0] + sums[1];
-            part.reference_sum += sums[2] + sums[3];
+            const float policy_pack = sums[0] + sums[1], reference_pack = sums[2] + sums[3];
+            policy_terms = j == 0 ? policy_pack : policy_terms + policy_pack;
+            reference_terms = j == 0 ? reference_pack : reference_terms + reference_pack;
             if constexpr (kMoment) {
               float moment = moments[0] + moments[1];
               if (careful && !(fabsf(moment) < kInfinite)) {  // a masked token, or none at all
@@ -582,25 +622,31 @@ __global__ void __launch_bounds__(kResidentThreads, 1)
               if (left > j * kStepPacks) all_moments += moment;
             }
           }
+          part.policy_sum += kCorrected ? policy_terms - policy_apart : policy_terms;
+          part.reference_sum += kCorrected ? reference_terms - reference_apart : reference_terms;
           left -= kAtOnce * kStepPacks;
         }
         warp_sum_both(part.policy_sum, part.reference_sum);
+        if (kCorrected) part.policy_sum += policy_left, part.reference_sum += reference_left;
         if (kMoment) all_moments = warp_sum(all_moments);
         constexpr float kMost = 1e30f;
-        if (careful || (part.policy_sum < kMost && part.reference_sum < kMost && fabsf(all_moments) < kMost)) break;
+        if (kCorrected || careful ||
+            (part.policy_sum < kMost && part.reference_sum < kMost && fabsf(all_moments) < kMost))
+          break;
       }
       sum_slot += steps;
       if (sum_slot >= slots) sum_slot -= slots, sum_phase ^= 1;
-      const int at = summed++ % kDepth;
+      const uint32_t at = summed++ % kDepth;
       if (lane < cluster) {
-        Part* const to = &parts[at][rank * kResidentWarps + warp];
+        const uint32_t to = parts_address + at * static_cast<uint32_t>(sizeof parts[0]),
+                       there = joined_address + at * 8;
         if constexpr (kMoment)
-          cluster_post(to, lane, Part{part, all_moments}, joined + at);
+          cluster_post(to, Part{part, all_moments}, there);
         else
-          cluster_post(to, lane, part, joined + at);
+          cluster_post(to, part, there);
       }
       policy_base = part.policy_base;
-      policy_sum = part.policy_sum;
+      policy_sum = part.policy_sum + kApart;
     };
     // body(step, the pack's index in the block's part, the policy's pack, the reference's pack, its address) for the
     // lane's packs of the oldest pair.
@@ -612,7 +658,7 @@ __global__ void __launch_bounds__(kResidentThreads, 1)
         if (j < size) body(s, j, load_shared(address), load_shared(address + kHalfSlot), address + kHalfSlot);
         if (last) {
           __syncwarp();
-          if (lane == 0) barrier_arrive(empty_address + at * 8);
+          if (lane == 0) barrier_arrive(barrier(kEmpty + at));
         }
         if (++at == slots) at = 0;
       }
@@ -621,6 +667,7 @@ __global__ void __launch_bounds__(kResidentThreads, 1)
 
     int i = 0;
     uint32_t phase = 0;
+    T* dx = kGradient ? gradient_of(start) : nullptr;
     if (start < rows) sum_up();
     for (int64_t r = start, next; r < rows; r = next) {
       next = from(r + step);
@@ -629,13 +676,9 @@ __global__ void __launch_bounds__(kResidentThreads, 1)
         if (next < rows) sum_up();
       };
       if (ahead && !kThird) first_of_next();
-      barrier_sleep(ready + i, phase);
+      barrier_sleep(barrier(kReady + i), phase);
       const ResidentRow& row = row_of[i];
       const T *const policy_logits = policy_of(r), *const reference_logits = reference_of(r);
-      // Held as an integer, which a shuffle takes.
-      auto dx_address = kGradient ? reinterpret_cast<unsigned long long>(gradient_of(r)) : 0ull;
-      hold(dx_address);
-      T* const dx = reinterpret_cast<T*>(dx_address);
       const bool gradient = kGradient && row.active, proper = row.proper;
       // body(token, logit of p, logit of q) for all tokens of flagged packs, several at once.
       const auto for_flagged = [&](uint32_t flags, const auto& body) {
@@ -665,8 +708,9 @@ __global__ void __launch_bounds__(kResidentThreads, 1)
         const float p_factor = kByPolicy ? row.policy_factor : row.reference_factor;
         const float own_slope = row.slope * p_factor * (kMoment ? kLog2 : 1.0f), own_mean = row.mean_ratio * own_slope;
         const float half = row.half;
-        // The warp has the token that holds most of the policy, if one does.
-        const bool has_top = own_sum * exp2_fast(own_base - row.policy_integer) * row.policy_factor > 0.5f;
+        // The warp's share of the policy; more than half where it has the token that holds most, if one does.
+        const float own_share = own_sum * exp2_fast(own_base - row.policy_integer) * row.policy_factor;
+        const bool has_top = own_share > 0.5f;
         float divergence = 0.0f, others = 0.0f, score = 0.0f, mass = 0.0f;
         sweep(!kThird, [&](int s, int index, const uint4& policy, const uint4& reference, uint32_t address) {
           float p[kElements], q[kElements], g[kElements], terms[2] = {}, changes[2] = {}, scored[2] = {},
@@ -700,28 +744,31 @@ __global__ void __launch_bounds__(kResidentThreads, 1)
                 return sum;
               };
               const bool near = fabsf(z) < series.kNear;
-              const float e = exp2_fast(z), we = __fmul_rn(series.weight, e),
-                          mixed = __fadd_rn(we, series.other_weight);
-              const float log = log2_fast(mixed), near_log = __fmul_rn(polynomial(series.log), z);
-              float log_mixed = log, term;
+              const float e = exp2_fast(z), near_log = __fmul_rn(polynomial(series.log), z);
               if constexpr (sizeof(T) < 4) {
-                log_mixed = near ? near_log : log;
-                term = fmaf(we, z, -__fmul_rn(mixed, log_mixed));
+                const float mixed = fmaf(weight, e, other_weight);
+                const float log_mixed = near ? near_log : log2_fast(mixed);
+                g[n] = kByPolicy ? log_mixed : __fsub_rn(log_mixed, z);
+                terms[n % 2] = kByPolicy ? fmaf(__fmul_rn(probability, e), __fsub_rn(z, log_mixed), terms[n % 2])
+                                         : fmaf(probability, log_mixed, terms[n % 2]);
               } else {
-                term = fmaf(we, z, -__fmul_rn(mixed, log));
+                const float we = __fmul_rn(series.weight, e), mixed = __fadd_rn(we, series.other_weight);
+                const float log = log2_fast(mixed);
+                float log_mixed = log, term = fmaf(we, z, -__fmul_rn(mixed, log));
                 choose(near, near_log, log_mixed, __fmul_rn(polynomial(series.term), __fmul_rn(z, z)), term);
+                terms[n % 2] = fmaf(probability, term, terms[n % 2]);
+                g[n] = kByPolicy ? log_mixed : __fsub_rn(log_mixed, z);
               }
-              terms[n % 2] = fmaf(probability, term, terms[n % 2]);
-              g[n] = kByPolicy ? log_mixed : __fsub_rn(log_mixed, z);
             }
             if constexpr (kScored) {
               const float of_policy = kByPolicy ? probability : __fmul_rn(probability, exp2_fast(z));
               scored[n % 2] = fmaf(of_policy, g[n], scored[n % 2]);
-              masses[n % 2] = n < 2 ? of_policy : __fadd_rn(masses[n % 2], of_policy);
+              if (!kHalves) masses[n % 2] = n < 2 ? of_policy : __fadd_rn(masses[n % 2], of_policy);
             }
           }
-          const float sum = terms[0] + terms[1];
-          const bool special = !(sum < kInfinite) || (has_top && max_of_pack<T>(policy) > half);
+          const float sum = terms[0] + terms[1], scores = scored[0] + scored[1];
+          const float overflowing = kHalves && !kByPolicy ? scores : sum;  // where any of the terms does
+          const bool special = !(fabsf(overflowing) < kInfinite) || (has_top && max_of_pack<T>(policy) > half);
           if (special) {
             flags |= 1u << s;
             return;
@@ -731,8 +778,8 @@ __global__ void __launch_bounds__(kResidentThreads, 1)
             if (kChanges) others += changes[0] + changes[1];
             if (gradient) __stcs(reinterpret_cast<uint4*>(dx) + index, pack<T>(g));
           } else {
-            score += scored[0] + scored[1];
-            mass += masses[0] + masses[1];
+            score += scores;
+            if (!kHalves) mass += masses[0] + masses[1];
             if constexpr (kThird) {  // scores take the reference's place
               uint4 halves[kElements / 4];
               memcpy(halves, g, sizeof g);
@@ -741,10 +788,26 @@ __global__ void __launch_bounds__(kResidentThreads, 1)
             }
           }
         });
+        if (kHalves)  // in units of log 2
+          divergence = kByPolicy ? fmaf(series.weight, divergence, -series.other_weight * score)
+                                 : -fmaf(series.other_weight, divergence, series.weight * score);
         sums.divergence = divergence * p_factor * (kJsd ? kLog2 : 1.0f);
         sums.others = kMoment ? others : others * p_factor;
         sums.score = score * p_factor * kLog2;
         sums.mass = mass * p_factor;
+        if (kHalves) {
+          sums.mass = own_share;
+          if (kThird && has_top) {  // which does not count: taken off, it would leave few digits
+            sweep(false, [&](int, int, const uint4& policy, const uint4&, uint32_t) {
+              float x[kElements];
+              unpack<T>(policy, x);
+#pragma unroll
+              for (const float logit : x)
+                mass += logit > half ? 0.0f : exp2_fast(fmaf(logit, scale, -row.policy_integer));
+            });
+            sums.mass = warp_sum(mass) * row.policy_factor;
+          }
+        }
       }
       if (!proper) {
         sums.divergence = __builtin_nanf("");
@@ -761,7 +824,7 @@ __global__ void __launch_bounds__(kResidentThreads, 1)
             sums.top_value = kScored ? token.score : token.change;
           } else if (kScored) {
             sums.score = fmaf(token.policy, token.score, sums.score);
-            sums.mass = __fadd_rn(sums.mass, token.policy);
+            if (!kHalves) sums.mass = __fadd_rn(sums.mass, token.policy);
           } else {
             const float own_gradient =
                 kForm == Form::kForwardKl
@@ -773,9 +836,10 @@ __global__ void __launch_bounds__(kResidentThreads, 1)
         });
       }
       {
-        if (kThird) bulk_fence();  // scores were written where loads will be
         sums = with_top(sums);
-        if (kScored) {
+        if (kHalves) {
+          warp_sum_both(sums.divergence, sums.score);
+        } else if (kScored) {
           sums.divergence = warp_sum(sums.divergence);
           warp_sum_both(sums.score, sums.mass);
         } else {
@@ -783,17 +847,19 @@ __global__ void __launch_bounds__(kResidentThreads, 1)
         }
         if (lane == 0) {
           store_whole(&warp_sums[i][warp], sums);
-          barrier_arrive(measured + i);
+          barrier_arrive(barrier(kMeasured + i));
         }
+        if (kThird) bulk_fence();  // scores were written where loads will be
       }
       if (ahead && kThird) first_of_next();
       if constexpr (kThird) {
-        barrier_sleep(judged + i, phase);
+        barrier_sleep(barrier(kJudged + i), phase);
         const bool active = gradient && row.active;
         const float own_slope = row.slope * row.policy_factor, own_log_slope = own_slope * kLog2;
         const float own_mean = own_slope * row.mean_score, integer = row.policy_integer;
+        const uint32_t skipped = active ? flags : ~0u;
         sweep(true, [&](int s, int index, const uint4& policy, const uint4& reference, uint32_t) {
-          if ((flags >> s & 1) || !active) return;
+          if (skipped >> s & 1) return;
           float x[kElements], g[kElements];
           uint4 halves[kElements / 4];
           unpack<T>(policy, x);
@@ -814,14 +880,21 @@ __global__ void __launch_bounds__(kResidentThreads, 1)
         }
       }
       if (!ahead) first_of_next();
+      if (kGradient) dx += (next - r) * args.d_logits_stride;
       if (i == 1) phase ^= 1;
       i ^= 1;
     }
-    if (kGradient && args.weight)
-      for (int64_t r = blockIdx.x / cluster; r < rows; r += step)
-        if (weight_of(r) == 0.0f)
-          for (int j = own; j < size; j += kStepPacks)
-            __stcs(reinterpret_cast<uint4*>(gradient_of(r)) + j, make_uint4(0, 0, 0, 0));
+    if (kGradient && args.weight) {
+      // 32 of the cluster's rows a warp, a weight a lane: one after the other they would cost a latency each.
+      for (int64_t k = warp * 32; blockIdx.x / cluster + k * step < rows; k += kStepPacks) {
+        const int64_t r = blockIdx.x / cluster + (k + lane) * step;
+        for (uint32_t left = __ballot_sync(~0u, r < rows && weight_of(r) == 0.0f); left; left &= left - 1) {
+          const int64_t row = blockIdx.x / cluster + (k + __ffs(static_cast<int>(left)) - 1) * step;
+          for (int j = lane; j < size; j += 32)
+            __stcs(reinterpret_cast<uint4*>(gradient_of(row)) + j, make_uint4(0, 0, 0, 0));
+        }
+      }
+    }
   }
   cluster_sync();  // no block leaves while others write to its shared memory
 #endif

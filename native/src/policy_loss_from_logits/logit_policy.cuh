@@ -330,7 +330,7 @@ __global__ void __launch_bounds__(RingShape<kBlocks>::kThreads, kBlocks)
       *own_part = sums;
       barrier_arrive(&joined[parity]);
     } else if (cluster > 1 && lane < cluster) {
-      cluster_send(own_part, lane, sums, &joined[parity]);
+      cluster_send(cluster_address(own_part, lane), sums, cluster_address(&joined[parity], lane));
     }
     if (warp == 0) {
       barrier_sleep_cluster(&joined[parity], join_phase);

@@ -207,6 +207,7 @@ public final class GpuFigures {
     plans.add(divergence(Divergence.FORWARD_KL, DType.BF16, Aim.microseconds(2800)));
     plans.add(divergence(Divergence.REVERSE_KL, DType.BF16, Aim.microseconds(2800)));
     plans.add(divergence(Divergence.JSD, DType.BF16, Aim.microseconds(3200)));
+    plans.add(divergence(Divergence.JSD, DType.F16, Aim.NONE));
     for (Divergence kind : Divergence.values()) {
       plans.add(divergence(kind, DType.F32, Aim.NONE));
     }
