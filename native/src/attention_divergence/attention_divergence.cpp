@@ -17,13 +17,22 @@ AttentionDivergenceWorkspace layout(const saccade_context* context, const saccad
   workspace.entropy = carver.take<float>(args.rows);
   workspace.mass = carver.take<float>(args.rows);
   const bool tiles = has_policy_tiles(context, args) && !(has_ref_policy(args) && args.ref_head_dim > 128);
-  workspace.map = carver.take<float>(gradient || tiles ? args.rows * width : 0);
-  workspace.centre = carver.take<AttentionCentre>(gradient && !tiles ? args.heads * args.rows : 0);
-  if (tiles) {
+  const bool products = context->gpu && args.dtype != SACCADE_F32;  // on the tensor cores
+  const bool by_head = gradient && args.reduction == SACCADE_REDUCTION_NONE;
+  workspace.map = carver.take<float>(gradient || products ? args.rows * width : 0);
+  workspace.centre = carver.take<AttentionCentre>(gradient && !products ? args.heads * args.rows : 0);
+  if (products) {
     workspace.packing = carve_packing(args.sequences, carver);
-    workspace.tiles = carve_policy(carver, args, args.heads, args.kv_heads, args.head_dim);
+    if (tiles) {
+      workspace.tiles = carve_policy(carver, args, args.heads, args.kv_heads, args.head_dim);
+      if (has_ref_policy(args))
+        workspace.ref_tiles = carve_policy(carver, args, args.ref_heads, args.ref_kv_heads, args.ref_head_dim);
+    } else {
+      workspace.head_statistics = carver.take<float>(kQueryStatistics * args.heads * args.rows);
+      workspace.ref_head_statistics = carver.take<float>(has_ref_policy(args) ? args.ref_heads * args.rows : 0);
+      workspace.d_keys = carver.take<float>(by_head ? args.keys * key_values : 0);
+    }
     if (has_ref_policy(args)) {
-      workspace.ref_tiles = carve_policy(carver, args, args.ref_heads, args.ref_kv_heads, args.ref_head_dim);
       workspace.ref_rows = rows_at_a_time(args);
       workspace.ref_map = carver.take<float>(workspace.ref_rows * width);
     }
@@ -33,7 +42,6 @@ AttentionDivergenceWorkspace layout(const saccade_context* context, const saccad
     workspace.ref_statistics = carve_statistics(has_ref_policy(args) ? args.ref_heads : 0, args.rows, carver);
     workspace.parts = carver.take<RowPart>(KeyParts(args.max_keys).parts * args.rows);
     workspace.row_gradients = carver.take<RowGradient>(gradient ? args.rows : 0);
-    const bool by_head = gradient && args.reduction == SACCADE_REDUCTION_NONE;
     workspace.d_keys = carver.take<float>(by_head ? args.keys * key_values : 0);
   } else {
     const int64_t columns = total_columns(args.keys, args.sequences);

@@ -1,5 +1,6 @@
 #include "attention_divergence/attention_divergence.cuh"
 #include "attention_divergence/attention_divergence_hopper.h"
+#include "attention_divergence/attention_divergence_mma.h"
 
 namespace saccade::cuda {
 namespace {
@@ -9,8 +10,6 @@ template <class T>
 struct Call : Arguments {
   PolicySide<T> side, ref_side;
   KeyParts cut;
-  float share;  // of the row's weight that the heads carry
-  bool first;
 
   // dP of one key that the row sees.  The map of a dead policy is not written.
   __device__ float gradient_of(const RowGradient& g, const float* row_of_map, const Support& support,
@@ -145,12 +144,7 @@ __global__ void __launch_bounds__(kRowThreads) row_kernel(const __grid_constant_
       all.moment += part.moment;
       if (part.top > all.top) all.top = part.top, all.pivot = part.pivot;
     }
-  const auto add = [&](float* sums, double value) {
-    sums[row] = (call.first ? 0.0f : sums[row]) + static_cast<float>(value) * call.share;
-  };
-  add(call.work.divergence, all.divergence);
-  add(call.work.entropy, all.entropy);
-  add(call.work.mass, static_cast<double>(mass.mass));
+  call.add_row(row, static_cast<float>(all.divergence), static_cast<float>(all.entropy), mass.mass);
   if (call.gradient)
     call.work.row_gradients[row] = {
         all.pivot, static_cast<float>(all.moment - static_cast<double>(all.pivot) * all.mass), mass.inverse};
@@ -352,22 +346,6 @@ __global__ void __launch_bounds__(Tiling<T>::kThreads)
     write(heads_of<T>(args.dk, args.dk_row_stride, args.dk_head_stride), args.scale, false);
 }
 
-// One block a key: dk from d_keys.
-template <class T>
-__global__ void __launch_bounds__(kRowThreads) d_keys_kernel(const __grid_constant__ Call<T> call) {
-  const saccade_attention_divergence_args& args = call.args;
-  const int64_t key = blockIdx.x;
-  const float* from = call.work.d_keys + key * args.kv_heads * args.head_dim;
-  for (int64_t e = threadIdx.x; e < args.kv_heads * args.head_dim; e += kRowThreads) {
-    const int64_t h = e / args.head_dim, d = e % args.head_dim;
-    const float value = from[e] * args.scale;
-    if (args.grad_dtype == SACCADE_F32)
-      heads_of<float>(args.dk, args.dk_row_stride, args.dk_head_stride).at(key, h)[d] = value;
-    else
-      heads_of<T>(args.dk, args.dk_row_stride, args.dk_head_stride).at(key, h)[d] = from_float<T>(value);
-  }
-}
-
 template <class T, int kDim>
 void compute(const Device& device, const saccade_attention_divergence_args& args,
              const AttentionDivergenceWorkspace& work) {
@@ -377,12 +355,12 @@ void compute(const Device& device, const saccade_attention_divergence_args& args
                 policy_rows(sequences, args),
                 {args.head_begin, args.head_end},
                 {args.ref_head_begin, args.ref_head_end},
+                1.0f,
+                true,
                 wants_gradient(args)},
                policy_side<T>(args),
                {},
-               KeyParts(args.max_keys),
-               1.0f,
-               true};
+               KeyParts(args.max_keys)};
   const int64_t pieces = pieces_of(args.rows, args.sequences), key_pieces = pieces_of(args.keys, args.sequences);
   const auto statistics = [&](const PolicySide<T>& side, const HeadSpan& heads, const HeadStatistics& out) {
     launch_tiles<T, kDim>(device, statistics_kernel<T, kScoreColumns<T, kDim>>, pieces * heads.count(), side, call.rows,
@@ -425,11 +403,9 @@ void compute(const Device& device, const saccade_attention_divergence_args& args
 void attention_divergence(const Device& device, const saccade_attention_divergence_args& args,
                           const AttentionDivergenceWorkspace& workspace) {
   if (workspace.tiles.queries) return attention_divergence_hopper(device, args, workspace);
+  if (args.dtype != SACCADE_F32) return attention_divergence_mma(device, args, workspace);
   const int64_t dim = args.ref_q && args.ref_head_dim > args.head_dim ? args.ref_head_dim : args.head_dim;
-  with_float_type(args.dtype, [&](auto element) {
-    using T = decltype(element);
-    with_tile_columns<T>(dim, [&](auto columns) { compute<T, columns>(device, args, workspace); });
-  });
+  with_tile_columns<float>(dim, [&](auto columns) { compute<float, columns>(device, args, workspace); });
 }
 
 }  // namespace saccade::cuda

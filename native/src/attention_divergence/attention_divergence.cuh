@@ -15,7 +15,8 @@ struct Arguments {
   AttentionDivergenceWorkspace work;
   PolicyRows rows;
   HeadSpan heads, ref_heads;  // whose policy is compared
-  bool gradient;
+  float share;                // of the row's weight that they carry
+  bool first, gradient;       // whether no heads were compared before
 
   __device__ const Sequences& sequences() const { return rows.sequences; }
   __device__ float weight(int64_t row) const { return args.weight ? pointer<const float>(args.weight)[row] : 0.0f; }
@@ -32,6 +33,13 @@ struct Arguments {
   // What makes a row's dS of its dP.
   __device__ float factor(int64_t row) const {
     return unit(row) * (args.grad_output ? *pointer<const float>(args.grad_output) : 1.0f);
+  }
+  // What these heads give to a row's results.
+  __device__ void add_row(int64_t row, float divergence, float entropy, float mass) const {
+    const auto add = [&](float* sums, float value) { sums[row] = (first ? 0.0f : sums[row]) + value * share; };
+    add(work.divergence, divergence);
+    add(work.entropy, entropy);
+    add(work.mass, mass);
   }
   __device__ int64_t width() const { return padded(args.max_keys); }
   __device__ float* map(int64_t row) const { return work.map + row * width(); }
@@ -121,6 +129,22 @@ __global__ void __launch_bounds__(kRowThreads) clear_kernel(const __grid_constan
     else
       fill_heads(heads_of<T>(args.dq, args.dq_row_stride, args.dq_head_stride), row, row + 1, h, args.head_dim, value);
     if (args.dscore_sq && threadIdx.x == 0) pointer<float>(args.dscore_sq)[h * args.rows + row] = value;
+  }
+}
+
+// One block a key: dk from d_keys.
+template <class T>
+__global__ void __launch_bounds__(kRowThreads) d_keys_kernel(const __grid_constant__ Arguments call) {
+  const saccade_attention_divergence_args& args = call.args;
+  const int64_t key = blockIdx.x;
+  const float* from = call.work.d_keys + key * args.kv_heads * args.head_dim;
+  for (int64_t e = threadIdx.x; e < args.kv_heads * args.head_dim; e += kRowThreads) {
+    const int64_t h = e / args.head_dim, d = e % args.head_dim;
+    const float value = from[e] * args.scale;
+    if (args.grad_dtype == SACCADE_F32)
+      heads_of<float>(args.dk, args.dk_row_stride, args.dk_head_stride).at(key, h)[d] = value;
+    else
+      heads_of<T>(args.dk, args.dk_row_stride, args.dk_head_stride).at(key, h)[d] = from_float<T>(value);
   }
 }
 

@@ -60,9 +60,11 @@ struct AttentionDivergenceWorkspace {
   HeadStatistics statistics, ref_statistics;
   RowPart* parts;              // [parts of the keys, rows]
   RowGradient* row_gradients;  // [rows], for the gradient
-  // CUDA, Hopper, with `map` for all calls:
-  PolicyTiles tiles, ref_tiles;
-  float* ref_map;  // [ref_rows, padded(max_keys)]: the reference's policy, of some rows at a time
+  // CUDA, 16-bit types, with `map` for all calls:
+  float* head_statistics;        // [kQueryStatistics, heads, rows]; Hopper: beside the tiles
+  float* ref_head_statistics;    // [ref_heads, rows], log-sum-exps
+  PolicyTiles tiles, ref_tiles;  // Hopper
+  float* ref_map;                // [ref_rows, padded(max_keys)]: the reference's policy, of some rows at a time
   int64_t ref_rows;
   int64_t bytes;
 

@@ -1,235 +1,30 @@
-#include "attention_divergence/attention_divergence.cuh"
 #include "attention_divergence/attention_divergence_hopper.h"
+#include "attention_divergence/row_kernel.cuh"
 #include "attention_policy/policy_hopper.cuh"
 
 namespace saccade::cuda {
 namespace {
 
 // What is the same for all blocks of a launch.
+template <int kDim>
 struct Call : Arguments {
   TiledPolicy policy;
 
+  // A row without gradient is taken out of the tiles: its queries may hold anything.
+  __device__ void take_out(int64_t s, int64_t row) const {
+    const int64_t in_sequence = row - sequences().first_row(s);
+    const int r = static_cast<int>(in_sequence % kQueryTile);
+    for (int64_t i = threadIdx.x; i < heads.count() * (kDim / 8); i += blockDim.x) {
+      const int chunk = static_cast<int>(i % (kDim / 8));
+      const int64_t h = heads.begin + i / (kDim / 8);
+      uint8_t* tile = policy.query_tile<kDim>(policy.first_query_tile(s) + in_sequence / kQueryTile, h);
+      *reinterpret_cast<uint4*>(tile + QueryTile<kDim>{0}.address(0, r, chunk)) = {};
+      if (chunk == 0) set_statistics(policy.statistics<kDim>(s, in_sequence, h), INFINITY, 0.0f, 0.0f);
+    }
+  }
+
   __device__ float grad_output() const { return args.grad_output ? *pointer<const float>(args.grad_output) : 1.0f; }
 };
-
-// ---------------------------------------------------------------------------------------------------- rows
-
-// Threads of a row: of a long one, which few rows may be, more.
-constexpr int kComparing = 256, kLongRow = 4096;
-inline int comparing_threads(int64_t keys) { return keys > kLongRow ? kComparing : kComparing / 2; }
-
-// As element_of(), within some 1e-6 of it, with one quotient and one logarithm of each pair that JSD compares.
-template <int32_t kKind>
-__device__ __forceinline__ Element fast_element_of(float beta, float p, float r, float policy) {
-  if (kKind != SACCADE_DIVERGENCE_JSD) return element_of(kKind, beta, p, r, policy);
-  const float m = max_nan(beta * r + (1.0f - beta) * p, kFloor), inverse = __fdividef(1.0f, m);
-  const float difference = (p - r) * inverse;
-  const Log1pParts of_p = log1p_parts(beta * difference, max_nan(p * inverse, kFloor));
-  const Log1pParts of_r = log1p_parts((beta - 1.0f) * difference, max_nan(r * inverse, kFloor));
-  return {m * (beta * of_r.phi + (1.0f - beta) * of_p.phi), (1.0f - beta) * of_p.log1p};
-}
-
-// What one pass over a row's support gives.
-struct RowSums {
-  double mass, ref_mass;  // of the sums of all heads
-  float top;              // the largest, and the first of four keys among which it is
-  int32_t key;
-  int32_t given;  // whether a stored reference has anything there
-};
-
-struct RowResults {
-  double divergence, entropy, mean;
-};
-
-__device__ __forceinline__ void load_four(float (&x)[4], const float* at) {
-  const float4 four = *reinterpret_cast<const float4*>(at);
-  x[0] = four.x, x[1] = four.y, x[2] = four.z, x[3] = four.w;
-}
-
-__device__ __forceinline__ void load_four(float (&x)[4], const bf16* at) {
-  const uint2 bits = *reinterpret_cast<const uint2*>(at);
-  x[0] = __uint_as_float(bits.x << 16), x[1] = __uint_as_float(bits.x & 0xffff0000u);
-  x[2] = __uint_as_float(bits.y << 16), x[3] = __uint_as_float(bits.y & 0xffff0000u);
-}
-
-// One block a row from `first` on: its results; and dP takes the place of its probabilities in the map.  A row without
-// gradient is taken out of the tiles: its queries may hold anything.  A thread takes four keys at once, from a multiple
-// of four on.
-template <int kDim, int32_t kKind>
-__global__ void __launch_bounds__(kComparing, 3) row_kernel(const __grid_constant__ Call call, int64_t first) {
-  __shared__ RowSums shared_sums[32];
-  __shared__ RowResults shared_results[32];
-  wait_for_last();
-  const int step = 4 * static_cast<int>(blockDim.x);
-  const saccade_attention_divergence_args& args = call.args;
-  const int64_t row = first + blockIdx.x;
-  const int64_t s = sequence_of_row(call.sequences(), row);
-  if (call.sequences().bad[s]) {
-    if (threadIdx.x == 0) call.work.divergence[row] = call.work.entropy[row] = call.work.mass[row] = kNan;
-    return;
-  }
-  const int visible = static_cast<int>(visible_keys(call.sequences(), s, row));
-  const Support support = call.rows.of(s, visible);
-  Reference reference = reference_of(call, s, row, support);
-  float* map = call.map(row);
-  const float* ref_map = args.ref_q ? call.work.ref_map + blockIdx.x * call.width() : nullptr;
-  const int begin = static_cast<int>(support.begin), end = static_cast<int>(support.end);
-  const int own = static_cast<int>(threadIdx.x) * 4, start = begin / 4 * 4 + own;
-  const auto within = [&](int key) { return key >= begin && key + 4 <= end; };
-
-  // Off the support: 0.
-  const auto load = [&](float(&x)[4], const float* values, int key) {
-    load_four(x, values + key);
-    if (within(key)) return;
-#pragma unroll
-    for (int e = 0; e < 4; ++e)
-      if (key + e < begin || key + e >= end) x[e] = 0.0f;
-  };
-  // Where key 0 of a stored reference would be, and the keys before which vectors can be loaded there.
-  const int ref_first = static_cast<int>(reference.first_key);
-  const bool f32 = reference.dtype == SACCADE_F32;
-  const auto* ref_f32 = static_cast<const float*>(reference.map) - ref_first;
-  const auto* ref_bf16 = static_cast<const bf16*>(reference.map) - ref_first;
-  const bool aligned = reference.map && (f32 ? reinterpret_cast<uint64_t>(ref_f32) % sizeof(float4)
-                                             : reinterpret_cast<uint64_t>(ref_bf16) % sizeof(uint2)) == 0;
-  const int64_t ref_end = reference.columns + ref_first;
-  const int vectors = !aligned ? 0 : ref_end < end ? static_cast<int>(ref_end) : end;
-  // The reference, before it is normalised; off the support: 0.
-  const auto load_reference = [&](float(&r)[4], int key) {
-    if (ref_map) {
-      load(r, ref_map, key);
-    } else if (reference.map && key >= begin && key + 4 <= vectors) {
-      if (f32)
-        load_four(r, ref_f32 + key);
-      else
-        load_four(r, ref_bf16 + key);
-    } else {
-#pragma unroll
-      for (int e = 0; e < 4; ++e) r[e] = key + e >= begin && key + e < end ? reference.of(key + e, 0.0f) : 0.0f;
-    }
-  };
-
-  RowSums sums{0.0, 0.0, -1.0f, INT32_MAX, 0};
-  for (int key = start; key < end; key += step) {
-    float p[4];
-    load(p, map, key);
-    sums.mass += static_cast<double>((p[0] + p[1]) + (p[2] + p[3]));
-    const float top = fmaxf(fmaxf(p[0], p[1]), fmaxf(p[2], p[3]));
-    if (top > sums.top) sums.top = top, sums.key = key;
-    if (!ref_map && (!reference.map || sums.given)) continue;
-    float r[4];
-    load_reference(r, key);
-    sums.ref_mass += static_cast<double>((r[0] + r[1]) + (r[2] + r[3]));
-    sums.given |= r[0] != 0.0f || r[1] != 0.0f || r[2] != 0.0f || r[3] != 0.0f;
-  }
-  sums = reduce_block(sums, shared_sums, [](const RowSums& a, const RowSums& b) {
-    const bool right = b.top > a.top || (b.top == a.top && b.key < a.key);
-    return RowSums{a.mass + b.mass, a.ref_mass + b.ref_mass, right ? b.top : a.top, right ? b.key : a.key,
-                   a.given | b.given};
-  });
-  const Mass mass = mass_of_sum(sums.mass, call.heads);
-  float ref_inverse = 1.0f;
-  if (ref_map) {
-    const Mass ref_mass = mass_of_sum(sums.ref_mass, call.ref_heads);
-    ref_inverse = ref_mass.inverse;
-    reference.given = !ref_mass.dead;
-  } else if (reference.map) {
-    reference.given = sums.given != 0;
-  }
-  const bool live = !mass.dead && call.gradient && call.active(row);
-  const float w = reference.given ? call.weight(row) / call.unit(row) : 0.0f,
-              ew = call.entropy_weight(row) / call.unit(row);
-  const bool wants_entropy = args.entropy || ew != 0.0f;
-
-  // g of four keys; adds up what they give to the divergence and the entropy.
-  const auto compare = [&](float(&g)[4], const float(&p)[4], const float(&r)[4], float& divergence, float& entropy) {
-    float part[4];
-#pragma unroll
-    for (int e = 0; e < 4; ++e) part[e] = p[e] * mass.inverse, g[e] = 0.0f;
-    if (wants_entropy) {
-#pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        const float log_p = log2_fast(max_nan(part[e], kFloor)) * kLog2;
-        entropy -= part[e] * log_p;
-        if (ew != 0.0f) g[e] = ew * log_p;
-      }
-    }
-    if (reference.given) {
-#pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        const Element element = fast_element_of<kKind>(args.beta, part[e], r[e] * ref_inverse, p[e]);
-        divergence += element.value;
-        if (w != 0.0f) g[e] += w * element.derivative;
-      }
-    }
-  };
-  // Around g of the likeliest key, so that differences keep their digits where the policy is all but certain.
-  float pivot = 0.0f;
-  if (live && sums.key != INT32_MAX) {
-    float p[4], r[4], g[4], divergence, entropy;
-    load(p, map, sums.key);
-    load_reference(r, sums.key);
-    compare(g, p, r, divergence, entropy);
-#pragma unroll
-    for (int e = 3; e >= 0; --e)
-      if (p[e] == sums.top) pivot = g[e];
-    __syncthreads();
-  }
-  RowResults results{0.0, 0.0, 0.0};
-  for (int key = start; !mass.dead && key < end; key += step) {
-    float p[4], r[4], g[4];
-    load(p, map, key);
-    load_reference(r, key);
-    float divergence = 0.0f, entropy = 0.0f, mean = 0.0f;
-    compare(g, p, r, divergence, entropy);
-#pragma unroll
-    for (int e = 0; e < 4; ++e) {
-      g[e] -= pivot;
-      mean += p[e] * mass.inverse * g[e];
-    }
-    if (live) *reinterpret_cast<float4*>(map + key) = {g[0], g[1], g[2], g[3]};
-    results.divergence += static_cast<double>(divergence);
-    results.entropy += static_cast<double>(entropy);
-    results.mean += static_cast<double>(mean);
-  }
-  results = reduce_block(results, shared_results, [](const RowResults& a, const RowResults& b) {
-    return RowResults{a.divergence + b.divergence, a.entropy + b.entropy, a.mean + b.mean};
-  });
-  if (threadIdx.x == 0) {
-    call.work.divergence[row] = static_cast<float>(results.divergence);
-    call.work.entropy[row] = static_cast<float>(results.entropy);
-    call.work.mass[row] = mass.mass;
-  }
-  if (!call.gradient) return;
-
-  // Between the writing of g and this lie the barriers of the reduction.
-  const float mean = static_cast<float>(results.mean);
-  // As far as tiles reach that other rows see.
-  const int64_t reach = (visible + kStay - 1 + kKeyTile - 1) / kKeyTile * kKeyTile;
-  const int written = static_cast<int>(reach < call.width() ? reach : call.width());
-  for (int key = own; key < written; key += step) {
-    float dp[4] = {};
-    if (live && key + 4 > begin && key < end) {
-      float g[4];
-      load_four(g, map + key);
-      const bool all = within(key);
-#pragma unroll
-      for (int e = 0; e < 4; ++e)
-        if (all || (key + e >= begin && key + e < end)) dp[e] = (g[e] - mean) * mass.inverse;
-    }
-    *reinterpret_cast<float4*>(map + key) = {dp[0], dp[1], dp[2], dp[3]};
-  }
-  if (live) return;
-  const int64_t in_sequence = row - call.sequences().first_row(s);
-  const int r = static_cast<int>(in_sequence % kQueryTile);
-  for (int64_t i = threadIdx.x; i < call.heads.count() * (kDim / 8); i += blockDim.x) {
-    const int chunk = static_cast<int>(i % (kDim / 8));
-    const int64_t h = call.heads.begin + i / (kDim / 8);
-    uint8_t* tile = call.policy.query_tile<kDim>(call.policy.first_query_tile(s) + in_sequence / kQueryTile, h);
-    *reinterpret_cast<uint4*>(tile + QueryTile<kDim>{0}.address(0, r, chunk)) = {};
-    if (chunk == 0) set_statistics(call.policy.statistics<kDim>(s, in_sequence, h), INFINITY, 0.0f, 0.0f);
-  }
-}
 
 // -------------------------------------------------------------------------------------------------- queries
 
@@ -275,26 +70,11 @@ __device__ __forceinline__ float2 load_pair_again(const unsigned char* at) {
   return pair;
 }
 
-// A sum of floats with what its additions round: f64 arithmetic would wait for the tensor cores.
-struct Sum {
-  float high = 0.0f, low = 0.0f;
-
-  Sum() = default;
-  __device__ __forceinline__ explicit Sum(double x)
-      : high(static_cast<float>(x)), low(static_cast<float>(x - static_cast<double>(high))) {}
-  __device__ __forceinline__ void add(float x) {
-    const float sum = high + x, of_x = sum - high;
-    low += (high - (sum - of_x)) + (x - of_x);
-    high = sum;
-  }
-  __device__ __forceinline__ double value() const { return static_cast<double>(high) + static_cast<double>(low); }
-};
-
 // dq, and what dk takes of the rows.  Tiles of kKeys keys move by, and the queries' rows of dP with them: once for
 // delta, where there are several heads, and once for dS.
 template <int kDim, int kKeys>
 __global__ void __launch_bounds__(kBlockThreads, 1)
-    query_kernel(const __grid_constant__ Call call, const __grid_constant__ HeadedGrid grid) {
+    query_kernel(const __grid_constant__ Call<kDim> call, const __grid_constant__ HeadedGrid grid) {
   if constexpr (!kHopper) return;
   wait_for_last();
   using Stay = MmaTile<1, kStay, kDim>;
@@ -363,7 +143,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     }
   } else {
     many_registers();
-    block.load(q, policy);
+    load_rows(q, policy, block);
     uint32_t rows[kDim / 16][4];
 #pragma unroll
     for (int step = 0; step < kDim / 16; ++step) q.left(rows[step], 0, 16 * warp(), step);
@@ -542,7 +322,7 @@ using RowRing = Ring<kQuerySlot<kDim>, 32, 8, kGroups, 0, true>;
 // dk.  One block a tile of keys and key head: tiles of queries move by, of each the heads of the group in order.  The
 // rows' dP stays in registers meanwhile.
 template <int kDim>
-__global__ void __launch_bounds__(kBlockThreads, 1) key_kernel(const __grid_constant__ Call call) {
+__global__ void __launch_bounds__(kBlockThreads, 1) key_kernel(const __grid_constant__ Call<kDim> call) {
   if constexpr (!kHopper) return;
   wait_for_last();
   using Queries = QueryTile<kDim>;
@@ -726,19 +506,8 @@ __global__ void __launch_bounds__(kBlockThreads, 1) key_kernel(const __grid_cons
   }
 }
 
-// Calls body(a compile-time constant).
-template <class Body>
-void with_kind(int32_t kind, const Body& body) {
-  if (kind == SACCADE_DIVERGENCE_JSD)
-    body(std::integral_constant<int32_t, SACCADE_DIVERGENCE_JSD>{});
-  else if (kind == SACCADE_DIVERGENCE_FORWARD_KL)
-    body(std::integral_constant<int32_t, SACCADE_DIVERGENCE_FORWARD_KL>{});
-  else
-    body(std::integral_constant<int32_t, SACCADE_DIVERGENCE_REVERSE_KL>{});
-}
-
 template <int kDim, int kKeys>
-void launch_queries(const Device& device, const Call& call, const HeadedGrid& grid) {
+void launch_queries(const Device& device, const Call<kDim>& call, const HeadedGrid& grid) {
   launch_shared_overlapping(device, query_kernel<kDim, kKeys>, grid.blocks(call.policy, call.args.sequences),
                             kBlockThreads, GradientRing<kDim, kKeys>::kShared, call, grid);
 }
@@ -751,15 +520,16 @@ void attention_divergence_hopper(const Device& device, const saccade_attention_d
   const PolicyRows rows = policy_rows(sequences, args);
   const HeadSpan heads{args.head_begin, args.head_end}, ref_heads{args.ref_head_begin, args.ref_head_end};
   const PolicySide<bf16> side = policy_side<bf16>(args);
-  const Call call{{args, work, rows, heads, ref_heads, wants_gradient(args)},
-                  TiledPolicy(rows, side, heads, work.tiles.queries, work.tiles.keys)};
   const int64_t width = padded(args.max_keys);
   with_dim(args.head_dim, [&](auto dim) {
+    const Call<dim> call{{args, work, rows, heads, ref_heads, 1.0f, true, wants_gradient(args)},
+                         TiledPolicy(rows, side, heads, work.tiles.queries, work.tiles.keys)};
     launch_tiling<dim>(device, call.policy, side, args.keys, args.sequences, pointer<const float>(args.lse));
     const auto compare = [&](int64_t begin, int64_t end) {
       launch_mean<dim>(device, call.policy, {work.map + begin * width, width, begin, end, heads}, args.sequences);
       with_kind(args.kind, [&](auto kind) {
-        launch_overlapping(device, row_kernel<dim, kind>, end - begin, comparing_threads(args.max_keys), call, begin);
+        launch_overlapping(device, row_kernel<Call<dim>, kind>, end - begin, comparing_threads(args.max_keys), call,
+                           begin);
       });
     };
     if (args.ref_q) {
@@ -778,7 +548,7 @@ void attention_divergence_hopper(const Device& device, const saccade_attention_d
     }
     if (call.gradient) {
       if (heads.count() < args.heads) launch(device, clear_kernel<bf16>, args.rows, kRowThreads, call);
-      const HeadedGrid grid(call.policy);
+      const HeadedGrid grid(call.policy, kStay);
       if (grid.queries <= kFewQueries)
         launch_queries<dim, kKeyTile>(device, call, grid);
       else
@@ -786,8 +556,8 @@ void attention_divergence_hopper(const Device& device, const saccade_attention_d
       launch_shared_overlapping(device, key_kernel<dim>, pieces_of(args.keys, args.sequences, kKeyTile) * args.kv_heads,
                                 kBlockThreads, RowRing<dim>::kSpace + TransposedRing::kShared + 16, call);
     }
+    launch_overlapping(device, loss_kernel, 1, kLossThreads, call);
   });
-  launch_overlapping(device, loss_kernel, 1, kLossThreads, call);
 }
 
 }  // namespace saccade::cuda

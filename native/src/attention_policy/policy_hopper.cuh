@@ -2,12 +2,13 @@
 // every head and row, and sums of the heads' probabilities.
 #pragma once
 
-#include "attention_policy/policy_tile.cuh"
+#include "attention_policy/policy_heads.cuh"
 #include "core/ring.cuh"
 
 namespace saccade::cuda {
 
 constexpr int kStay = 64 * kGroups;  // rows of a block
+static_assert(kStay <= kMostStay);
 
 template <int kDim>
 using KeyTile = MmaTile<1, kKeyTile, kDim>;
@@ -19,26 +20,14 @@ template <int kDim>
 constexpr int kQuerySlot = (kQueryTileBytes<kDim> + 1023) / 1024 * 1024;
 
 // A policy whose queries and keys are tiles, of the heads in its range and their key heads.
-struct TiledPolicy {
-  PolicyRows rows;
-  HeadSpan heads, kv;
-  int64_t group, total_rows;
-  float unit;  // of scores in powers of two
+struct TiledPolicy : PolicyHeads {
   uint8_t* queries;
   uint8_t* keys;
 
   TiledPolicy(const PolicyRows& rows_, const PolicySide<bf16>& side, const HeadSpan& heads_, uint8_t* queries_,
               uint8_t* keys_)
-      : rows(rows_),
-        heads(heads_),
-        kv{heads_.begin / side.group(), (heads_.end - 1) / side.group() + 1},
-        group(side.group()),
-        total_rows(side.rows),
-        unit(side.scale * kLog2E),
-        queries(queries_),
-        keys(keys_) {}
+      : PolicyHeads(rows_, side, heads_), queries(queries_), keys(keys_) {}
 
-  __device__ const Sequences& sequences() const { return rows.sequences; }
   template <int kDim>
   __device__ __forceinline__ uint8_t* query_tile(int64_t number, int64_t head) const {
     return queries + (number * heads.count() + head - heads.begin) * kQueryTileBytes<kDim>;
@@ -116,69 +105,26 @@ __global__ void __launch_bounds__(kWriters)
 
 // -------------------------------------------------------------------------------------------------- blocks
 
-// How rows are cut for blocks where queries stay: so many of them, with all heads that share their keys.
-struct HeadedGrid {
-  int queries;
-  int64_t chunks;  // of kStay heads of a key head
-
-  explicit HeadedGrid(const TiledPolicy& policy) {
-    const int64_t most = policy.group < policy.heads.count() ? policy.group : policy.heads.count();
-    queries = static_cast<int>(most < kStay ? kStay / most : 1);
-    chunks = divide_up(most, kStay);
-  }
-  int64_t blocks(const TiledPolicy& policy, int64_t sequences) const {
-    return pieces_of(policy.total_rows, sequences, queries) * policy.kv.count() * chunks;
-  }
-};
-
-// What stays in a block: row r is a query and a head, r = query * heads + head.
-struct HeadedRows {
-  int64_t s, begin, kv, first_head;  // begin: the first query's row
-  int queries, heads;
-
-  // The last queries, which see the most keys, come first.
-  __device__ HeadedRows(const TiledPolicy& policy, const HeadedGrid& grid) {
-    const int64_t slices = policy.kv.count() * grid.chunks, pieces = gridDim.x / slices;
-    const Piece piece = piece_of(policy.sequences().offsets_q, policy.sequences().count,
-                                 pieces - 1 - blockIdx.x / slices, grid.queries);
-    s = piece.s;
-    begin = piece.begin;
-    queries = piece.empty() ? 0 : piece.count();
-    kv = policy.kv.begin + blockIdx.x % slices / grid.chunks;
-    const int64_t group_begin = kv * policy.group, group_end = group_begin + policy.group;
-    first_head =
-        (group_begin > policy.heads.begin ? group_begin : policy.heads.begin) + blockIdx.x % grid.chunks * kStay;
-    const int64_t left = (group_end < policy.heads.end ? group_end : policy.heads.end) - first_head;
-    heads = static_cast<int>(left < 0 ? 0 : left < kStay ? left : kStay);
-  }
-
-  __device__ bool empty() const { return queries == 0 || heads == 0; }
-  __device__ int count() const { return queries * heads; }
-  __device__ int query(int r) const { return r / heads; }
-  __device__ int64_t head(int r) const { return first_head + r % heads; }
-
-  // All threads of the consumers.
-  template <int kDim>
-  __device__ __forceinline__ void load(const MmaTile<1, kStay, kDim>& to, const TiledPolicy& policy) const {
-    const int64_t first = begin - policy.sequences().first_row(s), tiles = policy.first_query_tile(s);
+// Rows of a block to shared memory, by all threads of the consumers.
+template <int kDim>
+__device__ __forceinline__ void load_rows(const MmaTile<1, kStay, kDim>& to, const TiledPolicy& policy,
+                                          const HeadedRows& block) {
+  const int64_t first = block.begin - policy.sequences().first_row(block.s), tiles = policy.first_query_tile(block.s);
 #pragma unroll 4
-    for (int i = static_cast<int>(threadIdx.x); i < kStay * kDim / 8; i += kConsumers) {
-      const int r = i / (kDim / 8), chunk = i % (kDim / 8);
-      uint4 bits = {};
-      if (r < count()) {
-        const int64_t row = first + query(r);
-        const uint8_t* tile = policy.query_tile<kDim>(tiles + row / kQueryTile, head(r));
-        bits = *reinterpret_cast<const uint4*>(
-            tile + QueryTile<kDim>{0}.address(0, static_cast<int>(row % kQueryTile), chunk));
-      }
-      asm volatile("st.shared.v4.b32 [%0], {%1,%2,%3,%4};" ::"r"(to.address(0, r, chunk)), "r"(bits.x), "r"(bits.y),
-                   "r"(bits.z), "r"(bits.w)
-                   : "memory");
+  for (int i = static_cast<int>(threadIdx.x); i < kStay * kDim / 8; i += kConsumers) {
+    const int r = i / (kDim / 8), chunk = i % (kDim / 8);
+    uint4 bits = {};
+    if (r < block.count()) {
+      const int64_t row = first + block.query(r);
+      const uint8_t* tile = policy.query_tile<kDim>(tiles + row / kQueryTile, block.head(r));
+      bits = *reinterpret_cast<const uint4*>(tile +
+                                             QueryTile<kDim>{0}.address(0, static_cast<int>(row % kQueryTile), chunk));
     }
-    bulk_fence();
-    consumers_sync();
+    store_16(to.address(0, r, chunk), bits);
   }
-};
+  bulk_fence();
+  consumers_sync();
+}
 
 // use(s, i) for items 0 to count - 1 in order, each with the products that begin(s, i) began; those of the next item
 // are under way meanwhile.
@@ -273,7 +219,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
         ring.fill(j, policy.key_tile<kDim>(policy.first_key_tile(s) + j, block.kv), Keys::kBytes);
   } else {
     many_registers();
-    block.load(q, policy);
+    load_rows(q, policy, block);
     int visible[2];
     float top[2];
     double sum[2];
@@ -295,40 +241,14 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
         [&](float(&x)[kKeyTile / 8][4], int j) {
           ring.release(j);
 #pragma unroll
-          for (int i = 0; i < 2; ++i) {
-            float highest = top[i];
-            const int seen = visible[i] - j * kKeyTile;
-#pragma unroll
-            for (int n = 0; n < kKeyTile / 8; ++n)
-#pragma unroll
-              for (int e = 0; e < 2; ++e) {
-                float& value = x[n][2 * i + e];
-                value = 8 * n + lane_column(e) < seen ? value * policy.unit : -INFINITY;
-                highest = fmaxf(highest, value);
-              }
-            const float reference = highest == -INFINITY ? 0.0f : highest;
-            float part = 0.0f;
-#pragma unroll
-            for (int n = 0; n < kKeyTile / 8; ++n)
-#pragma unroll
-              for (int e = 0; e < 2; ++e) part += exp2_fast(x[n][2 * i + e] - reference);
-            sum[i] = sum[i] * static_cast<double>(exp2_fast(top[i] - reference)) + static_cast<double>(part);
-            top[i] = highest;
-          }
+          for (int i = 0; i < 2; ++i) add_exponentials(x, i, visible[i] - j * kKeyTile, policy.unit, top[i], sum[i]);
         });
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      const float own = top[i];
-      float highest = fmaxf(own, __shfl_xor_sync(~0u, own, 1));
-      highest = fmaxf(highest, __shfl_xor_sync(~0u, highest, 2));
-      // A thread may have seen no keys.
-      double all = sum[i] == 0.0 ? 0.0 : sum[i] * static_cast<double>(exp2_fast(own - highest));
-      all += __shfl_xor_sync(~0u, all, 1);
-      all += __shfl_xor_sync(~0u, all, 2);
+      const double lse = join_exponentials(top[i], sum[i], visible[i] > 0);
       const int r = 16 * warp() + lane_row(2 * i);
       if (threadIdx.x % 4 != 0 || r >= block.count()) continue;
       const int64_t row = block.begin + block.query(r) - policy.sequences().first_row(s);
-      const double lse = visible[i] == 0 ? -INFINITY : static_cast<double>(highest) + ::log2(all);
       policy.statistics<kDim>(s, row, block.head(r))[kLse * kQueryTile] = static_cast<float>(lse);
       write(r, lse);
     }
@@ -337,21 +257,11 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
 
 template <int kDim>
 void launch_lse(const Device& device, const TiledPolicy& policy, int64_t sequences, float* out) {
-  const HeadedGrid grid(policy);
+  const HeadedGrid grid(policy, kStay);
   launch_shared_overlapping(device, lse_kernel<kDim>, grid.blocks(policy, sequences), kBlockThreads,
                             MmaTile<1, kStay, kDim>::kBytes + Ring<KeyTile<kDim>::kBytes, 1>::kShared, policy, grid,
                             out);
 }
-
-// Sums of probabilities of `heads`, which are among a policy's, for rows [begin, end), [end - begin, width].  Only
-// those of keys in a row's support are something.  Pairs of columns are written at once.
-struct PolicyMap {
-  float* data;
-  int64_t width, begin, end;
-  HeadSpan heads;
-
-  __device__ float* row(int64_t row) const { return data + (row - begin) * width; }
-};
 
 template <int kDim>
 using QueryRing = Ring<kGroups * kQuerySlot<kDim>, 32>;

@@ -189,12 +189,24 @@ __device__ __forceinline__ void bulk_load(void* destination, const void* source,
 
 // For what is too short for bulk copies, which take some 60 cycles each however few bytes they have: copies 16 bytes to
 // shared memory, the first `bytes` of them from the source and then zeros.
+__device__ __forceinline__ void copy_16(uint32_t destination, const void* source, uint32_t bytes) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(destination), "l"(source), "r"(bytes) : "memory");
+}
 __device__ __forceinline__ void copy_16(void* destination, const void* source, uint32_t bytes) {
-#if defined(SACCADE_HOPPER)
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(destination)), "l"(source),
-               "r"(bytes)
-               : "memory");
-#endif
+  copy_16(shared_address(destination), source, bytes);
+}
+
+__device__ __forceinline__ void copy_4(uint32_t destination, const void* source) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(destination), "l"(source) : "memory");
+}
+
+// Ends a group of what the thread began to copy by copy_16() and copy_4().
+__device__ __forceinline__ void copies_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+// Waits until all groups of this thread but the newest `kLeft` are there.
+template <int kLeft>
+__device__ __forceinline__ void copies_wait() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kLeft) : "memory");
 }
 
 // Arrives at the barrier once all that the thread began to copy by copy_16() is there.

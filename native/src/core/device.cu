@@ -97,6 +97,9 @@ Device* open(int32_t index, saccade_address stream, bool own_stream) {
   };
   device->processors = attribute(cudaDevAttrMultiProcessorCount);
   device->capability = 10 * attribute(cudaDevAttrComputeCapabilityMajor) + attribute(cudaDevAttrComputeCapabilityMinor);
+  // What GPUs of another capability would run can be tried, and measured, on this one.
+  if (const char* other = std::getenv("SACCADE_CAPABILITY"))
+    if (const int wanted = std::atoi(other); wanted >= 80 && wanted < device->capability) device->capability = wanted;
   device->shared_memory = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
   if (device->capability < 80) {
     char actual[64];

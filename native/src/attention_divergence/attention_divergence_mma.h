@@ -1,0 +1,12 @@
+#pragma once
+
+#include "attention_divergence/attention_divergence.h"
+#include "core/device.h"
+
+namespace saccade::cuda {
+
+// 16-bit types on any GPU.
+void attention_divergence_mma(const Device& device, const saccade_attention_divergence_args& args,
+                              const AttentionDivergenceWorkspace& work);
+
+}  // namespace saccade::cuda
