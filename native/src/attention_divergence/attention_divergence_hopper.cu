@@ -8,6 +8,8 @@ namespace {
 // What is the same for all blocks of a launch.
 template <int kDim>
 struct Call : Arguments {
+  static constexpr bool kFast = true;  // as compare_element()
+
   TiledPolicy policy;
 
   // A row without gradient is taken out of the tiles: its queries may hold anything.

@@ -8,6 +8,8 @@ namespace {
 // What is the same for all blocks of a launch.
 template <class T>
 struct Call : Arguments {
+  static constexpr bool kFast = std::is_same_v<T, bf16>;  // as compare_element()
+
   PlainPolicy<T> policy;
 
   // A row without gradient: none of its probabilities count, and its queries may hold anything.

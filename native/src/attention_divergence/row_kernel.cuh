@@ -10,10 +10,10 @@ namespace saccade::cuda {
 constexpr int kComparing = 256, kLongRow = 4096;
 inline int comparing_threads(int64_t keys) { return keys > kLongRow ? kComparing : kComparing / 2; }
 
-// As element_of(), within some 1e-6 of it, with one quotient and one logarithm of each pair that JSD compares.
-template <int32_t kKind>
-__device__ __forceinline__ Element fast_element_of(float beta, float p, float r, float policy) {
-  if (kKind != SACCADE_DIVERGENCE_JSD) return element_of(kKind, beta, p, r, policy);
+// As element_of(); kFast: within some 1e-6 of it, with one quotient and one logarithm of each pair that JSD compares.
+template <int32_t kKind, bool kFast>
+__device__ __forceinline__ Element compare_element(float beta, float p, float r, float policy) {
+  if (kKind != SACCADE_DIVERGENCE_JSD || !kFast) return element_of(kKind, beta, p, r, policy);
   const float m = max_nan(beta * r + (1.0f - beta) * p, kFloor), inverse = __fdividef(1.0f, m);
   const float difference = (p - r) * inverse;
   const Log1pParts of_p = log1p_parts(beta * difference, max_nan(p * inverse, kFloor));
@@ -141,7 +141,8 @@ __global__ void __launch_bounds__(kComparing, 3) row_kernel(const __grid_constan
     if (wants_entropy) {
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
-        const float log_p = log2_fast(max_nan(part[e], kFloor)) * kLog2;
+        const float at_least_floor = max_nan(part[e], kFloor);
+        const float log_p = Call::kFast ? log2_fast(at_least_floor) * kLog2 : log(at_least_floor);
         entropy -= part[e] * log_p;
         if (ew != 0.0f) g[e] = ew * log_p;
       }
@@ -149,7 +150,7 @@ __global__ void __launch_bounds__(kComparing, 3) row_kernel(const __grid_constan
     if (reference.given) {
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
-        const Element element = fast_element_of<kKind>(args.beta, part[e], r[e] * ref_inverse, p[e]);
+        const Element element = compare_element<kKind, Call::kFast>(args.beta, part[e], r[e] * ref_inverse, p[e]);
         divergence += element.value;
         if (w != 0.0f) g[e] += w * element.derivative;
       }
