@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Checks the CUDA backend of a bundle (scripts/bundle.sh) on this machine, and measures it: golden cases, plain and from CUDA
-# graphs, the tests of every operation, each operation under compute-sanitizer where that is installed, PyTorch where
-# python3 has it, and one screen of figures.  Takes some minutes.  All of it goes to benchmarks/results/gpu-check.json of the
+# graphs, the tests of every operation, each operation under compute-sanitizer where that is installed, some of these also by
+# the kernels that this GPU shares with all others (SACCADE_CAPABILITY=80), PyTorch where python3 has it, and one screen of
+# figures.  Takes some minutes.  All of it goes to benchmarks/results/gpu-check.json of the
 # bundle; the exit status is 0 if all checks passed, whatever the figures.
 set -uo pipefail
 root="$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -40,18 +41,24 @@ if command -v compute-sanitizer >/dev/null; then
   every_operation='dev.saccade.train.OperationsTest#aThousandLaunchesGiveTheSameBits(dev.saccade.train.Operations$Operation)'
   # Beside the golden cases: they leave most of the GPU and of the processor alone.
   for tool in "${tools[@]}"; do
-    (
-      JAVA_TOOL_OPTIONS=-Dsaccade.test.launches=2 compute-sanitizer --tool "$tool" --target-processes all \
-        --error-exitcode 3 "$root/bin/test" -m "$every_operation" >"$work/$tool" 2>&1
-      echo $? >"$work/$tool.status"
-    ) &
+    for capability in own 80; do
+      (
+        JAVA_TOOL_OPTIONS=-Dsaccade.test.launches=2 SACCADE_CAPABILITY="$capability" compute-sanitizer --tool "$tool" \
+          --target-processes all --error-exitcode 3 "$root/bin/test" -m "$every_operation" >"$work/$tool.$capability" 2>&1
+        echo $? >"$work/$tool.$capability.status"
+      ) &
+    done
   done
 fi
 check "golden cases" "$root/bin/saccade" op --quiet --device cuda "$root/golden"
 check "golden cases from graphs" "$root/bin/saccade" op --quiet --graph --device cuda "$root/golden"
+check "golden cases, kernels of any GPU" env SACCADE_CAPABILITY=80 "$root/bin/saccade" op --quiet --device cuda "$root/golden"
 wait
 of_sanitizer() { cat "$work/$1" && return "$(<"$work/$1.status")"; }
-for tool in ${tools[@]+"${tools[@]}"}; do check "compute-sanitizer $tool" of_sanitizer "$tool"; done
+for tool in ${tools[@]+"${tools[@]}"}; do
+  check "compute-sanitizer $tool" of_sanitizer "$tool.own"
+  check "compute-sanitizer $tool, kernels of any GPU" of_sanitizer "$tool.80"
+done
 check "tests of the GPU" "$root/bin/test" --include-tag gpu
 export JAVA_TOOL_OPTIONS=-Dsaccade.test.device=cuda
 check "tests of operations" "$root/bin/test" --exclude-tag gpu \

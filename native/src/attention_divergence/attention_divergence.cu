@@ -1,14 +1,14 @@
 #include "attention_divergence/attention_divergence.cuh"
 #include "attention_divergence/attention_divergence_hopper.h"
 #include "attention_divergence/attention_divergence_mma.h"
+#include "attention_policy/policy_tile.cuh"
 
 namespace saccade::cuda {
 namespace {
 
 // What is the same for all blocks of a launch.
-template <class T>
 struct Call : Arguments {
-  PolicySide<T> side, ref_side;
+  PolicySide<float> side, ref_side;
   KeyParts cut;
 
   // dP of one key that the row sees.  The map of a dead policy is not written.
@@ -19,8 +19,7 @@ struct Call : Arguments {
 };
 
 // One warp makes it.
-template <class T>
-__device__ Reference whole_reference_of(const Call<T>& call, int64_t s, int64_t row, const Support& support) {
+__device__ Reference whole_reference_of(const Call& call, int64_t s, int64_t row, const Support& support) {
   if (support.begin >= support.end) return {};
   Reference reference = reference_of(call, s, row, support);
   if (call.args.ref_q) {
@@ -37,9 +36,8 @@ __device__ Reference whole_reference_of(const Call<T>& call, int64_t s, int64_t 
 
 // One block a piece of rows and part of the keys: what the part gives to the rows, and its part of the map, still
 // without what the renormalisation takes away.
-template <class T, int kDim>
-__global__ void __launch_bounds__(Tiling<T>::kThreads) compare_kernel(const __grid_constant__ Call<T> call) {
-  typename Tiling<T>::template Memory<kDim> memory(tile_memory);
+__global__ void __launch_bounds__(Tiling::kThreads) compare_kernel(const __grid_constant__ Call call) {
+  Tiling::Memory memory(tile_memory);
   __shared__ Mass masses[kTile];
   __shared__ Reference references[kTile];
   const saccade_attention_divergence_args& args = call.args;
@@ -51,16 +49,16 @@ __global__ void __launch_bounds__(Tiling<T>::kThreads) compare_kernel(const __gr
   const auto visible_to = [&](int r) { return visible_keys(call.sequences(), s, piece.begin + r); };
   if (threadIdx.x < piece.count())
     masses[threadIdx.x] = mass_of(call.work.statistics, call.heads, args.rows, piece.begin + threadIdx.x);
-  for (int r = threadIdx.x / 32; r < piece.count(); r += Tiling<T>::kThreads / 32) {
+  for (int r = threadIdx.x / 32; r < piece.count(); r += Tiling::kThreads / 32) {
     const Reference reference = whole_reference_of(call, s, piece.begin + r, call.rows.of(s, visible_to(r)));
     if (threadIdx.x % 32 == 0) references[r] = reference;
   }
   __syncthreads();
-  int64_t visible[Tiling<T>::kRows];
-  RowPart own[Tiling<T>::kRows];
+  int64_t visible[Tiling::kRows];
+  RowPart own[Tiling::kRows];
 #pragma unroll
-  for (int i = 0; i < Tiling<T>::kRows; ++i) {
-    const int r = Tiling<T>::row(i);
+  for (int i = 0; i < Tiling::kRows; ++i) {
+    const int r = Tiling::row(i);
     visible[i] = r < piece.count() ? visible_to(r) : 0;
     own[i] = {0.0, 0.0, 0.0, 0.0, -1.0f, 0.0f};
   }
@@ -68,14 +66,14 @@ __global__ void __launch_bounds__(Tiling<T>::kThreads) compare_kernel(const __gr
   const int64_t end = begin + call.cut.tiles * kTile < most ? begin + call.cut.tiles * kTile : most;
   for (int64_t first = begin; first < end; first += kTile) {
     const int keys = static_cast<int>(end - first < kTile ? end - first : kTile);
-    Own<T, float> policy, reference = {};
+    Own<float> policy, reference = {};
     if (args.ref_q)
       policy_tile(reference, memory, call.ref_side, call.work.ref_statistics, call.ref_heads, piece, visible, first_key,
                   first, keys);
     policy_tile(policy, memory, call.side, call.work.statistics, call.heads, piece, visible, first_key, first, keys);
 #pragma unroll
-    for (int i = 0; i < Tiling<T>::kRows; ++i) {
-      const int r = Tiling<T>::row(i);
+    for (int i = 0; i < Tiling::kRows; ++i) {
+      const int r = Tiling::row(i);
       if (r >= piece.count() || masses[r].dead) continue;
       const int64_t row = piece.begin + r;
       const Support support = call.rows.of(s, visible[i]);
@@ -85,8 +83,8 @@ __global__ void __launch_bounds__(Tiling<T>::kThreads) compare_kernel(const __gr
       float* map = call.gradient && call.active(row) ? call.map(row) : nullptr;
       float divergence = 0.0f, entropy = 0.0f;
 #pragma unroll
-      for (int j = 0; j < Tiling<T>::kColumns; ++j) {
-        const int64_t key = first + Tiling<T>::column(j);
+      for (int j = 0; j < Tiling::kColumns; ++j) {
+        const int64_t key = first + Tiling::column(j);
         if (!support.has(key)) continue;
         const float p = policy[i][j] * masses[r].inverse, log_p = log(at_least(p, kFloor));
         entropy -= p * log_p;
@@ -108,26 +106,24 @@ __global__ void __launch_bounds__(Tiling<T>::kThreads) compare_kernel(const __gr
     }
   }
 #pragma unroll
-  for (int i = 0; i < Tiling<T>::kRows; ++i) {
-    const double divergence = over_row<T>(own[i].divergence, add_doubles),
-                 entropy = over_row<T>(own[i].entropy, add_doubles);
-    const double mass = over_row<T>(own[i].mass, add_doubles), moment = over_row<T>(own[i].moment, add_doubles);
+  for (int i = 0; i < Tiling::kRows; ++i) {
+    const double divergence = over_row(own[i].divergence, add_doubles), entropy = over_row(own[i].entropy, add_doubles);
+    const double mass = over_row(own[i].mass, add_doubles), moment = over_row(own[i].moment, add_doubles);
     float top = own[i].top, pivot = own[i].pivot;
 #pragma unroll
-    for (int distance = 1; distance < Tiling<T>::kLanes; distance *= 2) {
+    for (int distance = 1; distance < Tiling::kLanes; distance *= 2) {
       const float other_top = __shfl_xor_sync(~0u, top, distance), other = __shfl_xor_sync(~0u, pivot, distance);
       // Of equals that of the lower columns.
       if (other_top > top || (other_top == top && (threadIdx.x & distance))) top = other_top, pivot = other;
     }
-    if (Tiling<T>::leads() && Tiling<T>::row(i) < piece.count())
-      call.work.parts[part * args.rows + piece.begin + Tiling<T>::row(i)] = {divergence, entropy, mass,
-                                                                             moment,     top,     pivot};
+    if (Tiling::leads() && Tiling::row(i) < piece.count())
+      call.work.parts[part * args.rows + piece.begin + Tiling::row(i)] = {divergence, entropy, mass,
+                                                                          moment,     top,     pivot};
   }
 }
 
 // One thread a row: joins the parts.
-template <class T>
-__global__ void __launch_bounds__(kRowThreads) row_kernel(const __grid_constant__ Call<T> call) {
+__global__ void __launch_bounds__(kRowThreads) row_kernel(const __grid_constant__ Call call) {
   const saccade_attention_divergence_args& args = call.args;
   const int64_t row = static_cast<int64_t>(blockIdx.x) * kRowThreads + threadIdx.x;
   if (row >= args.rows) return;
@@ -151,27 +147,25 @@ __global__ void __launch_bounds__(kRowThreads) row_kernel(const __grid_constant_
 }
 
 // dS of a tile: P (dP - delta), 0 where a row does not see a key or has no weight.
-template <class T>
 struct ScoreGradients {
-  Own<T, float> x;
+  Own<float> x;
 
   // probability(i, j, key, p) makes what is kept of each.
-  template <class Memory, class Use>
-  __device__ ScoreGradients(const Call<T>& call, Memory& memory, int64_t s, int64_t row, int rows, int64_t first,
-                            int keys, int64_t head, const bool (&live)[Tiling<T>::kRows], const Use& use) {
-    Own<T> scores;
-    call.side.score(scores, memory, row, rows, call.sequences().first_key(s) + first, keys, head,
-                    [&](int r) { return call.active(row + r); });
+  template <class Use>
+  __device__ ScoreGradients(const Call& call, Tiling::Memory& memory, int64_t s, int64_t row, int rows, int64_t first,
+                            int keys, int64_t head, const bool (&live)[Tiling::kRows], const Use& use) {
+    Own<Score> scores;
+    score(scores, memory, call.side, row, rows, call.sequences().first_key(s) + first, keys, head);
 #pragma unroll
-    for (int i = 0; i < Tiling<T>::kRows; ++i) {
-      const int r = Tiling<T>::row(i);
+    for (int i = 0; i < Tiling::kRows; ++i) {
+      const int r = Tiling::row(i);
       const int64_t visible = live[i] ? visible_keys(call.sequences(), s, row + r) : 0;
-      const Score<T> lse =
-          live[i] ? static_cast<Score<T>>(call.work.statistics.lse[head * call.args.rows + row + r]) : Score<T>(0);
+      const Score lse =
+          live[i] ? static_cast<Score>(call.work.statistics.lse[head * call.args.rows + row + r]) : Score(0);
 #pragma unroll
-      for (int j = 0; j < Tiling<T>::kColumns; ++j) {
-        const int64_t key = first + Tiling<T>::column(j);
-        const bool seen = Tiling<T>::column(j) < keys && key < visible;
+      for (int j = 0; j < Tiling::kColumns; ++j) {
+        const int64_t key = first + Tiling::column(j);
+        const bool seen = Tiling::column(j) < keys && key < visible;
         x[i][j] = seen ? use(i, key, expf(static_cast<float>(scores[i][j] - lse))) : 0.0f;
       }
     }
@@ -179,9 +173,9 @@ struct ScoreGradients {
 };
 
 // One block a piece of rows and head of the policy.
-template <class T, int kDim>
-__global__ void __launch_bounds__(Tiling<T>::kThreads) query_kernel(const __grid_constant__ Call<T> call) {
-  typename Tiling<T>::template Memory<kDim> memory(tile_memory);
+template <int kDim>
+__global__ void __launch_bounds__(Tiling::kThreads) query_kernel(const __grid_constant__ Call call) {
+  Tiling::Memory memory(tile_memory);
   const saccade_attention_divergence_args& args = call.args;
   const int64_t h = call.heads.begin + blockIdx.x % call.heads.count(), pieces = gridDim.x / call.heads.count();
   const Piece piece =
@@ -192,27 +186,22 @@ __global__ void __launch_bounds__(Tiling<T>::kThreads) query_kernel(const __grid
   const bool live_row = !bad && threadIdx.x < piece.count() && call.active(piece.begin + threadIdx.x);
   const bool any = __syncthreads_or(live_row);
   float* dscore_sq = args.dscore_sq ? pointer<float>(args.dscore_sq) + h * args.rows + piece.begin : nullptr;
-  const auto with_gradient = [&](const auto& body) {
-    if (args.grad_dtype == SACCADE_F32)
-      body(heads_of<float>(args.dq, args.dq_row_stride, args.dq_head_stride));
-    else
-      body(heads_of<T>(args.dq, args.dq_row_stride, args.dq_head_stride));
-  };
+  const auto dq = heads_of<float>(args.dq, args.dq_row_stride, args.dq_head_stride);
   if (!any) {
     const float value = bad ? kNan : 0.0f;
-    with_gradient([&](const auto& dq) { fill_heads(dq, piece.begin, piece.end, h, args.head_dim, value); });
+    fill_heads(dq, piece.begin, piece.end, h, args.head_dim, value);
     if (dscore_sq && threadIdx.x < piece.count()) dscore_sq[threadIdx.x] = value;
     return;
   }
-  bool live[Tiling<T>::kRows];
-  Support support[Tiling<T>::kRows];
-  RowGradient gradient[Tiling<T>::kRows];
-  float factor[Tiling<T>::kRows];
-  AttentionCentre centre[Tiling<T>::kRows];
-  const float* map[Tiling<T>::kRows];
+  bool live[Tiling::kRows];
+  Support support[Tiling::kRows];
+  RowGradient gradient[Tiling::kRows];
+  float factor[Tiling::kRows];
+  AttentionCentre centre[Tiling::kRows];
+  const float* map[Tiling::kRows];
 #pragma unroll
-  for (int i = 0; i < Tiling<T>::kRows; ++i) {
-    const int r = Tiling<T>::row(i);
+  for (int i = 0; i < Tiling::kRows; ++i) {
+    const int r = Tiling::row(i);
     const int64_t row = piece.begin + r;
     live[i] = r < piece.count() && call.active(row);
     centre[i] = {0.0f, 0.0f};
@@ -228,64 +217,60 @@ __global__ void __launch_bounds__(Tiling<T>::kThreads) query_kernel(const __grid
   const auto tile = [&](int64_t first) { return static_cast<int>(most - first < kTile ? most - first : kTile); };
   // A single head's delta is 0: dP is orthogonal to its own policy.
   if (call.heads.count() > 1) {
-    double delta[Tiling<T>::kRows] = {};
+    double delta[Tiling::kRows] = {};
     for (int64_t first = 0; first < most; first += kTile) {
-      const ScoreGradients<T> g(call, memory, s, piece.begin, piece.count(), first, tile(first), h, live,
-                                [&](int i, int64_t key, float p) {
-                                  return p * (call.gradient_of(gradient[i], map[i], support[i], key) - centre[i].pivot);
-                                });
+      const ScoreGradients g(call, memory, s, piece.begin, piece.count(), first, tile(first), h, live,
+                             [&](int i, int64_t key, float p) {
+                               return p * (call.gradient_of(gradient[i], map[i], support[i], key) - centre[i].pivot);
+                             });
 #pragma unroll
-      for (int i = 0; i < Tiling<T>::kRows; ++i) {
+      for (int i = 0; i < Tiling::kRows; ++i) {
         float sum = 0.0f;
 #pragma unroll
-        for (int j = 0; j < Tiling<T>::kColumns; ++j) sum += g.x[i][j];
+        for (int j = 0; j < Tiling::kColumns; ++j) sum += g.x[i][j];
         delta[i] += static_cast<double>(sum);
       }
     }
 #pragma unroll
-    for (int i = 0; i < Tiling<T>::kRows; ++i) centre[i].delta = static_cast<float>(over_row<T>(delta[i], add_doubles));
+    for (int i = 0; i < Tiling::kRows; ++i) centre[i].delta = static_cast<float>(over_row(delta[i], add_doubles));
   }
-  double squares[Tiling<T>::kRows] = {};
-  typename Tiling<T>::template Sums<kDim> out;
+  double squares[Tiling::kRows] = {};
+  Tiling::Sums<kDim> out;
   for (int64_t first = 0; first < most; first += kTile) {
-    const ScoreGradients<T> g(call, memory, s, piece.begin, piece.count(), first, tile(first), h, live,
-                              [&](int i, int64_t key, float p) {
-                                const float dp = call.gradient_of(gradient[i], map[i], support[i], key);
-                                return p * ((dp - centre[i].pivot) - centre[i].delta) * factor[i];
-                              });
+    const ScoreGradients g(call, memory, s, piece.begin, piece.count(), first, tile(first), h, live,
+                           [&](int i, int64_t key, float p) {
+                             const float dp = call.gradient_of(gradient[i], map[i], support[i], key);
+                             return p * ((dp - centre[i].pivot) - centre[i].delta) * factor[i];
+                           });
 #pragma unroll
-    for (int i = 0; i < Tiling<T>::kRows; ++i) {
+    for (int i = 0; i < Tiling::kRows; ++i) {
       float sum = 0.0f;
 #pragma unroll
-      for (int j = 0; j < Tiling<T>::kColumns; ++j) sum += g.x[i][j] * g.x[i][j];
+      for (int j = 0; j < Tiling::kColumns; ++j) sum += g.x[i][j] * g.x[i][j];
       squares[i] += static_cast<double>(sum);
     }
-    memory.template weigh<true>(g.x);
+    memory.weigh<true>(g.x);
     out.add_keys(memory);
   }
 #pragma unroll
-  for (int i = 0; i < Tiling<T>::kRows; ++i) {
-    const double all = over_row<T>(squares[i], add_doubles);
-    const int r = Tiling<T>::row(i);
-    if (!Tiling<T>::leads() || r >= piece.count()) continue;
+  for (int i = 0; i < Tiling::kRows; ++i) {
+    const double all = over_row(squares[i], add_doubles);
+    const int r = Tiling::row(i);
+    if (!Tiling::leads() || r >= piece.count()) continue;
     call.work.centre[h * args.rows + piece.begin + r] = centre[i];
     if (dscore_sq) dscore_sq[r] = static_cast<float>(all);
   }
-  with_gradient([&](const auto& dq) {
-    using G = std::remove_reference_t<decltype(*dq.data)>;
-    // A row without weight gets 0 whatever the keys hold.
-    out.each(piece.count(), args.head_dim, [&](int i, int r, int64_t d, float x) {
-      dq.at(piece.begin + r, h)[d] = from_float<G>(live[i] ? x * args.scale : 0.0f);
-    });
-  });
+  // A row without weight gets 0 whatever the keys hold.
+  out.each(piece.count(), args.head_dim,
+           [&](int i, int r, int64_t d, float x) { dq.at(piece.begin + r, h)[d] = live[i] ? x * args.scale : 0.0f; });
 }
 
 // One block a piece of keys and key head of the policy: rows, and the policy's heads of the group, in order.  The
 // result goes to dk, or is added to d_keys where more heads are to come.
-template <class T, int kDim>
-__global__ void __launch_bounds__(Tiling<T>::kThreads)
-    key_kernel(const __grid_constant__ Call<T> call, int64_t kv_begin, int64_t kv_heads, bool add) {
-  typename Tiling<T>::template Memory<kDim> memory(tile_memory);
+template <int kDim>
+__global__ void __launch_bounds__(Tiling::kThreads)
+    key_kernel(const __grid_constant__ Call call, int64_t kv_begin, int64_t kv_heads, bool add) {
+  Tiling::Memory memory(tile_memory);
   const saccade_attention_divergence_args& args = call.args;
   const int64_t kv = kv_begin + blockIdx.x % kv_heads;
   const Piece piece = piece_of(call.sequences().offsets_k, call.sequences().count, blockIdx.x / kv_heads);
@@ -299,22 +284,22 @@ __global__ void __launch_bounds__(Tiling<T>::kThreads)
   const int64_t group_begin = kv * call.side.group(), group_end = group_begin + call.side.group();
   const int64_t head_begin = call.heads.begin > group_begin ? call.heads.begin : group_begin;
   const int64_t head_end = call.heads.end < group_end ? call.heads.end : group_end;
-  typename Tiling<T>::template Sums<kDim> out;
+  Tiling::Sums<kDim> out;
   for (int64_t h = head_begin; h < head_end; ++h)
     for (int64_t row = begin; row < end; row += kTile) {
       const int rows = static_cast<int>(end - row < kTile ? end - row : kTile);
       const bool live_row = threadIdx.x < rows && call.active(row + threadIdx.x);
       if (!__syncthreads_or(live_row)) continue;
-      bool live[Tiling<T>::kRows];
-      Support support[Tiling<T>::kRows];
-      RowGradient gradient[Tiling<T>::kRows];
-      float factor[Tiling<T>::kRows];
-      AttentionCentre centre[Tiling<T>::kRows];
-      const float* map[Tiling<T>::kRows];
+      bool live[Tiling::kRows];
+      Support support[Tiling::kRows];
+      RowGradient gradient[Tiling::kRows];
+      float factor[Tiling::kRows];
+      AttentionCentre centre[Tiling::kRows];
+      const float* map[Tiling::kRows];
 #pragma unroll
-      for (int i = 0; i < Tiling<T>::kRows; ++i) {
-        const int64_t at = row + Tiling<T>::row(i);
-        live[i] = Tiling<T>::row(i) < rows && call.active(at);
+      for (int i = 0; i < Tiling::kRows; ++i) {
+        const int64_t at = row + Tiling::row(i);
+        live[i] = Tiling::row(i) < rows && call.active(at);
         if (!live[i]) continue;
         support[i] = call.rows.of(s, visible_keys(call.sequences(), s, at));
         gradient[i] = call.work.row_gradients[at];
@@ -322,58 +307,52 @@ __global__ void __launch_bounds__(Tiling<T>::kThreads)
         centre[i] = call.work.centre[h * args.rows + at];
         map[i] = call.map(at);
       }
-      const ScoreGradients<T> g(call, memory, s, row, rows, first, piece.count(), h, live,
-                                [&](int i, int64_t key, float p) {
-                                  const float dp = call.gradient_of(gradient[i], map[i], support[i], key);
-                                  return p * ((dp - centre[i].pivot) - centre[i].delta) * factor[i];
-                                });
-      memory.template weigh<false>(g.x);
+      const ScoreGradients g(call, memory, s, row, rows, first, piece.count(), h, live,
+                             [&](int i, int64_t key, float p) {
+                               const float dp = call.gradient_of(gradient[i], map[i], support[i], key);
+                               return p * ((dp - centre[i].pivot) - centre[i].delta) * factor[i];
+                             });
+      memory.weigh<false>(g.x);
       out.add_rows(memory, [&](int r) { return call.active(row + r); });
     }
-  const auto write = [&](const auto& dk, float scale, bool sum) {
-    using G = std::remove_reference_t<decltype(*dk.data)>;
-    out.each(piece.count(), args.head_dim, [&](int, int j, int64_t d, float x) {
-      G& to = dk.at(piece.begin + j, kv)[d];
-      const float value = bad ? kNan : x * scale;
-      to = from_float<G>(sum ? to_float(to) + value : value);
-    });
-  };
-  if (add)
-    write(Heads<float>{call.work.d_keys, args.kv_heads * args.head_dim, args.head_dim}, 1.0f, true);
-  else if (args.grad_dtype == SACCADE_F32)
-    write(heads_of<float>(args.dk, args.dk_row_stride, args.dk_head_stride), args.scale, false);
-  else
-    write(heads_of<T>(args.dk, args.dk_row_stride, args.dk_head_stride), args.scale, false);
+  const auto dk = add ? Heads<float>{call.work.d_keys, args.kv_heads * args.head_dim, args.head_dim}
+                      : heads_of<float>(args.dk, args.dk_row_stride, args.dk_head_stride);
+  const float scale = add ? 1.0f : args.scale;
+  out.each(piece.count(), args.head_dim, [&](int, int j, int64_t d, float x) {
+    float& to = dk.at(piece.begin + j, kv)[d];
+    const float value = bad ? kNan : x * scale;
+    to = add ? to + value : value;
+  });
 }
 
-template <class T, int kDim>
+template <int kDim>
 void compute(const Device& device, const saccade_attention_divergence_args& args,
              const AttentionDivergenceWorkspace& work) {
   const Sequences sequences = clean_sequences(device, args, 0, work.packing);
-  Call<T> call{{args,
-                work,
-                policy_rows(sequences, args),
-                {args.head_begin, args.head_end},
-                {args.ref_head_begin, args.ref_head_end},
-                1.0f,
-                true,
-                wants_gradient(args)},
-               policy_side<T>(args),
-               {},
-               KeyParts(args.max_keys)};
+  Call call{{args,
+             work,
+             policy_rows(sequences, args),
+             {args.head_begin, args.head_end},
+             {args.ref_head_begin, args.ref_head_end},
+             1.0f,
+             true,
+             wants_gradient(args)},
+            policy_side<float>(args),
+            {},
+            KeyParts(args.max_keys)};
   const int64_t pieces = pieces_of(args.rows, args.sequences), key_pieces = pieces_of(args.keys, args.sequences);
-  const auto statistics = [&](const PolicySide<T>& side, const HeadSpan& heads, const HeadStatistics& out) {
-    launch_tiles<T, kDim>(device, statistics_kernel<T, kScoreColumns<T, kDim>>, pieces * heads.count(), side, call.rows,
-                          heads.begin, heads.count(), out, static_cast<float*>(nullptr));
+  const auto statistics = [&](const PolicySide<float>& side, const HeadSpan& heads, const HeadStatistics& out) {
+    launch_tiles(device, statistics_kernel, pieces * heads.count(), side, call.rows, heads.begin, heads.count(), out,
+                 static_cast<float*>(nullptr));
   };
   statistics(call.side, call.heads, work.statistics);
   if (args.ref_q) {
-    call.ref_side = reference_side<T>(args);
+    call.ref_side = reference_side<float>(args);
     statistics(call.ref_side, call.ref_heads, work.ref_statistics);
   }
   const bool mean = args.reduction == SACCADE_REDUCTION_MEAN;
   if (call.gradient) {
-    launch(device, clear_kernel<T>, args.rows, kRowThreads, call);
+    launch(device, clear_kernel<float>, args.rows, kRowThreads, call);
     if (!mean)
       zero(device, reinterpret_cast<saccade_address>(work.d_keys), args.keys * args.kv_heads * args.head_dim * 4);
   }
@@ -386,15 +365,15 @@ void compute(const Device& device, const saccade_attention_divergence_args& args
       call.share = 1.0f / static_cast<float>(policies);
       call.first = p == 0;
     }
-    launch_tiles<T, kDim>(device, compare_kernel<T, kScoreColumns<T, kDim>>, pieces * call.cut.parts, call);
-    launch(device, row_kernel<T>, divide_up(args.rows, kRowThreads), kRowThreads, call);
+    launch_tiles(device, compare_kernel, pieces * call.cut.parts, call);
+    launch(device, row_kernel, divide_up(args.rows, kRowThreads), kRowThreads, call);
     if (!call.gradient) continue;
     const int64_t kv_begin = mean ? 0 : call.heads.begin / (args.heads / args.kv_heads);
     const int64_t kv_heads = mean ? args.kv_heads : 1;
-    launch_tiles<T, kDim>(device, query_kernel<T, kDim>, pieces * call.heads.count(), call);
-    launch_tiles<T, kDim>(device, key_kernel<T, kDim>, key_pieces * kv_heads, call, kv_begin, kv_heads, !mean);
+    launch_tiles(device, query_kernel<kDim>, pieces * call.heads.count(), call);
+    launch_tiles(device, key_kernel<kDim>, key_pieces * kv_heads, call, kv_begin, kv_heads, !mean);
   }
-  if (call.gradient && !mean) launch(device, d_keys_kernel<T>, args.keys, kRowThreads, call);
+  if (call.gradient && !mean) launch(device, d_keys_kernel<float>, args.keys, kRowThreads, call);
   launch(device, loss_kernel, 1, kLossThreads, call);
 }
 
@@ -404,8 +383,7 @@ void attention_divergence(const Device& device, const saccade_attention_divergen
                           const AttentionDivergenceWorkspace& workspace) {
   if (workspace.tiles.queries) return attention_divergence_hopper(device, args, workspace);
   if (args.dtype != SACCADE_F32) return attention_divergence_mma(device, args, workspace);
-  const int64_t dim = args.ref_q && args.ref_head_dim > args.head_dim ? args.ref_head_dim : args.head_dim;
-  with_tile_columns<float>(dim, [&](auto columns) { compute<float, columns>(device, args, workspace); });
+  with_columns(args.head_dim, [&](auto columns) { compute<columns>(device, args, workspace); });
 }
 
 }  // namespace saccade::cuda

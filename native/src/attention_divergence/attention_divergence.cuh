@@ -3,7 +3,7 @@
 
 #include "attention_divergence/attention_divergence.h"
 #include "attention_divergence/element.h"
-#include "attention_policy/policy_tile.cuh"
+#include "attention_policy/policy.cuh"
 
 namespace saccade::cuda {
 

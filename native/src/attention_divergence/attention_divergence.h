@@ -8,14 +8,13 @@
 //   3 key blocks  dk = scale dS^T q, rows and heads of a group in a fixed order
 // Probabilities are recomputed from the log-normaliser.  Nothing of [heads x Tq x Tk] exists.  Large scores of f32
 // inputs are summed and normalised in f64.
-// CUDA, four passes over the scores, the first two also over the reference's where that is a policy:
+// CUDA, f32: four passes over the scores, the first two also over the reference's where that is a policy:
 //   1 heads       log-normaliser, mass of the support and likeliest key of every head and row
 //   2 tiles       the policy of 64 rows by 64 keys, in registers over the heads, and the reference's beside it; the
-//   map,
-//                 and the part's divergence, entropy and moment, which are joined row by row
+//                 map, and the part's divergence, entropy and moment, which are joined row by row
 //   3 row blocks  delta, then dq, as on the CPU
 //   4 key blocks  dk, rows and heads of a group in a fixed order; reduction NONE: head by head, added up in f32
-// Hopper: README.md.
+// CUDA, 16-bit types: README.md.
 #pragma once
 
 #include "attention_policy/policy_layout.h"

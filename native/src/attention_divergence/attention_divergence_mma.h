@@ -1,3 +1,4 @@
+// attention_divergence of 16-bit types on any GPU.
 #pragma once
 
 #include "attention_divergence/attention_divergence.h"
@@ -5,8 +6,7 @@
 
 namespace saccade::cuda {
 
-// 16-bit types on any GPU.
 void attention_divergence_mma(const Device& device, const saccade_attention_divergence_args& args,
-                              const AttentionDivergenceWorkspace& work);
+                              const AttentionDivergenceWorkspace& workspace);
 
 }  // namespace saccade::cuda

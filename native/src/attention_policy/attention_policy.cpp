@@ -8,9 +8,12 @@ namespace {
 AttentionPolicyWorkspace layout(const saccade_context* context, const saccade_attention_policy_args& args) {
   Carver carver(args.workspace);
   AttentionPolicyWorkspace workspace{};
-  if (has_policy_tiles(context, args)) {
+  if (context->gpu && args.dtype != SACCADE_F32) {
     workspace.packing = carve_packing(args.sequences, carver);
-    workspace.tiles = carve_policy(carver, args, args.heads, args.kv_heads, args.head_dim);
+    if (has_policy_tiles(context, args))
+      workspace.tiles = carve_policy(carver, args, args.heads, args.kv_heads, args.head_dim);
+    else
+      workspace.head_statistics = carver.take<float>(args.heads * args.rows);
     workspace.sum_rows = rows_at_a_time(args);
     workspace.head_sums = carver.take<float>(workspace.sum_rows * padded(args.max_keys));
   } else if (context->gpu) {

@@ -1,4 +1,5 @@
 #include "attention_policy/attention_policy_hopper.h"
+#include "attention_policy/attention_policy_mma.h"
 #include "attention_policy/policy_tile.cuh"
 
 namespace saccade::cuda {
@@ -7,11 +8,10 @@ namespace {
 constexpr int kRowThreads = 256;
 
 // One block a piece of rows and part of the keys: entropy of the part, and the part of the map, which is 0 before.
-template <class T, int kDim>
-__global__ void __launch_bounds__(Tiling<T>::kThreads)
-    policy_kernel(saccade_attention_policy_args args, AttentionPolicyWorkspace workspace, PolicySide<T> side,
+__global__ void __launch_bounds__(Tiling::kThreads)
+    policy_kernel(saccade_attention_policy_args args, AttentionPolicyWorkspace workspace, PolicySide<float> side,
                   PolicyRows rows, HeadSpan heads, KeyParts cut) {
-  typename Tiling<T>::template Memory<kDim> memory(tile_memory);
+  Tiling::Memory memory(tile_memory);
   __shared__ Mass masses[kTile];
   const int64_t part = blockIdx.x % cut.parts, pieces = gridDim.x / cut.parts;
   const Piece piece = piece_of(rows.sequences.offsets_q, rows.sequences.count, pieces - 1 - blockIdx.x / cut.parts);
@@ -27,7 +27,7 @@ __global__ void __launch_bounds__(Tiling<T>::kThreads)
       pointer<float>(args.map)[at] = p;
   };
   const auto fill_row = [&](int r) {
-    for (int64_t c = threadIdx.x; c < args.map_stride; c += Tiling<T>::kThreads) write(r, first_column + c, kNan);
+    for (int64_t c = threadIdx.x; c < args.map_stride; c += Tiling::kThreads) write(r, first_column + c, kNan);
   };
   // Ranges come from the device: one may be wider than the caller said.
   const auto fits = [&](const Support& support) { return support.end - first_column <= args.map_stride; };
@@ -39,11 +39,11 @@ __global__ void __launch_bounds__(Tiling<T>::kThreads)
   }
   if (threadIdx.x < piece.count())
     masses[threadIdx.x] = mass_of(workspace.statistics, heads, args.rows, piece.begin + threadIdx.x);
-  int64_t visible[Tiling<T>::kRows];
-  double entropy[Tiling<T>::kRows];
+  int64_t visible[Tiling::kRows];
+  double entropy[Tiling::kRows];
 #pragma unroll
-  for (int i = 0; i < Tiling<T>::kRows; ++i) {
-    const int r = Tiling<T>::row(i);
+  for (int i = 0; i < Tiling::kRows; ++i) {
+    const int r = Tiling::row(i);
     visible[i] = r < piece.count() ? visible_keys(rows.sequences, s, piece.begin + r) : 0;
     entropy[i] = 0.0;
   }
@@ -51,20 +51,20 @@ __global__ void __launch_bounds__(Tiling<T>::kThreads)
   const int64_t begin = part * cut.tiles * kTile,
                 end = begin + cut.tiles * kTile < most ? begin + cut.tiles * kTile : most;
   for (int64_t first = begin; first < end; first += kTile) {
-    Own<T, float> sum;
+    Own<float> sum;
     policy_tile(sum, memory, side, workspace.statistics, heads, piece, visible, rows.sequences.first_key(s), first,
                 static_cast<int>(end - first < kTile ? end - first : kTile));
 #pragma unroll
-    for (int i = 0; i < Tiling<T>::kRows; ++i) {
-      const int r = Tiling<T>::row(i);
+    for (int i = 0; i < Tiling::kRows; ++i) {
+      const int r = Tiling::row(i);
       if (r >= piece.count()) continue;
       const Support support = rows.of(s, visible[i]);
       const Mass mass = masses[r];
       const bool shown = args.map && fits(support);
       float part_entropy = 0.0f;
 #pragma unroll
-      for (int j = 0; j < Tiling<T>::kColumns; ++j) {
-        const int64_t key = first + Tiling<T>::column(j);
+      for (int j = 0; j < Tiling::kColumns; ++j) {
+        const int64_t key = first + Tiling::column(j);
         if (!support.has(key) || mass.dead) continue;
         const float p = sum[i][j] * mass.inverse;
         part_entropy -= p * log(at_least(p, kFloor));
@@ -77,9 +77,9 @@ __global__ void __launch_bounds__(Tiling<T>::kThreads)
     for (int r = 0; r < piece.count(); ++r)
       if (!fits(rows.of(s, visible_keys(rows.sequences, s, piece.begin + r)))) fill_row(r);
 #pragma unroll
-  for (int i = 0; i < Tiling<T>::kRows; ++i) {
-    const double all = over_row<T>(entropy[i], add_doubles);
-    if (Tiling<T>::leads() && Tiling<T>::row(i) < piece.count()) entropies[Tiling<T>::row(i)] = all;
+  for (int i = 0; i < Tiling::kRows; ++i) {
+    const double all = over_row(entropy[i], add_doubles);
+    if (Tiling::leads() && Tiling::row(i) < piece.count()) entropies[Tiling::row(i)] = all;
   }
 }
 
@@ -100,24 +100,21 @@ __global__ void __launch_bounds__(kRowThreads)
   if (args.mass) pointer<float>(args.mass)[row] = static_cast<float>(sums[1] / static_cast<double>(policies));
 }
 
-template <class T, int kDim>
 void compute(const Device& device, const saccade_attention_policy_args& args,
              const AttentionPolicyWorkspace& workspace) {
   const PolicyRows rows = policy_rows(clean_sequences(device, args, 0, workspace.packing), args);
-  const PolicySide<T> side = policy_side<T>(args);
+  const PolicySide<float> side = policy_side<float>(args);
   const HeadSpan range{args.head_begin, args.head_end}, counted = args.lse ? HeadSpan{0, args.heads} : range;
   const int64_t pieces = pieces_of(args.rows, args.sequences);
   const KeyParts cut(args.max_keys);
-  launch_tiles<T, kDim>(device, statistics_kernel<T, kScoreColumns<T, kDim>>, pieces * counted.count(), side, rows,
-                        counted.begin, counted.count(), workspace.statistics, pointer<float>(args.lse));
+  launch_tiles(device, statistics_kernel, pieces * counted.count(), side, rows, counted.begin, counted.count(),
+               workspace.statistics, pointer<float>(args.lse));
   if (args.map) zero(device, args.map, args.rows * args.map_stride * (args.map_dtype == SACCADE_BF16 ? 2 : 4));
   const int64_t policies = args.reduction == SACCADE_REDUCTION_MEAN ? 1 : range.count();
   for (int64_t number = 0; number < policies; ++number) {
     const HeadSpan heads = policies == 1 ? range : HeadSpan{range.begin + number, range.begin + number + 1};
     const bool elements = args.entropy || args.map;
-    if (elements)
-      launch_tiles<T, kDim>(device, policy_kernel<T, kScoreColumns<T, kDim>>, pieces * cut.parts, args, workspace, side,
-                            rows, heads, cut);
+    if (elements) launch_tiles(device, policy_kernel, pieces * cut.parts, args, workspace, side, rows, heads, cut);
     if (args.entropy || args.mass)
       launch(device, row_kernel, divide_up(args.rows, kRowThreads), kRowThreads, args, workspace, heads,
              args.entropy ? cut.parts : 0, number, policies);
@@ -130,10 +127,8 @@ void attention_policy(const Device& device, const saccade_attention_policy_args&
                       const AttentionPolicyWorkspace& workspace) {
   if (args.rows == 0) return;
   if (workspace.tiles.queries) return attention_policy_hopper(device, args, workspace);
-  with_float_type(args.dtype, [&](auto element) {
-    using T = decltype(element);
-    with_tile_columns<T>(args.head_dim, [&](auto columns) { compute<T, columns>(device, args, workspace); });
-  });
+  if (args.dtype != SACCADE_F32) return attention_policy_mma(device, args, workspace);
+  compute(device, args, workspace);
 }
 
 }  // namespace saccade::cuda

@@ -4,9 +4,9 @@
 // CPU: keys are transposed once into the workspace.  A block of eight rows goes through the heads one after another:
 // scores, log-normaliser, probabilities, added to the row's policy.  One pass over the scores; nothing of
 // [heads x Tq x Tk] exists.  Large scores of f32 inputs are summed and normalised in f64.
-// CUDA, two passes over the scores: normalisers and masses of every head; then, for blocks of 64 rows and a part of the
-// keys, the heads' probabilities are added up in registers, which gives the map and the part's entropy.
-// Hopper: attention_divergence/README.md.
+// CUDA, f32, two passes over the scores: normalisers and masses of every head; then, for blocks of 64 rows and a part
+// of the keys, the heads' probabilities are added up in registers, which gives the map and the part's entropy. CUDA,
+// 16-bit types: attention_divergence/README.md.
 #pragma once
 
 #include "attention_policy/policy_layout.h"
@@ -23,9 +23,10 @@ struct AttentionPolicyWorkspace {
   HeadStatistics statistics;
   double* entropies;  // [parts of the keys, rows]
   double* sums;       // [rows, 2]: entropy and mass of the policies so far
-  // CUDA, Hopper:
-  PolicyTiles tiles;
-  float* head_sums;  // [sum_rows, padded(max_keys)]: probabilities of some rows at a time
+  // CUDA, 16-bit types:
+  PolicyTiles tiles;       // Hopper
+  float* head_statistics;  // [heads, rows], log-sum-exps; Hopper: beside the tiles
+  float* head_sums;        // [sum_rows, padded(max_keys)]: probabilities of some rows at a time
   int64_t sum_rows;
   int64_t bytes;
 

@@ -2,7 +2,8 @@
 // by.
 #pragma once
 
-#include "attention_policy/policy_tile.cuh"
+#include "attention_policy/policy.cuh"
+#include "core/mma.cuh"
 
 namespace saccade::cuda {
 

@@ -373,17 +373,6 @@ __global__ void __launch_bounds__(kMeanThreads, 2)
   }
 }
 
-// Calls body(columns of a tile), a compile-time constant, for heads of `dim`.
-template <class Body>
-void with_columns(int64_t dim, const Body& body) {
-  if (dim <= 64)
-    body(std::integral_constant<int, 64>{});
-  else if (dim <= 128)
-    body(std::integral_constant<int, 128>{});
-  else
-    body(std::integral_constant<int, 256>{});
-}
-
 template <class T, int kDim>
 void launch_plain_mean(const Device& device, const PlainPolicy<T>& policy, const PolicyMap& map, int64_t sequences) {
   using Shape = MeanShape<kDim>;
