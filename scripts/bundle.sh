@@ -11,17 +11,15 @@ out="target/$name"
 maven=(mvn -q -B -ntp -Dstyle.color=never)
 
 # test-compile alone would leave the jars of the modules unmade.
-"${maven[@]}" -DskipTests -pl java/cli,benchmarks -am package
+"${maven[@]}" -DskipTests -pl java/cli -am package
 rm -rf "$out" "$out.tar.xz"
-mkdir -p "$out/bin" "$out/lib" "$out/tests/lib" "$out/scripts" "$out/benchmarks"
+mkdir -p "$out/bin" "$out/lib" "$out/tests/lib" "$out/scripts"
 
 # Uncompressed: the archive's own compression does more.
 jlink --add-modules java.base,java.logging,java.xml,java.management,java.sql,java.desktop,java.naming,jdk.unsupported,java.compiler \
   --strip-debug --no-header-files --no-man-pages --compress=0 --output "$out/runtime"
 
 cp java/cli/target/saccade-cli-*.jar java/cli/target/lib/*.jar "$out/lib/"
-# Of JMH the figures need its annotations alone.
-cp benchmarks/target/benchmarks.jar benchmarks/target/lib/jmh-core-*.jar "$out/lib/"
 property() { sed -n "s|.*<$1>\(.*\)</$1>.*|\1|p" pom.xml; }
 for artifact in "org.junit.platform:junit-platform-console-standalone:1.$(property junit.version | cut -d. -f2-)" \
   "org.assertj:assertj-core:$(property assertj.version)"; do
@@ -49,7 +47,6 @@ cp -r java/train/target/test-classes/. "$out/tests/classes/"
 find "$out/tests/classes" -name 'BadInput*' -delete # needs jqwik
 cp -r java/cli/src/test/resources/golden "$out/golden"
 cp scripts/gpu-check.sh "$out/scripts/"
-cp benchmarks/peers/gpu_figures.py "$out/benchmarks/"
 cmake -P cmake/SaccadeCudaSources.cmake >"$out/cuda-sources.sha256"
 
 cat >"$out/bin/java" <<'LAUNCHER'
@@ -72,6 +69,8 @@ root="$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 exec "$root/bin/java" -cp "$root/lib/*:$root/tests/lib/*:$root/tests/classes" \
   org.junit.platform.console.ConsoleLauncher execute --details=summary --disable-banner "$@"
 LAUNCHER
+# Results of benchmarks say what they are of.
+sed -i "s|dev.saccade.cli.Main|-Dsaccade.commit=$(git describe --always --dirty) &|" "$out/bin/saccade"
 chmod +x "$out"/bin/*
 
 XZ_OPT=-9 tar -C target -cJf "$out.tar.xz" "$name"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Checks the CUDA backend of a bundle (scripts/bundle.sh) on this machine, and measures it: golden cases, plain and from CUDA
 # graphs, the tests of every operation, each operation under compute-sanitizer where that is installed, some of these also by
-# the kernels that this GPU shares with all others (SACCADE_CAPABILITY=80), PyTorch where python3 has it, and one screen of
-# figures.  Takes some minutes.  All of it goes to benchmarks/results/gpu-check.json of the
+# the kernels that this GPU shares with all others (SACCADE_CAPABILITY=80), and one screen of figures, a few of them beside
+# those of PyTorch where python3 has it.  Takes some minutes.  All of it goes to benchmarks/results/gpu-check.json of the
 # bundle; the exit status is 0 if all checks passed, whatever the figures.
 set -uo pipefail
 root="$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -64,10 +64,6 @@ export JAVA_TOOL_OPTIONS=-Dsaccade.test.device=cuda
 check "tests of operations" "$root/bin/test" --exclude-tag gpu \
   -n 'dev\.saccade\.(?!Wrap|Scope|Context|Call)[A-Z]\w*Test' -n 'dev\.saccade\.train\.(Gemm|LinearPolicyLoss)Test'
 unset JAVA_TOOL_OPTIONS
-if python3 -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; then
-  echo "== PyTorch"
-  python3 "$root/benchmarks/gpu_figures.py" >>"$notes"
-fi
 echo "== figures"
 "$root/bin/java" -cp "$root/lib/*" dev.saccade.benchmarks.GpuFigures "$root/benchmarks/results/gpu-check.json" "$notes" ||
   failed=1

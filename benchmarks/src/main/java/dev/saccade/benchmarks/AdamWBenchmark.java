@@ -1,5 +1,6 @@
 package dev.saccade.benchmarks;
 
+import dev.saccade.DType;
 import java.util.stream.IntStream;
 import org.openjdk.jmh.annotations.Benchmark;
 import org.openjdk.jmh.annotations.Param;
@@ -18,6 +19,10 @@ public class AdamWBenchmark extends OperationBenchmark {
   @Param("262144")
   private int elements;
 
+  /** Whether the step also writes the weights as bf16. */
+  @Param("false")
+  private boolean bf16Copies;
+
   /** Weights and gradients of each tensor; the moments start at 0. */
   public record Inputs(float[][] params, float[][] grads) {}
 
@@ -28,20 +33,31 @@ public class AdamWBenchmark extends OperationBenchmark {
         .toArray(float[][]::new);
   }
 
-  Inputs inputs() {
+  private Inputs inputs() {
     return new Inputs(normal(1, 0, 1), normal(1000, 1, 0.1));
   }
 
   @Override
   protected Workload workload(String method) {
     long size = (long) tensors * elements;
-    return Workload.of(
-            "§10 adamw",
-            "%d tensors of %d".formatted(tensors, elements),
-            engine -> engine.adamW(inputs()))
-        .reads(4 * size)
-        .writes(3 * size)
-        .withTolerance(1e-5);
+    Workload workload =
+        Workload.of(
+                "§10 adamw",
+                "%d tensors of %d".formatted(tensors, elements),
+                engine -> engine.adamW(inputs()))
+            .reads(4 * size)
+            .writes(3 * size)
+            .withTolerance(1e-5);
+    return bf16Copies
+        ? workload
+            .variant(workload.name() + " with bf16 copies", engine -> engine.adamW(inputs(), true))
+            .writes(size, DType.BF16)
+        : workload;
+  }
+
+  @Override
+  protected String extent() {
+    return "tensors";
   }
 
   /** One step. */

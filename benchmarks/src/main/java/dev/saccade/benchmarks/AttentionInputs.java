@@ -1,5 +1,6 @@
 package dev.saccade.benchmarks;
 
+import dev.saccade.DType;
 import java.util.Arrays;
 
 /**
@@ -16,9 +17,9 @@ public record AttentionInputs(
     Shape shape, float[] q, float[] k, float[] v, float[] dO, float[] ref, float[] weights) {
   /** Sizes. */
   public record Shape(int heads, int kvHeads, int rows, int keys, int dim) {
-    /** {@code n} of them, in a few characters. */
-    String brief(int n) {
-      return "%d × %d of %d × %d/%d × %d".formatted(n, rows, keys, heads, kvHeads, dim);
+    /** {@code sequences} of them, for people. */
+    String times(int sequences) {
+      return sequences == 1 ? toString() : sequences + " × " + this;
     }
 
     long querySize() {
@@ -56,7 +57,8 @@ public record AttentionInputs(
     }
   }
 
-  static AttentionInputs of(Shape shape) {
+  /** Normal values; those of q and k are such as {@code dtype} holds. */
+  static AttentionInputs of(Shape shape, DType dtype) {
     float[] ref = shape.mask(1, 0, false);
     float[] noise = Data.normal(5, ref.length, 1);
     for (int row = 0; row < ref.length; row += shape.keys) {
@@ -71,8 +73,8 @@ public record AttentionInputs(
     }
     return new AttentionInputs(
         shape,
-        Data.normal(1, shape.querySize(), 1),
-        Data.normal(2, shape.keySize(), 1),
+        Data.rounded(dtype, Data.normal(1, shape.querySize(), 1)),
+        Data.rounded(dtype, Data.normal(2, shape.keySize(), 1)),
         Data.normal(3, shape.keySize(), 1),
         Data.normal(4, shape.querySize(), 1),
         ref,

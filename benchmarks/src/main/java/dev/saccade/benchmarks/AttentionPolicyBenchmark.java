@@ -1,5 +1,6 @@
 package dev.saccade.benchmarks;
 
+import dev.saccade.DType;
 import org.openjdk.jmh.annotations.Benchmark;
 import org.openjdk.jmh.annotations.Param;
 
@@ -20,20 +21,41 @@ public class AttentionPolicyBenchmark extends OperationBenchmark {
   @Param("128")
   private int dim;
 
-  AttentionInputs.Shape inputShape() {
-    return new AttentionInputs.Shape(heads, kvHeads, rows, keys, dim);
+  /** Equal ones. */
+  @Param("1")
+  private int batch;
+
+  /** Of queries and keys. */
+  @Param("F32")
+  private DType dtype;
+
+  @Override
+  protected DType dtype() {
+    return dtype;
   }
 
   @Override
   protected Workload workload(String method) {
-    AttentionInputs.Shape shape = inputShape();
-    return Workload.of(
-            "§8 attention_policy",
-            shape.toString(),
-            engine -> engine.attentionPolicy(AttentionInputs.of(shape)))
-        .reads(shape.querySize() + shape.keySize())
-        .writes(2L * rows + (long) heads * rows + (long) rows * keys)
-        .withFlops(shape.productFlops());
+    var shape = new AttentionInputs.Shape(heads, kvHeads, rows, keys, dim);
+    long all = (long) batch * rows;
+    Workload workload =
+        Workload.of(
+                "§8 attention_policy",
+                shape.times(batch),
+                engine -> engine.attentionPolicy(AttentionInputs.of(shape, dtype)))
+            .reads(batch * (shape.querySize() + shape.keySize()), dtype)
+            .writes(2 * all + heads * all + all * keys)
+            .withFlops(batch * shape.productFlops());
+    return batch == 1
+        ? workload
+        : workload.variant(
+            workload.name(),
+            engine -> engine.attentionPolicy(AttentionInputs.of(shape, dtype), batch));
+  }
+
+  @Override
+  protected String extent() {
+    return "batch";
   }
 
   /** Entropy, mass, log-normaliser and map. */

@@ -3,12 +3,12 @@ package dev.saccade.benchmarks;
 import org.openjdk.jmh.annotations.Benchmark;
 import org.openjdk.jmh.annotations.Param;
 
-/** Scaled sum, and the copy that it is at b = 0: the machine's ceiling of reading and writing. */
+/** Scaled sum, and a copy: the machine's ceiling of reading and writing. */
 public class AxpbyBenchmark extends OperationBenchmark {
   public static final float A = 0.5f;
   public static final float B = 0.5f;
 
-  static final String COPY = "axpby at b = 0";
+  static final String COPY = "copy";
 
   @Param("8192")
   private int rows;
@@ -37,6 +37,11 @@ public class AxpbyBenchmark extends OperationBenchmark {
   private Inputs inputs() {
     long size = (long) rows * columns;
     return new Inputs(rows, columns, Data.normal(1, size, 1), Data.normal(2, size, 1));
+  }
+
+  @Override
+  protected String extent() {
+    return "rows";
   }
 
   /** y = a·x + b·y. */

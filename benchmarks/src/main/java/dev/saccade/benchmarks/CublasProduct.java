@@ -41,21 +41,21 @@ final class CublasProduct implements AutoCloseable {
   /**
    * @throws LinkageError where the toolkit's cuBLAS cannot be loaded
    */
-  CublasProduct(Context context, Scope scope, int size) {
-    this.size = size;
-    float[] values = Data.normal(1, (long) size * size, 1);
-    a = Tensor.of(scope, DType.BF16, values, size, size);
-    b = Tensor.of(scope, DType.BF16, Data.normal(2, values.length, 1), size, size);
+  CublasProduct(Context context, Scope scope, GemmBenchmark.Inputs in) {
+    size = in.size();
+    a = Tensor.of(scope, DType.BF16, in.a(), size, size);
+    b = Tensor.of(scope, DType.BF16, in.b(), size, size);
     c = Tensor.empty(scope, DType.BF16, size, size);
     require(cublasCreate_v2(handle));
     require(cublasSetStream_v2(handle, new CUstream_st(new Address(context.stream()))));
   }
 
-  double flops() {
-    return 2.0 * size * size * size;
+  /** [size, size]. */
+  Tensor result() {
+    return c;
   }
 
-  /** C = A·B. */
+  /** C = A·B. cuBLAS thinks in columns: to it the factors change places. */
   void run() {
     require(
         cublasGemmEx(
@@ -66,10 +66,10 @@ final class CublasProduct implements AutoCloseable {
             size,
             size,
             one,
-            new Address(a.address()),
+            new Address(b.address()),
             CUDA_R_16BF,
             size,
-            new Address(b.address()),
+            new Address(a.address()),
             CUDA_R_16BF,
             size,
             zero,

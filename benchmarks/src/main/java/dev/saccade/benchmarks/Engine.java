@@ -1,6 +1,8 @@
 package dev.saccade.benchmarks;
 
+import dev.saccade.Context;
 import dev.saccade.DType;
+import dev.saccade.Device;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.ServiceLoader;
@@ -15,6 +17,9 @@ import java.util.ServiceLoader;
 public interface Engine extends AutoCloseable {
   /** The name of Saccade's engine. */
   String SACCADE = "saccade";
+
+  /** The names of those that benchmarks/peers has. */
+  List<String> PEERS = List.of("djl", "nd4j");
 
   /** Makes an engine; found by {@link ServiceLoader}. */
   interface Provider {
@@ -38,15 +43,20 @@ public interface Engine extends AutoCloseable {
   /**
    * Opens an engine by its name.
    *
+   * @param device only Saccade has other than the CPU
+   * @param threads on the CPU
    * @param dtype type of the tensors that may be of 16 bits; only Saccade has other than F32
    * @throws IllegalArgumentException if there is no such engine
    */
-  static Engine open(String name, int threads, DType dtype) {
+  static Engine open(String name, Device device, int threads, DType dtype) {
+    boolean cpu = device.kind() == Device.Kind.CPU;
     if (name.equals(SACCADE)) {
-      return new SaccadeEngine(threads, dtype);
+      return new SaccadeEngine(
+          Context.builder().device(device).threads(cpu ? threads : 0).build(), dtype);
     }
-    if (dtype != DType.F32) {
-      throw new IllegalArgumentException(name + " is measured with f32, not " + dtype);
+    if (!cpu || dtype != DType.F32) {
+      throw new IllegalArgumentException(
+          name + " is measured on the CPU with f32, not on " + device + " with " + dtype);
     }
     return ServiceLoader.load(Provider.class).stream()
         .map(ServiceLoader.Provider::get)

@@ -27,6 +27,11 @@ public class GatherRowsBenchmark extends OperationBenchmark {
         .writes(size);
   }
 
+  @Override
+  protected String extent() {
+    return "count";
+  }
+
   /** The rows. */
   @Benchmark
   public Object forward() {

@@ -13,19 +13,15 @@ import dev.saccade.Divergence;
 import dev.saccade.Gpu;
 import dev.saccade.GroupAdvantage;
 import dev.saccade.OutOfMemoryException;
-import dev.saccade.Precision;
-import dev.saccade.SampleTokens;
-import dev.saccade.Scope;
-import dev.saccade.Tensor;
 import java.io.IOException;
+import java.io.PrintWriter;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.LocalDate;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 import java.util.Locale;
-import java.util.function.BiFunction;
-import java.util.function.IntFunction;
 
 /**
  * One screen of what a GPU does: the operations on shapes of post-training, each against the
@@ -38,13 +34,7 @@ import java.util.function.IntFunction;
 public final class GpuFigures {
   private static final String ROW = "%-37s %-30s %-4s  %9s  %13s  %5s  %-16s %s%n";
 
-  /** Together beyond any cache. */
-  private static final long BEYOND_CACHES = 256L << 20;
-
-  private static final int MOST_COPIES = 32;
-  private static final int COPIED_ROWS = 512;
-  private static final int PRODUCT = 8192;
-  private static final int DISTINCT_ROWS = 64;
+  private static final int REPETITIONS = 15;
 
   /**
    * What a line should reach; NaN where nothing is asked.
@@ -66,6 +56,10 @@ public final class GpuFigures {
     /** Of so many launches, back to back. */
     static Aim launches(int count) {
       return microseconds(6 * count);
+    }
+
+    boolean isOfPeers() {
+      return !Double.isNaN(percentOfPeers);
     }
 
     /** Of the speed of the fastest of PyTorch's. */
@@ -102,25 +96,18 @@ public final class GpuFigures {
   }
 
   /** One line of the table, before it is measured. */
-  record Line(Workload workload, DType dtype, Aim aim) {}
-
-  /**
-   * @param size rows, sequences or tensors that {@code line} is asked for first
-   */
-  record Plan(int size, IntFunction<Line> line) {}
+  record Plan(Case work, Aim aim) {}
 
   private final Device device;
   private final boolean h100;
   private final ArrayNode figures = JsonNodeFactory.instance.arrayNode();
-  private final List<JsonNode> peers;
   private final Ceilings ceilings;
   private int met;
   private int missed;
 
-  private GpuFigures(Device device, boolean h100, List<JsonNode> peers, Ceilings ceilings) {
+  private GpuFigures(Device device, boolean h100, Ceilings ceilings) {
     this.device = device;
     this.h100 = h100;
-    this.peers = peers;
     this.ceilings = ceilings;
   }
 
@@ -128,14 +115,12 @@ public final class GpuFigures {
    * Measures the first GPU, prints the table and writes it all as JSON.
    *
    * @param args the file to write; a file with a JSON object a line: facts, which are written as
-   *     they are, {@code {"check": name, "passed": n, "failed": n}}, and times of other libraries,
-   *     {@code {"name", "shape", "dtype", "peer", "milliseconds"}}
+   *     they are, and {@code {"check": name, "passed": n, "failed": n}}
    */
   public static void main(String[] args) throws IOException {
     ObjectMapper json = new ObjectMapper().enable(SerializationFeature.INDENT_OUTPUT);
     ObjectNode root = json.createObjectNode();
     ArrayNode checks = json.createArrayNode();
-    List<JsonNode> peers = new ArrayList<>();
     Gpu gpu = Gpu.all().get(0);
     root.put("gpu", gpu.name())
         .put("compute_capability", gpu.capability())
@@ -147,14 +132,12 @@ public final class GpuFigures {
       JsonNode node = json.readTree(line);
       if (node.has("check")) {
         checks.add(node);
-      } else if (node.has("peer")) {
-        peers.add(node);
       } else {
         root.setAll((ObjectNode) node);
       }
     }
-    Ceilings ceilings = ceilings(gpu.device(), COPIED_ROWS);
-    GpuFigures figures = new GpuFigures(gpu.device(), gpu.name().contains("H100"), peers, ceilings);
+    Ceilings ceilings = ceilings(gpu.device());
+    GpuFigures figures = new GpuFigures(gpu.device(), gpu.name().contains("H100"), ceilings);
     System.out.printf(
         "%s, driver %s, CUDA runtime %s, %s; ceilings: copy %s, bf16 products %s%n",
         gpu.name(),
@@ -178,363 +161,195 @@ public final class GpuFigures {
     return Context.nativeBuild().replaceAll(".*\\bcuda ", "");
   }
 
-  private void print() {
+  private void print() throws IOException {
+    System.out.printf(ROW, "operation", "shape", "type", "time", "rate", "share", "aim", "PyTorch");
+    List<Plan> compared = plans().stream().filter(plan -> plan.aim().isOfPeers()).toList();
+    plans().stream()
+        .filter(plan -> !compared.contains(plan))
+        .forEach(
+            plan ->
+                System.out.print(line(plan, measure(device, plan.work(), ceilings), List.of())));
+    List<Figure> measured = new ArrayList<>();
+    List<PythonPeers.Item> items = new ArrayList<>();
+    Result.Machine machine = Suite.machine(device, 0);
+    for (Plan plan : compared) {
+      Figure figure = measure(device, plan.work(), ceilings);
+      measured.add(figure);
+      items.add(
+          new PythonPeers.Item(
+              plan.work(),
+              figure.benchmark(),
+              Suite.line(plan.work(), figure.benchmark(), 0),
+              machine,
+              ceilings.launches(figure.workload())));
+    }
+    List<Result> peers = new ArrayList<>();
+    new PythonPeers(device, 0, List.of("eager"), new PrintWriter(System.err))
+        .run(items, peers::add);
+    for (int i = 0; i < compared.size(); i++) {
+      Result.Line line = items.get(i).line();
+      List<Result> ofLine =
+          peers.stream().filter(peer -> peer.line() == line && peer.isRun()).toList();
+      System.out.print(line(compared.get(i), measured.get(i), ofLine));
+    }
     System.out.printf(
-        ROW,
-        "operation",
-        "shape",
-        "type",
-        "time",
-        "rate",
-        "share",
-        "aim",
-        peers.isEmpty() ? "" : "PyTorch");
-    plans().forEach(plan -> System.out.print(measure(plan)));
-    System.out.printf(
-        "aims: %d met, %d missed%s%n", met, missed, peers.isEmpty() ? "; PyTorch not run" : "");
+        "aims: %d met, %d missed%s%n",
+        met, missed, peers.stream().anyMatch(Result::isRun) ? "" : "; PyTorch not run");
   }
 
   // ------------------------------------------------------------------------------------- the lines
 
   static List<Plan> plans() {
     List<Plan> plans = new ArrayList<>();
-    plans.add(tokenLogProbs());
+    plan(plans, Cases.logits("TokenLogProbs", "forward", 8192, Model.QWEN_7B), Aim.share(94));
     for (int vocabulary : new int[] {151_936, 128_256, 262_144, 32_000}) {
-      plans.add(policyLossFromLogits(DType.BF16, vocabulary));
+      policyLossFromLogits(plans, "BF16", vocabulary);
     }
-    plans.add(policyLossFromLogits(DType.F32, 151_936));
-    plans.add(policyLossFromLogits(DType.F16, 151_936));
-    plans.add(divergence(Divergence.FORWARD_KL, DType.BF16, Aim.microseconds(2800)));
-    plans.add(divergence(Divergence.REVERSE_KL, DType.BF16, Aim.microseconds(2800)));
-    plans.add(divergence(Divergence.JSD, DType.BF16, Aim.microseconds(3200)));
-    plans.add(divergence(Divergence.JSD, DType.F16, Aim.NONE));
+    policyLossFromLogits(plans, "F32", 151_936);
+    policyLossFromLogits(plans, "F16", 151_936);
+    divergence(plans, "FORWARD_KL", "BF16", Aim.microseconds(2800));
+    divergence(plans, "REVERSE_KL", "BF16", Aim.microseconds(2800));
+    divergence(plans, "JSD", "BF16", Aim.microseconds(3200));
+    divergence(plans, "JSD", "F16", Aim.NONE);
     for (Divergence kind : Divergence.values()) {
-      plans.add(divergence(kind, DType.F32, Aim.NONE));
+      divergence(plans, kind.name(), "F32", Aim.NONE);
     }
-    plans.add(adamW());
-    plans.add(of(256, "tensors", at(new GradNormBenchmark()), "forward"));
+    Case tensors = Case.of("AdamW", "step").with("tensors", 256).with("elements", 1 << 20);
+    plan(plans, tensors.with("bf16Copies", true), Aim.share(85));
+    plan(plans, Case.of("GradNorm", "forward").with("tensors", 256), Aim.NONE);
     for (GroupAdvantage.Estimator estimator : GroupAdvantage.Estimator.values()) {
-      plans.add(groupAdvantage(estimator));
+      int launches =
+          switch (estimator) {
+            case GRPO, DR_GRPO, RLOO -> 1;
+            case BATCH_STD, REINFORCE_PP_BASELINE -> 2; // the deviation of the batch comes first
+          };
+      plan(plans, Cases.groupAdvantage(estimator.name(), 16_384, 64), Aim.launches(launches));
     }
-    plans.add(of(1 << 23, "rows", at(new SampledKlBenchmark()), "gradient"));
-    plans.add(small(1 << 20, "rows", at(new SampledKlBenchmark()), "gradient", 1));
-    plans.add(of(8192, "sequences", at(new PolicyLossBenchmark()), "gradient"));
-    plans.add(
-        small(16_384, "sequences", at(new PolicyLossBenchmark(), "length", 64), "gradient", 2));
-    plans.add(of(1 << 24, "size", at(new GradientMomentsBenchmark()), "update"));
-    plans.add(sampleTokens("temperature 0.7", 0));
-    plans.add(sampleTokens("top_p 0.9", 0.9f));
+    plan(plans, Case.of("SampledKl", "gradient"), Aim.NONE);
+    plan(plans, Case.of("SampledKl", "gradient").with("rows", 1 << 20), Aim.launches(1));
+    plan(plans, Case.of("PolicyLoss", "gradient"), Aim.NONE);
+    Case shorter = Case.of("PolicyLoss", "gradient").with("sequences", 16_384);
+    plan(plans, shorter.with("length", 64), Aim.launches(2));
+    plan(plans, Case.of("GradientMoments", "update"), Aim.NONE);
+    Case sample = Cases.logits("SampleTokens", "forward", 64, Model.QWEN_7B);
+    plan(plans, sample.with("temperature", 0.7f), Aim.NONE);
+    plan(plans, sample.with("temperature", 0.7f).with("topP", 0.9f), Aim.NONE);
     for (int dim : new int[] {64, 128}) {
-      var short16 = new AttentionInputs.Shape(16, 16, 2048, 2048, dim);
-      var grouped = new AttentionInputs.Shape(32, 8, 4096, 4096, dim);
       for (String pass : new String[] {"forward", "backward"}) {
-        plans.add(attention(pass, short16, Precision.F32));
-        plans.add(attention(pass, short16, Precision.BF16));
-        plans.add(attention(pass, grouped, Precision.BF16));
+        plan(plans, attention(pass, 16, 16, 2048, dim, "F32"), Aim.ofPeers(60));
+        plan(plans, attention(pass, 16, 16, 2048, dim, "BF16"), Aim.ofPeers(60));
+        plan(plans, attention(pass, 32, 8, 4096, dim, "BF16"), Aim.ofPeers(60));
       }
     }
-    plans.add(attentionPolicy());
-    plans.add(attentionDivergence());
+    plan(plans, Case.of("AttentionPolicy", "forward").with("batch", 16), Aim.NONE);
+    plan(plans, Case.of("AttentionDivergence", "gradient").with("batch", 16), Aim.NONE);
     // In TFLOP/s; of the smallest a tenth may be launches.
     double aim = 370;
-    plans.add(attentionDivergence(1, new AttentionInputs.Shape(28, 4, 512, 4096, 128), 0.9 * aim));
-    plans.add(attentionDivergence(1, new AttentionInputs.Shape(28, 4, 512, 16384, 128), aim));
-    plans.add(attentionDivergence(4, new AttentionInputs.Shape(28, 4, 1024, 8192, 128), aim));
-    plans.add(attentionDivergence(2, new AttentionInputs.Shape(32, 8, 4096, 4096, 128), aim));
+    attentionDivergence(plans, Cases.divergence(Model.QWEN_7B, 1, 512, 4096), 0.9 * aim);
+    attentionDivergence(plans, Cases.divergence(Model.QWEN_7B, 1, 512, 16_384), aim);
+    attentionDivergence(plans, Cases.divergence(Model.QWEN_7B, 4, 1024, 8192), aim);
+    attentionDivergence(plans, Cases.divergence(Model.LLAMA_3, 2, 4096, 4096), aim);
     return plans;
   }
 
-  /** A benchmark at its defaults, but for some parameters: name, value, name, value … */
-  private static <B extends OperationBenchmark> B at(B benchmark, Object... parameters) {
-    benchmark.setDefaults();
-    for (int i = 0; i < parameters.length; i += 2) {
-      benchmark.with((String) parameters[i], parameters[i + 1].toString());
-    }
-    return benchmark;
-  }
-
-  private static Line f32(Workload workload) {
-    return new Line(workload, DType.F32, Aim.NONE);
-  }
-
-  private static Plan of(int size, String extent, OperationBenchmark benchmark, String method) {
-    return new Plan(size, n -> f32(benchmark.with(extent, Integer.toString(n)).workload(method)));
-  }
-
-  /** At a size whose time is that of its launches, of which it takes so many. */
-  private static Plan small(
-      int size, String extent, OperationBenchmark benchmark, String method, int launches) {
-    Plan plan = of(size, extent, benchmark, method);
-    return new Plan(
-        size, n -> new Line(plan.line().apply(n).workload(), DType.F32, Aim.launches(launches)));
-  }
-
-  private static <B extends LogitsBenchmark> B logits(
-      B benchmark, int rows, int vocabulary, DType dtype) {
-    return at(
-        benchmark,
-        "rows",
-        rows,
-        "distinctRows",
-        DISTINCT_ROWS,
-        "vocabulary",
-        vocabulary,
-        "dtype",
-        dtype.name());
-  }
-
-  private static Plan tokenLogProbs() {
-    return new Plan(
-        8192,
-        n -> {
-          Workload workload =
-              logits(new TokenLogProbsBenchmark(), n, 151_936, DType.BF16).workload("forward");
-          return new Line(workload, DType.BF16, Aim.share(94));
-        });
+  private static void plan(List<Plan> plans, Case work, Aim aim) {
+    plans.add(new Plan(work, aim));
   }
 
   /** As many rows as take 2.5 GB, 8192 at most. */
-  private static Plan policyLossFromLogits(DType dtype, int vocabulary) {
-    long most = 8192L * 151_936 * 2 / ((long) vocabulary * dtype.bytes());
-    return new Plan(
-        (int) Math.min(8192, most / 512 * 512),
-        n -> {
-          var benchmark = logits(new PolicyLossFromLogitsBenchmark(), n, vocabulary, dtype);
-          benchmark.with("sequences", Integer.toString(Math.max(1, n / 512)));
-          return new Line(benchmark.workload("gradient"), dtype, Aim.share(85));
-        });
+  private static void policyLossFromLogits(List<Plan> plans, String dtype, int vocabulary) {
+    long most = 8192L * 151_936 * 2 / ((long) vocabulary * DType.valueOf(dtype).bytes());
+    int rows = (int) Math.min(8192, most / 512 * 512);
+    plan(plans, Cases.policyLossFromLogits(rows, vocabulary, dtype), Aim.share(85));
   }
 
-  private static Plan divergence(Divergence kind, DType dtype, Aim aim) {
-    int most = dtype == DType.F32 ? 4096 : 8192;
-    return new Plan(
-        most,
-        n -> {
-          var benchmark = logits(new LogitDivergenceBenchmark(), n, 151_936, dtype);
-          return new Line(
-              benchmark
-                  .workload("gradient")
-                  .variant(
-                      "logit_divergence " + kind,
-                      engine -> engine.logitDivergence(benchmark.inputs(), kind)),
-              dtype,
-              n == most ? aim : Aim.NONE);
-        });
+  private static void divergence(List<Plan> plans, String kind, String dtype, Aim aim) {
+    int rows = dtype.equals("F32") ? 4096 : 8192;
+    Case work = Cases.logits("LogitDivergence", "gradient", rows, 151_936, dtype);
+    plan(plans, work.with("kind", kind), aim);
   }
 
-  private static Plan adamW() {
-    return new Plan(
-        256,
-        n -> {
-          var benchmark = at(new AdamWBenchmark(), "tensors", n, "elements", 1 << 20);
-          return new Line(
-              benchmark
-                  .workload("step")
-                  .variant(
-                      "adamw with bf16 copies", engine -> engine.adamW(benchmark.inputs(), true))
-                  .writes((long) n << 20, DType.BF16),
-              DType.F32,
-              Aim.share(85));
-        });
+  private static Case attention(
+      String pass, int heads, int kvHeads, int rows, int dim, String precision) {
+    return Case.of("Attention", pass)
+        .with("batch", 2)
+        .with("heads", heads)
+        .with("kvHeads", kvHeads)
+        .with("rows", rows)
+        .with("dim", dim)
+        .with("precision", precision);
   }
 
-  private static Plan groupAdvantage(GroupAdvantage.Estimator estimator) {
-    int launches =
-        switch (estimator) {
-          case GRPO, DR_GRPO, RLOO -> 1;
-          case BATCH_STD, REINFORCE_PP_BASELINE -> 2; // the deviation of the batch comes first
-        };
-    return new Plan(
-        16_384,
-        n -> {
-          var benchmark = at(new GroupAdvantageBenchmark(), "groups", n);
-          return new Line(
-              benchmark
-                  .workload("forward")
-                  .variant(
-                      "group_advantage " + estimator,
-                      engine -> engine.groupAdvantage(benchmark.inputs(), estimator)),
-              DType.F32,
-              Aim.launches(launches));
-        });
-  }
-
-  private static Plan sampleTokens(String name, float topP) {
-    var options = new SampleTokens.Options(0.7f, SampleTokensBenchmark.SEED, 0).withTopP(topP);
-    return new Plan(
-        64,
-        n -> {
-          var benchmark = logits(new SampleTokensBenchmark(), n, 151_936, DType.BF16);
-          return new Line(
-              benchmark
-                  .workload("forward")
-                  .variant(
-                      "sample_tokens " + name,
-                      engine -> engine.sampleTokens(benchmark.inputs(), options)),
-              DType.BF16,
-              Aim.NONE);
-        });
-  }
-
-  /** Causal attention of sequences with themselves. */
-  private static Plan attention(String pass, AttentionInputs.Shape shape, Precision precision) {
-    boolean forward = pass.equals("forward");
-    return new Plan(
-        2,
-        n -> {
-          long queries = n * shape.querySize();
-          long keys = queries / shape.heads() * shape.kvHeads();
-          String heads =
-              shape.heads() == shape.kvHeads()
-                  ? Integer.toString(shape.heads())
-                  : shape.heads() + "/" + shape.kvHeads();
-          Workload workload =
-              Workload.of(
-                      "", "%d × %d × %s × %d".formatted(n, shape.rows(), heads, shape.dim()), null)
-                  .variant(
-                      "attention " + pass + (precision == Precision.F32 ? "" : " " + precision),
-                      engine ->
-                          forward
-                              ? engine.attention(AttentionInputs.of(shape), n, precision)
-                              : engine.attentionBackward(AttentionInputs.of(shape), n, precision))
-                  .reads(forward ? queries + 2 * keys : 3 * queries + 2 * keys)
-                  .writes(forward ? queries : queries + 2 * keys)
-                  .withFlops(n * (forward ? 2 : 5) * shape.productFlops());
-          return new Line(workload, DType.F32, Aim.ofPeers(60));
-        });
-  }
-
-  /** An operation on the attention of equal sequences: its benchmark's, so many times. */
-  private static Plan ofSequences(
-      String name,
-      OperationBenchmark benchmark,
-      String method,
-      AttentionInputs.Shape shape,
-      BiFunction<SaccadeEngine, Integer, Work> work) {
-    return new Plan(
-        16,
-        n ->
-            f32(
-                benchmark
-                    .workload(method)
-                    .times(n, shape.brief(n))
-                    .variant(name, engine -> work.apply(engine, n))));
-  }
-
-  private static Plan attentionPolicy() {
-    var benchmark = at(new AttentionPolicyBenchmark());
-    AttentionInputs.Shape shape = benchmark.inputShape();
-    return ofSequences(
-        "attention_policy",
-        benchmark,
-        "forward",
-        shape,
-        (engine, n) -> engine.attentionPolicy(AttentionInputs.of(shape), n));
-  }
-
-  /**
-   * Of bf16 queries and keys, against a stored map, by given log-sum-exps. Products count as the
-   * five that are needed: scores for the loss; scores twice, dq and dk for the gradient.
-   */
-  private static Plan attentionDivergence(int sequences, AttentionInputs.Shape shape, double aim) {
-    return new Plan(
-        sequences,
-        n -> {
-          long positions = shape.querySize() + shape.keySize();
-          double flops = 5 * n * shape.productFlops();
-          Workload workload =
-              Workload.of("", shape.brief(n), null)
-                  .variant(
-                      "attention_divergence",
-                      engine -> engine.attentionDivergence(AttentionInputs.of(shape), n, true))
-                  .reads(n * positions, DType.BF16)
-                  .reads((long) n * shape.rows() * (shape.keys() + shape.heads() + 1))
-                  .writes(n * positions, DType.BF16)
-                  .withFlops(flops);
-          return new Line(
-              workload,
-              DType.BF16,
-              n == sequences ? Aim.microseconds(flops / (aim * 1e6)) : Aim.NONE);
-        });
-  }
-
-  private static Plan attentionDivergence() {
-    var benchmark = at(new AttentionDivergenceBenchmark());
-    AttentionInputs.Shape shape = benchmark.inputShape();
-    return ofSequences(
-        "attention_divergence",
-        benchmark,
-        "gradient",
-        shape,
-        (engine, n) -> engine.attentionDivergence(AttentionInputs.of(shape), n, false));
+  private static void attentionDivergence(List<Plan> plans, Case work, double teraflops) {
+    plan(plans, work, Aim.microseconds(work.workload().flops() / (teraflops * 1e6)));
   }
 
   // ------------------------------------------------------------------------------------- measuring
 
-  /** What the device does best. Halves what it copies, rows of 4 MiB, until that fits. */
-  static Ceilings ceilings(Device device, int rows) {
-    double copy;
-    try (Context context = Context.builder().device(device).build();
-        Scope scope = context.scope()) {
-      Tensor x = Tensor.empty(scope, DType.F32, rows, 1 << 20);
-      Tensor y = Tensor.empty(scope, DType.F32, rows, 1 << 20);
-      Tensor drawn = x.rows(0, 1).copyFrom(Data.normal(1, x.shape(1), 1));
-      for (int row = 1; row < rows; row++) {
-        x.rows(row, row + 1).copyFrom(drawn);
-      }
-      copy = 8.0 * x.size() / new DeviceTimer(context).seconds(List.of(() -> y.copyFrom(x)));
-    } catch (OutOfMemoryException e) {
-      return ceilings(device, rows / 2);
-    }
-    double product = Double.NaN;
-    try (Context context = Context.builder().device(device).build();
-        Scope scope = context.scope();
-        CublasProduct gemm = new CublasProduct(context, scope, PRODUCT)) {
-      product = gemm.flops() / new DeviceTimer(context).seconds(List.of(gemm::run));
-    } catch (LinkageError e) {
-      // no cuBLAS: the table says so
-    }
-    return new Ceilings(copy, copy, product);
-  }
+  /** A figure, of as much of the data as the memory holds. */
+  record Figure(OperationBenchmark benchmark, Workload workload, double seconds) {}
 
-  /** Seconds of a line on a device. */
-  static double seconds(Device device, Line line) {
-    Workload workload = line.workload();
-    long bytes = workload.bytesRead() + workload.bytesWritten();
-    long copies = Math.max(1, Math.min(MOST_COPIES, (BEYOND_CACHES + bytes - 1) / bytes));
-    try (Context context = Context.builder().device(device).build();
-        SaccadeEngine engine = new SaccadeEngine(context, line.dtype())) {
-      List<Runnable> works = new ArrayList<>();
-      for (int i = 0; i < copies; i++) {
-        works.add(workload.work().apply(engine)::run);
-      }
-      return new DeviceTimer(context).seconds(works);
-    }
-  }
-
-  private String measure(Plan plan) {
-    Line line = null;
-    double seconds = Double.NaN;
-    for (int size = plan.size(); Double.isNaN(seconds); size = (size + 1) / 2) {
-      line = plan.line().apply(size);
-      try {
-        seconds = seconds(device, line);
+  static Figure measure(Device device, Case work, Ceilings ceilings) {
+    OperationBenchmark benchmark = work.instance();
+    while (true) {
+      Workload workload = benchmark.workload(work.method());
+      try (Engine engine = Engine.open(Engine.SACCADE, device, 0, benchmark.dtype())) {
+        List<Work> works = new ArrayList<>();
+        for (int i = 0; i < workload.copies(); i++) {
+          works.add(workload.work().apply(engine));
+        }
+        int count = ceilings.launches(workload);
+        try (Launches launches = Launches.of(engine, works, count, benchmark.isRecorded())) {
+          return new Figure(benchmark, workload, median(launches) / count);
+        }
       } catch (OutOfMemoryException e) {
-        if (size == 1) {
+        if (!benchmark.shrink()) {
           throw e;
         }
       }
     }
-    Workload w = line.workload();
-    String name = w.name().replaceFirst("^§\\d+ ", "");
-    double share = ceilings.percent(w.bytesRead(), w.bytesWritten(), w.flops(), seconds);
-    double bytesPerSecond = (w.bytesRead() + w.bytesWritten()) / seconds;
+  }
+
+  private static double median(Launches launches) {
+    launches.run();
+    double[] times = new double[REPETITIONS];
+    for (int i = 0; i < times.length; i++) {
+      long start = System.nanoTime();
+      launches.run();
+      times[i] = (System.nanoTime() - start) / 1e9;
+    }
+    Arrays.sort(times);
+    return times[times.length / 2];
+  }
+
+  /** What the device does best. */
+  static Ceilings ceilings(Device device) {
+    List<Double> rates = new ArrayList<>();
+    for (Case ceiling : Cases.ceilings(Device.Kind.CUDA)) {
+      try {
+        Figure figure = measure(device, ceiling, Ceilings.BOUNDS);
+        Workload w = figure.workload();
+        rates.add((w.flops() > 0 ? w.flops() : w.bytes()) / figure.seconds());
+      } catch (LinkageError e) {
+        rates.add(Double.NaN); // no cuBLAS: the table says so
+      }
+    }
+    return new Ceilings(rates.get(0), rates.get(0), rates.get(1));
+  }
+
+  private String line(Plan plan, Figure measured, List<Result> peers) {
+    double seconds = measured.seconds();
+    Workload w = measured.workload();
+    String name = w.operation();
+    String dtype = measured.benchmark().dtype().toString();
+    double share = 100 * ceilings.seconds(w) / seconds;
+    double bytesPerSecond = w.bytes() / seconds;
     ObjectNode figure =
         figures
             .addObject()
             .put("name", name)
             .put("shape", w.shape())
-            .put("dtype", line.dtype().toString())
+            .put("dtype", dtype)
             .put("microseconds", rounded(1e6 * seconds))
             .put("gb_per_s", rounded(bytesPerSecond / 1e9));
     if (w.flops() > 0) {
@@ -543,38 +358,33 @@ public final class GpuFigures {
     figure.put("percent_of_ceiling", rounded(share));
     List<String> others = new ArrayList<>();
     double fastest = Double.NaN;
-    for (JsonNode peer : peers) {
-      if (peer.get("name").asText().equals(name)
-          && peer.get("shape").asText().equals(w.shape())
-          && peer.get("dtype").asText().equals(line.dtype().toString())) {
-        double milliseconds = peer.get("milliseconds").asDouble();
-        fastest =
-            Double.isNaN(fastest) ? milliseconds / 1e3 : Math.min(fastest, milliseconds / 1e3);
-        others.add(peer.get("peer").asText() + " " + time(milliseconds / 1e3));
-        figure
-            .withObject("/pytorch_microseconds")
-            .put(peer.get("peer").asText(), rounded(1e3 * milliseconds));
-      }
+    for (Result peer : peers) {
+      double time = peer.milliseconds() / 1e3;
+      fastest = Double.isNaN(fastest) ? time : Math.min(fastest, time);
+      others.add(peer.engine() + " " + time(time));
+      figure.withObject("/pytorch_microseconds").put(peer.engine(), rounded(1e6 * time));
     }
-    Boolean isMet = line.aim().isMet(seconds, share, h100, fastest);
+    boolean whole = measured.benchmark().extentValue() == plan.work().instance().extentValue();
+    Aim aim = whole || Double.isNaN(plan.aim().microseconds()) ? plan.aim() : Aim.NONE;
+    Boolean isMet = aim.isMet(seconds, share, h100, fastest);
     if (isMet != null && isMet) {
       met++;
     } else if (isMet != null) {
       missed++;
     }
     if (isMet != null) {
-      figure.put("aim", line.aim().toString()).put("met", isMet);
+      figure.put("aim", aim.toString()).put("met", isMet);
     }
     return String.format(
         Locale.ROOT,
         ROW,
         name,
         w.shape(),
-        line.dtype(),
+        dtype,
         time(seconds),
         rate(bytesPerSecond, w.flops() / seconds),
         Double.isNaN(share) ? "–" : String.format(Locale.ROOT, "%.0f %%", share),
-        line.aim() + (isMet == null ? "" : isMet ? "  met" : "  missed"),
+        aim + (isMet == null ? "" : isMet ? "  met" : "  missed"),
         String.join(", ", others));
   }
 

@@ -28,6 +28,11 @@ public class GradNormBenchmark extends OperationBenchmark {
         .writes(2);
   }
 
+  @Override
+  protected String extent() {
+    return "tensors";
+  }
+
   /** Norm and clipping factor. */
   @Benchmark
   public Object forward() {

@@ -33,6 +33,11 @@ public class GradientMomentsBenchmark extends OperationBenchmark {
         .writes(size, DType.F64);
   }
 
+  @Override
+  protected String extent() {
+    return "size";
+  }
+
   /** Adds a sample. */
   @Benchmark
   public Object update() {

@@ -1,5 +1,6 @@
 package dev.saccade.benchmarks;
 
+import dev.saccade.GroupAdvantage;
 import org.openjdk.jmh.annotations.Benchmark;
 import org.openjdk.jmh.annotations.Param;
 
@@ -13,22 +14,36 @@ public class GroupAdvantageBenchmark extends OperationBenchmark {
   @Param("64")
   private int members;
 
+  @Param("GRPO")
+  private GroupAdvantage.Estimator estimator;
+
   /** Rewards [groups, members]. */
   public record Inputs(int groups, int members, float[] rewards) {}
 
-  Inputs inputs() {
+  private Inputs inputs() {
     return new Inputs(groups, members, Data.normal(1, (long) groups * members, 1.0));
   }
 
   @Override
   protected Workload workload(String method) {
     long size = (long) groups * members;
-    return Workload.of(
-            "§1 group_advantage",
-            "%d groups of %d".formatted(groups, members),
-            engine -> engine.groupAdvantage(inputs()))
-        .reads(size)
-        .writes(size + 2L * groups);
+    Workload workload =
+        Workload.of(
+                "§1 group_advantage",
+                "%d groups of %d".formatted(groups, members),
+                engine -> engine.groupAdvantage(inputs()))
+            .reads(size)
+            .writes(size + 2L * groups);
+    return estimator == GroupAdvantage.Estimator.GRPO
+        ? workload
+        : workload.variant(
+            workload.name() + " " + estimator,
+            engine -> engine.groupAdvantage(inputs(), estimator));
+  }
+
+  @Override
+  protected String extent() {
+    return "groups";
   }
 
   /** Advantage, mean and deviation. */

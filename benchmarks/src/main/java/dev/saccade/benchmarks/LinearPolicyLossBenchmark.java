@@ -8,6 +8,9 @@ import org.openjdk.jmh.annotations.Param;
 public class LinearPolicyLossBenchmark extends OperationBenchmark {
   private static final double DEVIATION = 2;
 
+  /** Of 16 bits: logits and their gradients are rounded too, before they are multiplied again. */
+  private static final double ROUNDED = 0x1p-5;
+
   @Param("128")
   private int rows;
 
@@ -19,6 +22,10 @@ public class LinearPolicyLossBenchmark extends OperationBenchmark {
 
   @Param("4")
   private int sequences;
+
+  /** Of hidden states, weight and their gradients. */
+  @Param("F32")
+  private DType dtype;
 
   /**
    * @param hidden [rows, hiddenSize]
@@ -35,9 +42,11 @@ public class LinearPolicyLossBenchmark extends OperationBenchmark {
       PolicyBatch batch) {}
 
   private Inputs inputs() {
-    float[] hidden = Data.normal(1, (long) rows * hiddenSize, 1);
+    float[] hidden = Data.rounded(dtype, Data.normal(1, (long) rows * hiddenSize, 1));
     float[] weight =
-        Data.normal(2, (long) vocabulary * hiddenSize, DEVIATION / Math.sqrt(hiddenSize));
+        Data.rounded(
+            dtype,
+            Data.normal(2, (long) vocabulary * hiddenSize, DEVIATION / Math.sqrt(hiddenSize)));
     int[] targets = Data.indices(3, rows, vocabulary);
     float[] logProb = new float[rows]; // about
     for (int r = 0; r < rows; r++) {
@@ -56,6 +65,16 @@ public class LinearPolicyLossBenchmark extends OperationBenchmark {
   }
 
   @Override
+  protected DType dtype() {
+    return dtype;
+  }
+
+  @Override
+  void makeSmall(String method) {
+    with("rows", "64").with("sequences", "4").with("vocabulary", "4099");
+  }
+
+  @Override
   protected Workload workload(String method) {
     long hidden = (long) rows * hiddenSize;
     long weight = (long) vocabulary * hiddenSize;
@@ -65,11 +84,17 @@ public class LinearPolicyLossBenchmark extends OperationBenchmark {
             "%d × %d × %d".formatted(rows, hiddenSize, vocabulary),
             engine -> engine.linearPolicyLoss(inputs()));
     return PolicyBatch.read(workload, rows, sequences)
-        .reads(hidden + weight)
+        .reads(hidden + weight, dtype)
         .reads(rows, DType.I32)
-        .writes(1 + rows + hidden + weight)
-        .withTolerance(1e-3)
+        .writes(1 + rows)
+        .writes(hidden + weight, dtype)
+        .withTolerance(dtype == DType.F32 ? 1e-3 : ROUNDED)
         .withFlops(3 * 2.0 * rows * weight); // logits, d_hidden, d_weight
+  }
+
+  @Override
+  protected String extent() {
+    return "rows";
   }
 
   /** Loss, log-probabilities, and the gradients of hidden states and weight. */

@@ -19,8 +19,9 @@ public abstract class LogitsBenchmark extends OperationBenchmark {
   @Param("F32")
   private DType dtype;
 
-  /** Rows of logits that differ; those after them repeat them. */
-  private int distinctRows = Integer.MAX_VALUE;
+  /** Rows of logits that differ, 0 for all; those after them repeat them. */
+  @Param("0")
+  private int distinctRows;
 
   /**
    * @param logits [rows, vocabulary], or the first rows of it, which repeat; values that dtype
@@ -56,13 +57,18 @@ public abstract class LogitsBenchmark extends OperationBenchmark {
     return rows;
   }
 
+  @Override
+  protected String extent() {
+    return "rows";
+  }
+
   protected final Inputs inputs() {
+    int drawn = distinctRows == 0 ? rows : Math.min(rows, distinctRows);
     return new Inputs(
         rows,
         vocabulary,
         dtype,
-        Data.rounded(
-            dtype, Data.normal(1, (long) Math.min(rows, distinctRows) * vocabulary, DEVIATION)),
+        Data.rounded(dtype, Data.normal(1, (long) drawn * vocabulary, DEVIATION)),
         Data.indices(2, rows, vocabulary),
         Data.normal(3, rows, 1, 0.3));
   }

@@ -25,6 +25,11 @@ public class PolicyLossBenchmark extends OperationBenchmark {
     return PolicyBatch.read(workload, rows, sequences).reads(rows).writes(1 + rows);
   }
 
+  @Override
+  protected String extent() {
+    return "sequences";
+  }
+
   /** Loss and gradient. */
   @Benchmark
   public Object gradient() {

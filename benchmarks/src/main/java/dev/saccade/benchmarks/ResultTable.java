@@ -1,145 +1,303 @@
 package dev.saccade.benchmarks;
 
-import java.io.IOException;
-import java.nio.file.Files;
-import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Collection;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
+import java.util.function.ToDoubleFunction;
 import java.util.stream.Collectors;
+import java.util.stream.Stream;
 
-/** The table of benchmarks/README.md, from the results and nothing else. */
-public final class ResultTable {
-  static final String BEGIN = "<!-- results: made by bench.sh, do not edit -->\n";
-  static final String END = "<!-- end of results -->\n";
+/** Tables of results: a line for what was computed, a column for each engine. */
+final class ResultTable {
+  private static final String NONE = "–";
 
   private ResultTable() {}
 
-  /**
-   * Puts the table between its markers.
-   *
-   * @param args the results, the file with the markers
-   */
-  public static void main(String[] args) throws IOException {
-    Path readme = Path.of(args[1]);
-    Files.writeString(
-        readme, replace(Files.readString(readme), markdown(Result.read(Path.of(args[0])))));
-  }
-
-  /** {@code text} with {@code table} between the markers. */
-  static String replace(String text, String table) {
-    int begin = text.indexOf(BEGIN) + BEGIN.length();
-    int end = text.indexOf(END);
-    if (begin < BEGIN.length() || end < begin) {
-      throw new IllegalArgumentException("the markers of the table are missing");
+  /** The results of one workload, by engine. */
+  record Row(Result.Line line, Map<String, Result> results) {
+    static List<Row> of(List<Result> results) {
+      Map<String, Row> rows = new LinkedHashMap<>();
+      for (Result r : results) {
+        rows.computeIfAbsent(r.work(), key -> new Row(r.line(), new LinkedHashMap<>()))
+            .results
+            .put(r.engine(), r);
+      }
+      return List.copyOf(rows.values());
     }
-    return text.substring(0, begin) + table + text.substring(end);
+
+    /** The operation, and the type where it is not f32. */
+    String name() {
+      return line.operation() + (line.dtype().equals("f32") ? "" : ", " + line.dtype());
+    }
+
+    String data() {
+      return (line.model().isEmpty() ? "" : line.model() + ": ") + line.data();
+    }
+
+    /** Saccade's, null where that failed. */
+    Result own() {
+      Result own = results.get(Engine.SACCADE);
+      return own != null && own.isRun() ? own : null;
+    }
+
+    /** The fastest of the others, null without one. */
+    Result fastestPeer() {
+      return results.values().stream()
+          .filter(r -> r.isRun() && isPeer(r.engine()))
+          .min((a, b) -> Double.compare(a.milliseconds(), b.milliseconds()))
+          .orElse(null);
+    }
+
+    /** The time of the fastest peer over Saccade's; NaN where one of them is missing. */
+    double lead() {
+      Result own = own();
+      Result peer = fastestPeer();
+      return own == null || peer == null ? Double.NaN : peer.milliseconds() / own.milliseconds();
+    }
   }
 
-  /** A summary and the table; nothing for no results. */
-  static String markdown(List<Result> results) {
-    if (results.isEmpty()) {
+  /** Whether an engine is not Saccade, however it is called. */
+  static boolean isPeer(String engine) {
+    return !engine.equals(Engine.SACCADE) && !engine.equals(PythonPeers.CTYPES);
+  }
+
+  /** Every engine of the results, Saccade first. */
+  static List<String> engines(List<Result> results) {
+    List<String> there = results.stream().map(Result::engine).toList();
+    return Stream.of(List.of(Engine.SACCADE), Engine.PEERS, PythonPeers.NAMES)
+        .flatMap(List::stream)
+        .filter(there::contains)
+        .toList();
+  }
+
+  // ---------------------------------------------------------------------------------- a terminal
+
+  /** For a terminal, with what was sampled of a GPU and how far clocks and callers agree. */
+  static String text(List<Result> results) {
+    boolean gpu = results.stream().anyMatch(r -> r.machine().device().equals("cuda"));
+    List<String> peers = engines(results).stream().filter(e -> !e.equals(Engine.SACCADE)).toList();
+    List<List<String>> cells = new ArrayList<>();
+    List<String> head =
+        new ArrayList<>(
+            List.of("operation", "data", "median ms", "± ms", "rate", "of ceiling", "extra"));
+    if (gpu) {
+      head.addAll(List.of("events ms", "SM MHz", "cap W", "throttle"));
+    }
+    head.addAll(peers);
+    cells.add(head);
+    for (Row row : Row.of(results)) {
+      Result own = row.results().get(Engine.SACCADE);
+      List<String> line = new ArrayList<>(List.of(row.name(), row.data()));
+      line.add(own == null ? NONE : own.isRun() ? digits(own.milliseconds()) : "not run");
+      line.add(own == null ? NONE : digits(own.time().error()));
+      line.add(own == null || !own.isRun() ? NONE : rate(own));
+      line.add(own == null ? NONE : percent(own.percentOfCeiling()));
+      line.add(own == null ? NONE : bytes(own.extraBytes()));
+      if (gpu) {
+        line.add(own == null ? NONE : digits(own.time().events()));
+        line.add(own == null ? NONE : fixed(0, own.conditions().megahertz()));
+        line.add(own == null ? NONE : fixed(0, own.conditions().watts()));
+        line.add(own == null ? NONE : own.conditions().throttle());
+      }
+      for (String peer : peers) {
+        Result r = row.results().get(peer);
+        line.add(r == null ? NONE : r.isRun() ? digits(r.milliseconds()) : "not run");
+      }
+      cells.add(line);
+    }
+    return aligned(cells)
+        + agreement(
+            results,
+            "events of the GPU and JMH's clock",
+            r -> r.engine().equals(Engine.SACCADE) ? r.time().events() : Double.NaN,
+            Suite.EVENTS_AGREE)
+        + agreement(
+            results,
+            "calls by ctypes and from Java",
+            r -> r.engine().equals(PythonPeers.CTYPES) ? r.milliseconds() : Double.NaN,
+            Suite.CALLERS_AGREE)
+        + reasons(results);
+  }
+
+  /** Columns as wide as their cells; all but the first two to the right. */
+  static String aligned(List<List<String>> cells) {
+    StringBuilder text = new StringBuilder();
+    for (List<String> line : cells) {
+      StringBuilder padded = new StringBuilder();
+      for (int c = 0; c < line.size(); c++) {
+        int column = c;
+        int width = cells.stream().mapToInt(other -> other.get(column).length()).max().orElse(0);
+        String space = " ".repeat(width - line.get(c).length());
+        padded.append(c < 2 ? line.get(c) + space : space + line.get(c)).append("  ");
+      }
+      text.append(padded.toString().stripTrailing()).append('\n');
+    }
+    return text.toString();
+  }
+
+  /** How many lines agree with Saccade's own time, and which do not. */
+  static String agreement(
+      List<Result> results, String what, ToDoubleFunction<Result> time, double within) {
+    Map<String, Result> own =
+        results.stream()
+            .filter(r -> r.engine().equals(Engine.SACCADE) && r.isRun())
+            .collect(Collectors.toMap(Result::work, r -> r, (a, b) -> b));
+    int compared = 0;
+    List<String> apart = new ArrayList<>();
+    for (Result r : results) {
+      double other = time.applyAsDouble(r);
+      if (Double.isNaN(other) || !own.containsKey(r.work())) {
+        continue;
+      }
+      compared++;
+      double difference = other / own.get(r.work()).milliseconds() - 1;
+      if (!(Math.abs(difference) <= within)) {
+        apart.add(
+            "%s of %s (%+.1f %%)"
+                .formatted(r.line().operation(), r.line().data(), 100 * difference));
+      }
+    }
+    return compared == 0
+        ? ""
+        : "%s agree within %.0f %% in %d of %d lines%s%n"
+            .formatted(
+                what,
+                100 * within,
+                compared - apart.size(),
+                compared,
+                apart.isEmpty() ? "" : "; not in " + String.join(", ", apart));
+  }
+
+  /** Why which engines were not run. */
+  static String reasons(List<Result> results) {
+    Map<String, Integer> counts = new LinkedHashMap<>();
+    results.stream()
+        .filter(r -> !r.isRun())
+        .forEach(r -> counts.merge(r.engine() + " " + r.note(), 1, Integer::sum));
+    return counts.entrySet().stream()
+        .map(e -> e.getKey() + (e.getValue() > 1 ? " (" + e.getValue() + " lines)" : "") + "\n")
+        .collect(Collectors.joining());
+  }
+
+  // ------------------------------------------------------------------------------------ Markdown
+
+  /** Where Saccade stands, in a sentence; nothing where there is nobody to compare with. */
+  static String standing(Collection<Row> rows) {
+    List<Row> compared = rows.stream().filter(row -> !Double.isNaN(row.lead())).toList();
+    if (compared.isEmpty()) {
       return "";
     }
-    List<String> engines = results.stream().map(Result::engine).distinct().toList();
-    Map<String, Line> lines = new LinkedHashMap<>();
-    for (Result r : results) {
-      String name = r.operation() + (r.dtype().equals("f32") ? "" : ", " + r.dtype());
-      lines
-          .computeIfAbsent(name + r.data(), key -> new Line(name, r.data(), new LinkedHashMap<>()))
-          .results
-          .put(r.engine(), r);
-    }
-    StringBuilder table = new StringBuilder("| operation | data | ");
-    engines.forEach(engine -> table.append(engine).append(" ms | "));
-    table.append("lead | GB/s | of ceiling |\n|---|---|");
-    table.append("---:|".repeat(engines.size() + 3)).append('\n');
-    lines.values().forEach(line -> table.append(line.markdown(engines)).append('\n'));
-    return "\n" + machine(results) + "\n\n" + standing(lines.values()) + "\n\n" + table + "\n";
-  }
-
-  /** The results of one operation on the same data, by engine. */
-  private record Line(String name, String data, Map<String, Result> results) {
-    /** The time of the fastest other engine over Saccade's; NaN where one of them is missing. */
-    double lead() {
-      Result own = results.get(Engine.SACCADE);
-      double peer =
-          results.values().stream()
-              .filter(result -> result != own)
-              .mapToDouble(Result::milliseconds)
-              .min()
-              .orElse(Double.NaN);
-      return own == null ? Double.NaN : peer / own.milliseconds();
-    }
-
-    String markdown(List<String> engines) {
-      List<String> cells = new ArrayList<>(List.of(name, data));
-      engines.forEach(engine -> cells.add(time(results.get(engine))));
-      String lead = times(lead());
-      cells.add(lead() < 1 ? "**" + lead + "**" : lead);
-      Result own = results.get(Engine.SACCADE);
-      cells.add(own == null ? "–" : fixed(1, own.gbPerSecond()));
-      cells.add(own == null ? "–" : percent(own.percentOfCeiling()));
-      return cells.stream().collect(Collectors.joining(" | ", "| ", " |"));
-    }
-  }
-
-  private static String machine(List<Result> results) {
-    Result any = results.get(0);
-    Ceilings ceilings = Ceilings.of(results);
-    return "%s, %d threads, %s, commit %s, %s. Ceilings of this run: %s."
-        .formatted(
-            any.processor(),
-            any.threads(),
-            any.jvm(),
-            any.commit(),
-            any.date(),
-            "read %s GB/s, copy %s GB/s, products %s GFLOP/s"
-                .formatted(
-                    fixed(1, ceilings.read() / 1e9),
-                    fixed(1, ceilings.copy() / 1e9),
-                    fixed(0, ceilings.product() / 1e9)));
-  }
-
-  private static String standing(Collection<Line> lines) {
-    List<Line> compared = lines.stream().filter(line -> !Double.isNaN(line.lead())).toList();
     List<String> behind =
         compared.stream()
-            .filter(line -> line.lead() < 1)
-            .map(line -> "%s (%s)".formatted(line.name, times(line.lead())))
+            .filter(row -> row.lead() < 1)
+            .map(
+                row ->
+                    "%s of %s (%s by %s)"
+                        .formatted(
+                            row.name().replaceFirst("^§\\d+ ", ""),
+                            row.data(),
+                            times(row.lead()),
+                            row.fastestPeer().engine()))
             .toList();
     return "Saccade is the fastest in %d of %d lines%s."
         .formatted(
             compared.size() - behind.size(),
             compared.size(),
-            behind.isEmpty() ? "" : "; it is behind in " + String.join(", ", behind));
+            behind.isEmpty() ? "" : "; it is slower in " + String.join(", ", behind));
   }
 
-  private static String time(Result result) {
+  /** The table; nothing for no results. */
+  static String markdown(List<Result> results) {
+    if (results.isEmpty()) {
+      return "";
+    }
+    List<String> peers = engines(results).stream().filter(e -> !e.equals(Engine.SACCADE)).toList();
+    boolean memory = results.stream().anyMatch(r -> !Double.isNaN(r.extraBytes()));
+    StringBuilder table =
+        new StringBuilder("| operation | data | saccade ms | rate | of ceiling |");
+    table.append(memory ? " extra |" : "");
+    peers.forEach(peer -> table.append(' ').append(peer).append(" ms |"));
+    table.append(" lead |\n|---|---|");
+    table.append("---:|".repeat(peers.size() + (memory ? 5 : 4))).append('\n');
+    for (Row row : Row.of(results)) {
+      Result own = row.own();
+      List<String> cells = new ArrayList<>(List.of(row.name(), row.data()));
+      cells.add(time(row.results().get(Engine.SACCADE), false));
+      cells.add(own == null ? NONE : rate(own));
+      cells.add(own == null ? NONE : percent(own.percentOfCeiling()));
+      if (memory) {
+        cells.add(own == null ? NONE : bytes(own.extraBytes()));
+      }
+      peers.forEach(peer -> cells.add(time(row.results().get(peer), memory)));
+      String lead = times(row.lead());
+      cells.add(row.lead() < 1 ? "**" + lead + "**" : lead);
+      table.append(cells.stream().collect(Collectors.joining(" | ", "| ", " |\n")));
+    }
+    return table.toString();
+  }
+
+  private static String time(Result result, boolean withMemory) {
     if (result == null) {
-      return "–";
+      return NONE;
+    }
+    if (!result.isRun()) {
+      return "not run";
     }
     String time = digits(result.milliseconds());
-    return Double.isNaN(result.error()) ? time : time + " ± " + digits(result.error());
+    double error = result.time().error();
+    return (Double.isNaN(error) ? time : time + " ± " + digits(error))
+        + (withMemory && !Double.isNaN(result.extraBytes())
+            ? "; " + bytes(result.extraBytes())
+            : "");
   }
 
-  private static String times(double factor) {
-    return Double.isNaN(factor) ? "–" : fixed(2, factor) + "×";
+  // --------------------------------------------------------------------------------------- units
+
+  /** TFLOP/s where products of matrices take the longer, else GB/s. */
+  static String rate(Result result) {
+    Result.Line line = result.line();
+    double intensity = line.flops() / Math.max(1, line.bytesRead() + line.bytesWritten());
+    double gflops = result.gflopPerSecond();
+    if (intensity < MOST_OF_MEMORY) {
+      double gb = result.gbPerSecond();
+      return fixed(gb < 100 ? 1 : 0, gb) + " GB/s";
+    }
+    return gflops < 1000 ? fixed(0, gflops) + " GFLOP/s" : fixed(1, gflops / 1e3) + " TFLOP/s";
   }
 
-  private static String percent(double percent) {
-    return Double.isNaN(percent) ? "–" : fixed(0, percent) + " %";
+  /** Operations a byte at which any machine is bound by its memory. */
+  private static final double MOST_OF_MEMORY = 8;
+
+  static String bytes(double bytes) {
+    if (Double.isNaN(bytes)) {
+      return NONE;
+    }
+    String[] units = {"B", "kB", "MB", "GB"};
+    int unit = 0;
+    while (bytes >= 1000 && unit < 3) {
+      bytes /= 1000;
+      unit++;
+    }
+    return fixed(unit == 0 || bytes >= 100 ? 0 : 1, bytes) + " " + units[unit];
+  }
+
+  static String times(double factor) {
+    return Double.isNaN(factor) ? NONE : fixed(2, factor) + "×";
+  }
+
+  static String percent(double percent) {
+    return Double.isNaN(percent) ? NONE : fixed(0, percent) + " %";
   }
 
   /** Three digits at least, no fraction beyond them. */
-  private static String digits(double x) {
-    return fixed(x < 1 ? 3 : x < 10 ? 2 : x < 100 ? 1 : 0, x);
+  static String digits(double x) {
+    return fixed(x < 0.01 ? 5 : x < 0.1 ? 4 : x < 1 ? 3 : x < 10 ? 2 : x < 100 ? 1 : 0, x);
   }
 
-  private static String fixed(int decimals, double x) {
-    return String.format(Locale.ROOT, "%." + decimals + "f", x);
+  static String fixed(int decimals, double x) {
+    return Double.isNaN(x) ? NONE : String.format(Locale.ROOT, "%." + decimals + "f", x);
   }
 }

@@ -43,6 +43,11 @@ public class RmsNormBenchmark extends OperationBenchmark {
         Data.normal(3, size, 1));
   }
 
+  @Override
+  protected String extent() {
+    return "rows";
+  }
+
   /** y. */
   @Benchmark
   public Object forward() {

@@ -7,6 +7,7 @@ import dev.saccade.AttentionPolicy;
 import dev.saccade.Axpby;
 import dev.saccade.Context;
 import dev.saccade.DType;
+import dev.saccade.Device;
 import dev.saccade.Divergence;
 import dev.saccade.GatherRows;
 import dev.saccade.Gemm;
@@ -41,22 +42,20 @@ final class SaccadeEngine implements Engine {
   private final Context context;
   private final Scope scope;
   private final DType dtype;
-
-  /**
-   * @param dtype of logits, and of the queries and keys of a policy
-   */
-  SaccadeEngine(int threads, DType dtype) {
-    this(Context.builder().threads(threads).build(), dtype);
-  }
+  private final List<CublasProduct> products = new ArrayList<>();
 
   /**
    * @param context is the engine's from here on
-   * @param dtype of logits, and of the queries and keys of a policy
+   * @param dtype of logits, of hidden states, and of the queries and keys of a policy
    */
   SaccadeEngine(Context context, DType dtype) {
     this.context = context;
     this.dtype = dtype;
     scope = context.scope();
+  }
+
+  Context context() {
+    return context;
   }
 
   @Override
@@ -66,6 +65,7 @@ final class SaccadeEngine implements Engine {
 
   @Override
   public void close() {
+    products.forEach(CublasProduct::close);
     scope.close();
     context.close();
   }
@@ -256,12 +256,12 @@ final class SaccadeEngine implements Engine {
     MatrixProducts.provideTo(context);
     var inputs =
         new LinearPolicyLoss.Inputs(
-            tensor(in.hidden(), in.rows(), in.hiddenSize()),
-            tensor(in.weight(), in.vocabulary(), in.hiddenSize()),
+            Tensor.of(scope, dtype, in.hidden(), in.rows(), in.hiddenSize()),
+            Tensor.of(scope, dtype, in.weight(), in.vocabulary(), in.hiddenSize()),
             Tensor.of(scope, in.targets()),
             policyInputs(in.batch(), null));
-    Tensor dHidden = empty(in.rows(), in.hiddenSize());
-    Tensor dWeight = empty(in.vocabulary(), in.hiddenSize());
+    Tensor dHidden = Tensor.empty(scope, dtype, in.rows(), in.hiddenSize());
+    Tensor dWeight = Tensor.empty(scope, dtype, in.vocabulary(), in.hiddenSize());
     var values = lossAndLogProb(in.rows());
     var out = new LinearPolicyLoss.Outputs(values, dHidden, dWeight);
     var options =
@@ -370,13 +370,12 @@ final class SaccadeEngine implements Engine {
     return attentionGradient(in, 1, Precision.F32, true);
   }
 
-  /** The backward pass alone, of {@code sequences} that are all the same. */
-  Work attentionBackward(AttentionInputs in, int sequences, Precision precision) {
-    return attentionGradient(in, sequences, precision, false);
-  }
-
-  private Work attentionGradient(
-      AttentionInputs in, int sequences, Precision precision, boolean forward) {
+  /**
+   * Of {@code sequences} that are all the same.
+   *
+   * @param forward whether the forward pass is run too
+   */
+  Work attentionGradient(AttentionInputs in, int sequences, Precision precision, boolean forward) {
     var input = queriesKeysAndValues(in, sequences, precision);
     AttentionInputs.Shape s = in.shape();
     Tensor dO = queries(DType.F32, in.dO(), s, sequences);
@@ -411,7 +410,8 @@ final class SaccadeEngine implements Engine {
         null,
         s.keys(),
         (float) (1 / Math.sqrt(s.dim())),
-        precision);
+        // The CPU, with which a GPU is compared, multiplies in f32 alone.
+        context.device().kind() == Device.Kind.CUDA ? precision : Precision.F32);
   }
 
   @Override
@@ -470,6 +470,16 @@ final class SaccadeEngine implements Engine {
     Tensor b = tensor(in.b(), in.size(), in.size());
     Tensor c = empty(in.size(), in.size());
     return work(() -> Gemm.multiply(context, a, b, Gemm.Options.DEFAULT, c), c);
+  }
+
+  /** bf16 by cuBLAS on a GPU; {@link #gemm} elsewhere. */
+  Work cublasProduct(GemmBenchmark.Inputs in) {
+    if (context.device().kind() != Device.Kind.CUDA) {
+      return gemm(in);
+    }
+    CublasProduct product = new CublasProduct(context, scope, in);
+    products.add(product);
+    return work(product::run, product.result());
   }
 
   @Override
@@ -559,6 +569,8 @@ final class SaccadeEngine implements Engine {
   public Work copy(AxpbyBenchmark.Inputs in) {
     Tensor x = tensor(in.x(), in.rows(), in.columns());
     Tensor y = tensor(in.y(), in.rows(), in.columns());
-    return work(() -> Axpby.apply(context, 1, x, 0, y), y);
+    return context.device().kind() == Device.Kind.CUDA
+        ? work(() -> y.copyFrom(x), y)
+        : work(() -> Axpby.apply(context, 1, x, 0, y), y);
   }
 }

@@ -1,8 +1,10 @@
 package dev.saccade.benchmarks;
 
 import dev.saccade.DType;
+import dev.saccade.SampleTokens;
 import java.util.List;
 import org.openjdk.jmh.annotations.Benchmark;
+import org.openjdk.jmh.annotations.Param;
 
 /**
  * Draws of a token a row by the inverse of the cumulative distribution. Saccade makes its uniform
@@ -11,17 +13,32 @@ import org.openjdk.jmh.annotations.Benchmark;
 public class SampleTokensBenchmark extends LogitsBenchmark {
   static final int SEED = 20_260_101;
 
+  @Param("1")
+  private float temperature;
+
+  /** 0 for all tokens. */
+  @Param("0")
+  private float topP;
+
   /** Logits and the uniform number of each row. */
   public record Inputs(LogitsBenchmark.Inputs logits, float[] uniform) {}
 
   @Override
   protected Workload workload(String method) {
-    return Workload.of(
-            "sample_tokens",
-            shape(),
-            engine -> engine.sampleTokens(new Inputs(inputs(), uniforms(rows()))))
-        .reads(size(), dtype())
-        .writes(rows(), DType.I32);
+    Workload workload =
+        Workload.of(
+                "sample_tokens",
+                shape(),
+                engine -> engine.sampleTokens(new Inputs(inputs(), uniforms(rows()))))
+            .reads(size(), dtype())
+            .writes(rows(), DType.I32);
+    if (temperature == 1 && topP == 0) {
+      return workload;
+    }
+    var options = new SampleTokens.Options(temperature, SEED, 0).withTopP(topP);
+    return workload.variant(
+        workload.name() + " at temperature " + temperature + (topP == 0 ? "" : " top_p " + topP),
+        engine -> engine.sampleTokens(inputs(), options));
   }
 
   private static float[] uniforms(int rows) {
@@ -53,11 +70,15 @@ public class SampleTokensBenchmark extends LogitsBenchmark {
   /**
    * The number in the token's share of the cumulative distribution that is nearest to the row's
    * uniform number: that number itself where the token is right, near it where sums in f32 led to a
-   * neighbour.
+   * neighbour. Nothing for a nucleus.
    */
   @Override
   protected List<float[]> comparable(List<float[]> results) {
+    if (topP > 0) {
+      return List.of();
+    }
     LogitsBenchmark.Inputs in = inputs();
+    int drawn = in.logits().length / in.vocabulary();
     float[] uniform = uniforms(in.rows());
     float[] nearest = new float[in.rows()];
     for (int r = 0; r < in.rows(); r++) {
@@ -66,7 +87,7 @@ public class SampleTokensBenchmark extends LogitsBenchmark {
       double own = 0;
       double above = 0;
       for (int v = 0; v < in.vocabulary(); v++) {
-        double e = Math.exp(in.logits()[r * in.vocabulary() + v]);
+        double e = Math.exp(in.logits()[r % drawn * in.vocabulary() + v] / temperature);
         if (v < token) {
           below += e;
         } else if (v == token) {

@@ -23,6 +23,11 @@ public class SampledKlBenchmark extends OperationBenchmark {
         .writes(2L * rows);
   }
 
+  @Override
+  protected String extent() {
+    return "rows";
+  }
+
   /** Value and gradient. */
   @Benchmark
   public Object gradient() {

@@ -27,6 +27,11 @@ public class ScatterAddRowsBenchmark extends OperationBenchmark {
         .writes(table);
   }
 
+  @Override
+  protected String extent() {
+    return "count";
+  }
+
   /** The rows are added. */
   @Benchmark
   public Object add() {

@@ -1,6 +1,9 @@
 package dev.saccade.benchmarks;
 
+import dev.saccade.Device;
 import java.util.Collection;
+import java.util.regex.Pattern;
+import java.util.stream.Stream;
 import org.openjdk.jmh.annotations.Mode;
 import org.openjdk.jmh.results.RunResult;
 import org.openjdk.jmh.runner.Runner;
@@ -8,7 +11,7 @@ import org.openjdk.jmh.runner.RunnerException;
 import org.openjdk.jmh.runner.options.OptionsBuilder;
 import org.openjdk.jmh.runner.options.VerboseMode;
 
-/** Every benchmark once, in this JVM, on small data: for tests. */
+/** Every benchmark that an engine has once, in this JVM, on small data: for tests. */
 public final class Smoke {
   private Smoke() {}
 
@@ -17,8 +20,17 @@ public final class Smoke {
    */
   public static Collection<RunResult> run(String engine) throws RunnerException {
     System.setProperty("jmh.ignoreLock", "true"); // nothing is timed
+    var builder = new OptionsBuilder();
+    Stream.concat(Cases.all(Device.Kind.CPU).stream(), Cases.ceilings(Device.Kind.CPU).stream())
+        .filter(one -> !one.isSaccades())
+        .map(Case::name)
+        .distinct()
+        .forEach(name -> builder.include("^" + Pattern.quote(name) + "$"));
+    if (engine.equals(Engine.SACCADE)) {
+      builder.include(".*");
+    }
     return new Runner(
-            new OptionsBuilder()
+            builder
                 .forks(0)
                 .mode(Mode.SingleShotTime)
                 .warmupIterations(0)

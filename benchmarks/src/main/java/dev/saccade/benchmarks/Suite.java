@@ -1,127 +1,304 @@
 package dev.saccade.benchmarks;
 
 import dev.saccade.Context;
-import dev.saccade.DType;
+import dev.saccade.Device;
+import dev.saccade.Gpu;
+import java.io.ByteArrayOutputStream;
 import java.io.IOException;
+import java.io.PrintStream;
+import java.io.PrintWriter;
+import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.LocalDate;
 import java.util.ArrayList;
 import java.util.Arrays;
-import java.util.Collection;
-import java.util.Comparator;
 import java.util.List;
-import java.util.Set;
+import java.util.Locale;
+import java.util.concurrent.TimeUnit;
 import java.util.regex.Pattern;
-import org.openjdk.jmh.infra.BenchmarkParams;
+import java.util.stream.Stream;
 import org.openjdk.jmh.results.RunResult;
-import org.openjdk.jmh.runner.BenchmarkList;
-import org.openjdk.jmh.runner.BenchmarkListEntry;
 import org.openjdk.jmh.runner.Runner;
 import org.openjdk.jmh.runner.RunnerException;
-import org.openjdk.jmh.runner.format.OutputFormat;
 import org.openjdk.jmh.runner.format.OutputFormatFactory;
-import org.openjdk.jmh.runner.options.CommandLineOptionException;
-import org.openjdk.jmh.runner.options.CommandLineOptions;
-import org.openjdk.jmh.runner.options.Options;
 import org.openjdk.jmh.runner.options.OptionsBuilder;
+import org.openjdk.jmh.runner.options.TimeValue;
 import org.openjdk.jmh.runner.options.VerboseMode;
+import org.openjdk.jmh.util.Statistics;
 
 /**
- * Runs every benchmark on every engine of the class path, and Saccade's also with bf16 where logits
- * are read, and writes a {@link Result} for each.
+ * Measures {@link Cases} on a device, each by JMH in a JVM of its own, and the same work on other
+ * engines: on the CPU those of the class path, and everywhere those of {@link PythonPeers}.
  */
 public final class Suite {
-  private Suite() {}
+  /** How close the clock of JMH and the events of the GPU are to be, and two callers' times. */
+  static final double EVENTS_AGREE = 0.02;
+
+  static final double CALLERS_AGREE = 0.03;
+
+  /** What Saccade may be measured beside. */
+  public static final List<String> PEERS =
+      Stream.concat(Engine.PEERS.stream(), PythonPeers.NAMES.stream()).toList();
+
+  private static final int MOST_FAILURE_LINES = 12;
 
   /**
-   * @param args the file to write, then any options of JMH
+   * @param operations in snake case; none for all
+   * @param isQuick a part of the shapes, and shorter iterations
+   * @param isScaling how operations grow instead
+   * @param peers the other engines that are measured too, of {@link #PEERS}
+   * @param csv where results go beside those that are there of other work; null for nowhere
    */
-  public static void main(String[] args)
-      throws CommandLineOptionException,
-          RunnerException,
-          IOException,
-          ReflectiveOperationException {
-    Path csv = Path.of(args[0]);
-    Options options = new CommandLineOptions(Arrays.copyOfRange(args, 1, args.length));
-    List<String> engines = Engine.names();
-    List<String> all = selected(options);
-    List<String> others = all.stream().filter(name -> !readsLogits(name)).toList();
+  public record Options(
+      List<String> operations,
+      Device device,
+      int threads,
+      boolean isQuick,
+      boolean isScaling,
+      List<String> peers,
+      Path csv) {}
 
-    List<RunResult> runs = new ArrayList<>();
-    runs.addAll(run(options, List.of(), DType.F32, engines));
-    if (others.size() < all.size()) {
-      runs.addAll(run(options, others, DType.BF16, List.of(Engine.SACCADE)));
+  private final Options options;
+  private final PrintWriter out;
+  private final PrintWriter err;
+  private final Result.Machine machine;
+  private final List<Result> results = new ArrayList<>();
+  private final List<PythonPeers.Item> measured = new ArrayList<>();
+  private Ceilings ceilings = Ceilings.BOUNDS;
+  private boolean failed;
+
+  private Suite(Options options, PrintWriter out, PrintWriter err) throws IOException {
+    this.options = options;
+    this.out = out;
+    this.err = err;
+    machine = machine(options.device, options.threads);
+  }
+
+  /** The names that {@link Options#operations} may have on a device. */
+  public static List<String> operations(Device device) {
+    return Stream.concat(Cases.all(device.kind()).stream(), Cases.ceilings(device.kind()).stream())
+        .map(Case::operation)
+        .distinct()
+        .sorted()
+        .toList();
+  }
+
+  /**
+   * Measures, and prints a table.
+   *
+   * @param out the table
+   * @param err progress, and what failed
+   * @return whether all of Saccade's own ran
+   * @throws IOException if the file cannot be written
+   */
+  public static boolean run(Options options, PrintWriter out, PrintWriter err) throws IOException {
+    return new Suite(options, out, err).run();
+  }
+
+  private boolean run() throws IOException {
+    List<Case> cases = selected();
+    int done = 0;
+    for (Case ceiling : Cases.ceilings(options.device.kind())) {
+      measure(ceiling, "ceiling");
     }
-    List<Result> results = new ArrayList<>();
-    for (RunResult run : runs) {
-      results.add(result(run));
+    ceilings = Ceilings.of(results);
+    for (Case one : cases) {
+      measure(one, "%d/%d".formatted(++done, cases.size()));
     }
-    Ceilings ceilings = Ceilings.of(results);
-    results.replaceAll(result -> result.withPercentOfCeiling(ceilings.percent(result)));
-    results.sort(Comparator.comparingInt(Suite::section).thenComparing(Result::operation));
-    Result.write(csv, results);
-    if (runs.size() < all.size() * (engines.size() + 1) - others.size()) {
-      System.err.println("some benchmarks failed: see above");
-      System.exit(1);
+    new PythonPeers(options.device, machine.threads(), options.peers, err).run(measured, this::add);
+    ceilings = Ceilings.of(results); // a peer may have reached more
+    results.replaceAll(result -> result.withPercentOf(ceilings));
+    write();
+    out.print(ResultTable.text(results));
+    out.flush();
+    return !failed;
+  }
+
+  private List<Case> selected() {
+    List<Case> all =
+        options.isScaling ? Cases.scaling(options.device.kind()) : Cases.all(options.device.kind());
+    return all.stream()
+        .filter(
+            one ->
+                options.operations.isEmpty()
+                    ? one.isQuick() || !options.isQuick || options.isScaling
+                    : options.operations.contains(one.operation()))
+        .toList();
+  }
+
+  /** On Saccade and on the engines of the class path that have it. */
+  private void measure(Case one, String progress) throws IOException {
+    boolean alone =
+        one.isSaccades() || options.isScaling || options.device.kind() != Device.Kind.CPU;
+    List<String> engines = new ArrayList<>(List.of(Engine.SACCADE));
+    if (!alone) {
+      Engine.PEERS.stream().filter(options.peers::contains).forEach(engines::add);
+    }
+    for (String engine : engines) {
+      OperationBenchmark instance = one.instance();
+      if (!Engine.names().contains(engine)) {
+        add(
+            Result.notRun(
+                line(one, instance, 0), engine, machine, "not on the class path (bench.sh)"));
+        continue;
+      }
+      try {
+        RunResult run = runJmh(one, engine);
+        Result result = result(one, instance, engine, run);
+        if (engine.equals(Engine.SACCADE) && instance.isRecorded()) {
+          measured.add(
+              new PythonPeers.Item(
+                  one,
+                  instance,
+                  result.line(),
+                  machine,
+                  ceilings.launches(instance.workload(one.method()))));
+        }
+        add(result);
+        err.printf(
+            Locale.ROOT,
+            "%s %s, %s, %s: %s %.4g ms%n",
+            progress,
+            result.line().operation(),
+            result.line().data(),
+            result.line().dtype(),
+            engine,
+            result.milliseconds());
+      } catch (RunnerException e) {
+        failed = true;
+        add(Result.notRun(line(one, instance, 0), engine, machine, "failed"));
+        err.printf("%s %s on %s failed: %s%n", progress, one, engine, e.getMessage());
+      }
+      err.flush();
     }
   }
 
-  private static List<String> selected(Options options) {
-    OutputFormat silent = OutputFormatFactory.createFormatInstance(System.out, VerboseMode.SILENT);
-    Set<BenchmarkListEntry> entries =
-        BenchmarkList.defaultList().find(silent, options.getIncludes(), options.getExcludes());
-    return entries.stream().map(BenchmarkListEntry::getUsername).sorted().toList();
-  }
-
-  private static Class<?> type(String benchmark) {
+  private void add(Result result) {
+    results.add(result.withPercentOf(ceilings));
     try {
-      return Class.forName(benchmark.substring(0, benchmark.lastIndexOf('.')));
-    } catch (ClassNotFoundException e) {
-      throw new IllegalStateException(e);
+      write();
+    } catch (IOException e) {
+      err.println(e.getMessage()); // again at the end, where it counts
     }
   }
 
-  private static boolean readsLogits(String benchmark) {
-    return LogitsBenchmark.class.isAssignableFrom(type(benchmark));
-  }
-
-  private static Collection<RunResult> run(
-      Options options, List<String> excluded, DType dtype, List<String> engines)
-      throws RunnerException {
-    var builder = new OptionsBuilder().parent(options);
-    excluded.forEach(name -> builder.exclude("^" + Pattern.quote(name) + "$"));
-    builder.param("dtype", dtype.name());
-    builder.param("engine", engines.toArray(String[]::new));
-    return new Runner(builder.build()).run();
-  }
-
-  private static Result result(RunResult run) throws ReflectiveOperationException, IOException {
-    BenchmarkParams params = run.getParams();
-    String name = params.getBenchmark();
-    var benchmark = (OperationBenchmark) type(name).getDeclaredConstructor().newInstance();
-    for (String param : params.getParamsKeys()) {
-      benchmark.with(param, params.getParam(param));
+  private void write() throws IOException {
+    if (options.csv != null) {
+      boolean exists = Files.exists(options.csv) && Files.size(options.csv) > 0;
+      Result.write(
+          options.csv, Result.merge(exists ? Result.read(options.csv) : List.of(), results));
     }
-    Workload workload = benchmark.workload(name.substring(name.lastIndexOf('.') + 1));
-    double milliseconds = run.getPrimaryResult().getScore();
-    double nanoseconds = 1e6 * milliseconds;
+  }
+
+  private RunResult runJmh(Case one, String engine) throws RunnerException {
+    boolean gpu = options.device.kind() == Device.Kind.CUDA;
+    var builder =
+        new OptionsBuilder()
+            .include("^" + Pattern.quote(one.name()) + "$")
+            .shouldFailOnError(true)
+            .addProfiler(Probe.class)
+            .param("engine", engine)
+            .param("device", options.device.toString())
+            .param("threads", Integer.toString(machine.threads()))
+            .operationsPerInvocation(gpu ? ceilings.launches(one.workload()) : 1);
+    one.params().forEach((name, value) -> builder.param(name, value));
+    if (gpu || options.isQuick) {
+      TimeValue time = new TimeValue(options.isQuick ? 200 : 300, TimeUnit.MILLISECONDS);
+      builder
+          .warmupIterations(1)
+          .warmupTime(time)
+          .measurementIterations(options.isQuick ? 5 : 7)
+          .measurementTime(time);
+    }
+    ByteArrayOutputStream log = new ByteArrayOutputStream();
+    var format =
+        OutputFormatFactory.createFormatInstance(
+            new PrintStream(log, true, StandardCharsets.UTF_8), VerboseMode.NORMAL);
+    try {
+      return new Runner(builder.build(), format).runSingle();
+    } catch (RunnerException e) {
+      throw new RunnerException(failure(log.toString(StandardCharsets.UTF_8)), e);
+    }
+  }
+
+  /** What JMH reported of a failure. */
+  private static String failure(String log) {
+    int begin = log.indexOf("<failure>");
+    return Arrays.stream(log.substring(Math.max(0, begin)).split("\\R"))
+        .filter(line -> !line.isBlank())
+        .limit(MOST_FAILURE_LINES)
+        .reduce((a, b) -> a + System.lineSeparator() + b)
+        .orElse("");
+  }
+
+  private Result result(Case one, OperationBenchmark instance, String engine, RunResult run) {
+    int asked = instance.extentValue();
+    int extent = (int) secondary(run, Probe.EXTENT);
+    if (extent != asked) {
+      instance.with(instance.extent(), Integer.toString(extent));
+    }
+    Statistics statistics = run.getPrimaryResult().getStatistics();
+    Result.Time time =
+        new Result.Time(
+            statistics.getPercentile(50),
+            statistics.getMean(),
+            run.getPrimaryResult().getScoreError(),
+            median(run, Probe.EVENTS));
     return new Result(
+        line(one, instance, asked),
+        engine,
+        time,
+        Double.NaN,
+        secondary(run, Probe.EXTRA),
+        new Result.Conditions(
+            secondary(run, Probe.CLOCK),
+            secondary(run, Probe.POWER_CAP),
+            NvidiaSmi.reasons(secondary(run, Probe.THROTTLE))),
+        machine,
+        "");
+  }
+
+  /**
+   * @param asked the extent that was asked for; 0 for that of the instance
+   */
+  static Result.Line line(Case one, OperationBenchmark instance, int asked) {
+    Workload workload = instance.workload(one.method());
+    boolean shrunk = asked != 0 && asked != instance.extentValue();
+    return new Result.Line(
         workload.name(),
-        workload.shape(),
-        benchmark.dtype().toString(),
-        params.getParam("engine"),
-        milliseconds,
-        run.getPrimaryResult().getScoreError(),
+        one.model(),
+        workload.shape()
+            + (shrunk ? " (%s %d did not fit)".formatted(instance.extent(), asked) : ""),
+        instance.dtype().toString(),
+        one.axis().isEmpty() ? "" : one.axis() + "=" + instance.get(one.axis()),
         workload.bytesRead(),
         workload.bytesWritten(),
-        workload.flops(),
-        (workload.bytesRead() + workload.bytesWritten()) / nanoseconds,
-        workload.flops() / nanoseconds,
-        Double.NaN,
-        benchmark.threads(),
-        processor(),
-        params.getVmName() + " " + params.getVmVersion(),
+        workload.flops());
+  }
+
+  private static double secondary(RunResult run, String name) {
+    var result = run.getSecondaryResults().get(name);
+    return result == null ? Double.NaN : result.getScore();
+  }
+
+  private static double median(RunResult run, String name) {
+    var result = run.getSecondaryResults().get(name);
+    return result == null ? Double.NaN : result.getStatistics().getPercentile(50);
+  }
+
+  static Result.Machine machine(Device device, int threads) throws IOException {
+    boolean cpu = device.kind() == Device.Kind.CPU;
+    String hardware = cpu ? processor() : Gpu.all().get(device.index()).name();
+    String cuda =
+        cpu ? "" : Context.nativeBuild().replaceAll(".*\\bcuda ", "").replaceAll("[ ,].*", "");
+    return new Result.Machine(
+        device.kind().name().toLowerCase(Locale.ROOT),
+        threads == 0 ? Runtime.getRuntime().availableProcessors() : threads,
+        hardware,
+        cpu ? "" : NvidiaSmi.query(device.index(), "driver_version"),
+        cuda,
+        System.getProperty("java.vm.name") + " " + System.getProperty("java.vm.version"),
         System.getProperty("saccade.commit", "unknown"),
         LocalDate.now().toString());
   }
@@ -140,13 +317,5 @@ public final class Suite {
     try (Context context = Context.cpu()) {
       return name + " (" + context.instructionSet() + ")";
     }
-  }
-
-  /** Operations without a section of the specification come last. */
-  private static int section(Result result) {
-    String name = result.operation();
-    return name.startsWith("§")
-        ? Integer.parseInt(name.substring(1, name.indexOf(' ')))
-        : Integer.MAX_VALUE;
   }
 }

@@ -36,6 +36,11 @@ public class SwiGluBenchmark extends OperationBenchmark {
     return new Inputs(rows, columns, Data.normal(1, 2 * size, 1), Data.normal(2, size, 1));
   }
 
+  @Override
+  protected String extent() {
+    return "rows";
+  }
+
   /** y. */
   @Benchmark
   public Object forward() {

@@ -26,6 +26,11 @@ public record Workload(
     double flops,
     double tolerance,
     Function<Engine, Work> work) {
+  /** Together beyond any cache. */
+  private static final long BEYOND_CACHES = 256L << 20;
+
+  private static final int MOST_COPIES = 32;
+
   /** A workload of no bytes and no products, tolerance 1e-4. */
   public static Workload of(String name, String shape, Function<Engine, Work> work) {
     return new Workload(name, shape, 0, 0, 0, 1e-4, work);
@@ -53,21 +58,36 @@ public record Workload(
     return writes(elements, DType.F32);
   }
 
-  /** A variant that Saccade alone is measured with. */
-  Workload variant(String name, Function<SaccadeEngine, Work> work) {
-    return new Workload(
-        name,
-        shape,
-        bytesRead,
-        bytesWritten,
-        flops,
-        tolerance,
-        engine -> work.apply((SaccadeEngine) engine));
+  /** The same numbers, of another name and by other work. */
+  Workload on(String name, Function<Engine, Work> work) {
+    return new Workload(name, shape, bytesRead, bytesWritten, flops, tolerance, work);
   }
 
-  /** What it takes to do it {@code n} times, on data of that shape. */
-  Workload times(int n, String shape) {
-    return new Workload(name, shape, n * bytesRead, n * bytesWritten, n * flops, tolerance, work);
+  /** A variant that of the engines Saccade alone is measured with. */
+  Workload variant(String name, Function<SaccadeEngine, Work> work) {
+    return on(
+        name,
+        engine -> {
+          if (engine instanceof SaccadeEngine saccade) {
+            return work.apply(saccade);
+          }
+          throw new IllegalArgumentException(name + " is measured with Saccade alone");
+        });
+  }
+
+  /** Bytes of inputs and outputs. */
+  long bytes() {
+    return bytesRead + bytesWritten;
+  }
+
+  /** How many of it take turns, so that no cache holds the data of all. */
+  int copies() {
+    return (int) Math.max(1, Math.min(MOST_COPIES, (BEYOND_CACHES + bytes() - 1) / bytes()));
+  }
+
+  /** The name without its section: the operation, and what is special about this use of it. */
+  String operation() {
+    return name.replaceFirst("^§\\d+ ", "");
   }
 
   public Workload withFlops(double flops) {

@@ -347,6 +347,13 @@ public final class Context implements AutoCloseable {
     return memory.liveBytes();
   }
 
+  /** Bytes of the workspaces that operations left for the next ones; {@link #trim} frees them. */
+  public long workspaceBytes() {
+    try (Call ignored = begin("workspace_bytes")) {
+      return memory.live().stream().filter(Storage::isWorkspace).mapToLong(Storage::bytes).sum();
+    }
+  }
+
   /** Gives cached memory of freed tensors, and workspaces, back to the system. */
   public void trim() {
     try (Call ignored = begin("trim")) {

@@ -225,7 +225,9 @@ class CallTest {
     }
     assertThat(context.leaks()).isEmpty();
     assertThat(context.liveBytes()).isZero();
+    assertThat(context.workspaceBytes()).isGreaterThanOrEqualTo((1 << 20) + 1000);
     context.trim();
+    assertThat(context.workspaceBytes()).isZero();
     try (Call call = context.begin("fourth")) {
       assertThat(workspace(call, 64)).isNotZero();
     }

@@ -26,22 +26,28 @@ import picocli.CommandLine.UnmatchedArgumentException;
 /**
  * The program {@code saccade}.
  *
- * <p>Exit status: 0 done; 1 a case of {@code op} failed; 2 bad options, a bad file, or something
- * that this build or machine cannot do, told in one line on the standard error; 3 a defect. Stack
- * traces appear with {@code --debug} only.
+ * <p>Exit status: 0 done; 1 a case of {@code op} or {@code bench} failed, or something got slower;
+ * 2 bad options, a bad file, or something that this build or machine cannot do, told in one line on
+ * the standard error; 3 a defect. Stack traces appear with {@code --debug} only.
  */
 @Command(
     name = "saccade",
     header = "Reinforcement-learning post-training of multimodal models on fused kernels.",
     synopsisSubcommandLabel = "COMMAND",
-    subcommands = {TrainCommand.class, EvalCommand.class, OpCommand.class, InfoCommand.class},
+    subcommands = {
+      TrainCommand.class,
+      EvalCommand.class,
+      OpCommand.class,
+      BenchCommand.class,
+      InfoCommand.class
+    },
     versionProvider = Version.class,
     commandListHeading = "%nCommands:%n",
     optionListHeading = "%nOptions:%n",
     exitCodeListHeading = "%nExit status:%n",
     exitCodeList = {
       "0:done",
-      "1:a case of 'op' failed",
+      "1:a case of 'op' or 'bench' failed, or 'bench --compare' found something slower",
       "2:a bad option or file, or what this build or machine cannot do",
       "3:a defect of the program"
     },
@@ -50,6 +56,7 @@ import picocli.CommandLine.UnmatchedArgumentException;
       "  saccade train               learn to answer questions about images",
       "  saccade eval runs/my-run    how often a trained policy is right",
       "  saccade op golden/          check the kernels against recorded results",
+      "  saccade bench --quick       how fast the kernels are here",
       "  saccade info                what this build and this machine offer"
     })
 public final class Main implements Runnable {

@@ -63,8 +63,14 @@ class TrainerTest {
 
   private List<Map<String, Object>> run(String name, TrainConfig config, int threads)
       throws IOException {
+    return run(name, config, Context.builder().threads(threads).build());
+  }
+
+  /** Closes the context. */
+  private List<Map<String, Object>> run(String name, TrainConfig config, Context on)
+      throws IOException {
     RunFolder run = RunFolder.create(folder.resolve(name), config);
-    try (Context context = Context.builder().threads(threads).build();
+    try (Context context = on;
         Trainer trainer = Trainer.start(context, run, config)) {
       assertThat(trainer.train(QUIET, NEVER)).isTrue();
     }
@@ -119,6 +125,29 @@ class TrainerTest {
 
     assertThat(run("b", config, 3)).isEqualTo(first);
     assertThat(run("c", config.with("seed", 2), 1)).isNotEqualTo(first);
+  }
+
+  /** Sums differ in their order: a few steps on, that is still in the last digits. */
+  @Test
+  @OnGpu
+  void theFirstStepsOnAGpuAreThoseOnTheProcessor() throws IOException {
+    TrainConfig config = shortened(Algorithm.RAL).with(Map.of("sft.steps", 12, "rl.steps", 4));
+
+    List<Map<String, Object>> cpu = run("cpu", config, 2);
+    List<Map<String, Object>> gpu = run("gpu", config, Context.cuda(0));
+
+    assertThat(gpu).hasSameSizeAs(cpu);
+    assertThat(mean(cpu, "ral", "attention_divergence", 0, 4)).isPositive();
+    for (int i = 0; i < cpu.size(); i++) {
+      for (String name : List.of("loss", "attention_divergence", "kl", "entropy", "reward")) {
+        if (cpu.get(i).get(name) instanceof Number number) {
+          double expected = number.doubleValue();
+          assertThat(((Number) gpu.get(i).get(name)).doubleValue())
+              .as("%s of row %d", name, i)
+              .isCloseTo(expected, within(1e-5 + 2e-3 * Math.abs(expected)));
+        }
+      }
+    }
   }
 
   @Test

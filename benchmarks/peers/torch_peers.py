@@ -1,0 +1,278 @@
+"""Times PyTorch, Triton and Saccade's own library, called by ctypes, on work that `saccade bench` measured before.
+
+    saccade bench --device cuda        runs it
+
+Reads a JSON object a line: {"id", "operation", "method", "dtype", "parameters", "copies", "launches"}.  Writes one a line for
+each peer that has the operation: {"id", "engine", "times_ms", "event_ms", "extra_bytes"}, or {"id", "engine", "note"} that says
+why it has no time; before them {"software"}, or {"problem"} if there can be no more.
+
+A time is that of launches back to back that end in one synchronisation, on copies of the data that take turns; on a GPU short
+ones come from a CUDA graph, as on the other side.  Before a peer is timed, its results are compared with those of Saccade's
+library on the same tensors."""
+
+import argparse
+import gc
+import json
+import math
+import os
+import sys
+import time
+
+REPETITIONS = 9
+SHORT = 100e-6  # seconds of a launch
+LEAST = {"cuda": 10e-3, "cpu": 50e-3}  # seconds of a measurement
+COMPARED = 1 << 22  # elements of a tensor
+TOLERANCES = {"f32": 1e-3, "bf16": 2.0**-5, "f16": 2.0**-8}
+
+
+def answer(**fields):
+    print(json.dumps(fields), flush=True)
+
+
+try:
+    import torch
+
+    import operations
+    from saccade_library import Context
+except ImportError as e:
+    answer(problem=str(e))
+    sys.exit(0)
+
+
+def one_line(error):
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+class Timer:
+    def __init__(self, device):
+        self.device, self.on_gpu = device, device.type == "cuda"
+
+    def synchronize(self):
+        if self.on_gpu:
+            torch.cuda.synchronize(self.device)
+
+    def seconds(self, run):
+        self.synchronize()
+        start = time.perf_counter()
+        run()
+        self.synchronize()
+        return time.perf_counter() - start
+
+    def measure(self, works, launches, capture, stream):
+        """Milliseconds of a launch, in several measurements, by the clock and the median by events of the GPU."""
+        turn = 0
+
+        def some(count):
+            nonlocal turn
+            for _ in range(count):
+                works[turn % len(works)]()
+                turn += 1
+
+        some(len(works))  # compiles, and tunes
+        few = min(len(works), 8)
+        each = min(self.seconds(lambda: some(few)) / few for _ in range(3))
+        # On a GPU as many as on the other side, but of slow ones fewer.
+        count = max(1, math.ceil(LEAST[self.device.type] / each))
+        count = min(launches, 3 * count) if self.on_gpu else count
+        run = lambda: some(count)
+        if self.on_gpu and each < SHORT:
+            run = capture(lambda: some(count))
+            run()
+        times, events = [], []
+        for _ in range(REPETITIONS):
+            if self.on_gpu:
+                start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+                self.synchronize()
+                begin = time.perf_counter()
+                start.record(stream)
+                run()
+                end.record(stream)
+                self.synchronize()
+                times.append(1e3 * (time.perf_counter() - begin) / count)
+                events.append(start.elapsed_time(end) / count)
+            else:
+                times.append(1e3 * self.seconds(run) / count)
+        result = {"times_ms": times}
+        if events:
+            result["event_ms"] = sorted(events)[len(events) // 2]
+        return result
+
+
+def torch_capture(work):
+    graph = torch.cuda.CUDAGraph()
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        work()
+    torch.cuda.current_stream().wait_stream(stream)
+    with torch.cuda.graph(graph):
+        work()
+    return graph.replay
+
+
+def require_near(expected, actual, tolerance):
+    for i, (x, y) in enumerate(zip(expected, actual, strict=True)):
+        x, y = (t.detach().reshape(-1)[:COMPARED].double() for t in (x, y))
+        if x.shape != y.shape:
+            raise ValueError(f"result {i}: {tuple(x.shape)} elements, not {tuple(y.shape)}")
+        scale = x.square().mean().sqrt()
+        worst = ((x - y).abs() / (x.abs() + scale).clamp(min=1e-30)).max().item()
+        if not worst <= tolerance:
+            raise ValueError(f"result {i} differs from Saccade's by {worst:.1e}, more than {tolerance:.1e}")
+
+
+class Bench:
+    def __init__(self, device, threads, library, engines):
+        self.device, self.threads, self.library, self.engines = device, threads, library, engines
+        self.header = open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "saccade.h")).read()
+        self.timer = Timer(device)
+
+        self.context = None
+
+    def close(self):
+        if self.context is not None:
+            self.context.close()
+            self.context = None
+
+    def workspace(self, size):
+        return torch.empty(max(size, 64), dtype=torch.uint8, device=self.device)
+
+    def results(self, operation, work):
+        """What work() gives, copied, on the data as it was made."""
+        if not hasattr(operation, "made"):
+            operation.made = [x.clone() for x in operation.state]
+        with torch.no_grad():
+            for x, y in zip(operation.state, operation.made):
+                x.copy_(y)
+        self.timer.synchronize()
+        results = [x.clone() for x in work()]
+        self.timer.synchronize()
+        return results
+
+    def peak(self, work):
+        """Bytes that PyTorch takes in work(), beyond its results."""
+        if self.device.type != "cuda":
+            return None
+        self.timer.synchronize()
+        torch.cuda.reset_peak_memory_stats(self.device)
+        before = torch.cuda.memory_allocated(self.device)
+        results = work()
+        own = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in results}
+        grown = torch.cuda.memory_allocated(self.device) - before
+        return max(0, torch.cuda.max_memory_allocated(self.device) - before - min(grown, sum(own.values())))
+
+    def run(self, request):
+        kind = operations.operation(request["operation"], request["method"])
+        parameters = {k: number(v) for k, v in request["parameters"].items()}
+        try:
+            copies = [kind(parameters, request["dtype"], self.device, request["method"]) for _ in range(request["copies"])]
+        except Exception as e:
+            for engine in self.engines:
+                answer(id=request["id"], engine=engine, note=one_line(e))
+            return
+        expected = None
+        for engine, there in (("ctypes", kind.call), ("eager", True), ("compiled", kind.compiles), ("triton", copies[0].triton)):
+            wanted = engine in self.engines
+            if not there or not (wanted or engine == "ctypes"):
+                continue
+            try:
+                works, capture, stream, extra, results = getattr(self, engine)(copies)
+                if engine == "ctypes":
+                    expected = results
+                elif expected is not None:
+                    count = kind.compared if kind.compared is not None else len(expected)
+                    tolerance = TOLERANCES[request["dtype"]]
+                    if parameters.get("precision") == "BF16":
+                        tolerance = TOLERANCES["bf16"]
+                    require_near(expected[:count], results[:count], tolerance)
+                if wanted:
+                    fields = self.timer.measure(works, request["launches"], capture, stream)
+                    answer(id=request["id"], engine=engine, **fields, **({} if extra is None else {"extra_bytes": extra}))
+            except Exception as e:
+                if wanted:
+                    answer(id=request["id"], engine=engine, note=one_line(e))
+            works = results = capture = None
+            if engine == "ctypes":
+                self.close()
+            gc.collect()
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def ctypes(self, copies):
+        context = self.context = Context(self.library, self.header, self.device, self.threads)
+        self.timer.synchronize()
+        prepared = [copy.call(context, self.workspace, *copy.inputs) for copy in copies]
+        self.timer.synchronize()
+
+        def first():
+            prepared[0][0]()
+            context.synchronize()
+            return prepared[0][1]
+
+        results = self.results(copies[0], first)
+        stream = torch.cuda.ExternalStream(context.stream()) if context.on_gpu else None
+        return [call for call, _ in prepared], context.capture, stream, prepared[0][0].extra_bytes, results
+
+    def of_torch(self, copies, work):
+        works = [lambda copy=copy: work(copy) for copy in copies]
+        results = self.results(copies[0], works[0])
+        return works, torch_capture, None, self.peak(works[0]), results
+
+    def eager(self, copies):
+        return self.of_torch(copies, lambda copy: copy.run(copy.forward))
+
+    def compiled(self, copies):
+        torch._dynamo.reset()
+        forward = torch.compile(copies[0].forward, dynamic=False)
+        return self.of_torch(copies, lambda copy: copy.run(forward))
+
+    def triton(self, copies):
+        import triton_kernels
+
+        kernel = getattr(triton_kernels, copies[0].triton)
+        return self.of_torch(copies, lambda copy: kernel(*copy.inputs))
+
+
+def number(text):
+    try:
+        value = float(text)
+        return int(value) if value == int(value) else value
+    except ValueError:
+        return text
+
+
+def software():
+    parts = [f"PyTorch {torch.__version__}"]
+    try:
+        import triton
+
+        parts.append(f"Triton {triton.__version__}")
+    except ImportError:
+        pass
+    return " ".join(parts + ([f"CUDA {torch.version.cuda}"] if torch.version.cuda else []))
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--library", required=True)
+    parser.add_argument("--engines", type=lambda names: names.split(","), default=["eager", "compiled", "triton", "ctypes"])
+    args = parser.parse_args()
+    device = torch.device(args.device)
+    requests = [json.loads(line) for line in sys.stdin if line.strip()]
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            answer(problem="PyTorch sees no GPU")
+            return
+        torch.cuda.set_device(device)
+    elif args.threads:
+        torch.set_num_threads(args.threads)
+    answer(software=software())
+    bench = Bench(device, args.threads, args.library, args.engines)
+    for request in requests:
+        bench.run(request)
+
+
+if __name__ == "__main__":
+    main()
