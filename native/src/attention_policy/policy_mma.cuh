@@ -101,8 +101,7 @@ __device__ __forceinline__ void multiply_rows(float (&s)[kTiles][kBlocks][4], co
   }
 }
 
-// out += x b, b's rows 8 kBlocks from `row` on.  x is rounded to bf16; where b is f16, to two parts of bf16, as those
-// which b then is the sum of, and the product of the two smaller parts does not count.
+// out += x b, b's rows 8 kBlocks from `row` on.  x is rounded to bf16; where b is f16, both are sums of two bf16.
 template <class T, int kTiles, int kBlocks, class B>
 __device__ __forceinline__ void multiply_add_rows(float (&out)[kTiles][B::kDim / 8][4],
                                                   const float (&x)[kTiles][kBlocks][4], const B& b, int row) {
@@ -140,10 +139,11 @@ __device__ __forceinline__ void multiply_add_rows(float (&out)[kTiles][B::kDim /
         for (int half = 0; half < 2; ++half) {
           float(&sum)[4] = out[t][2 * n + half];
 #pragma unroll
-          for (int part = kParts - 1; part >= 0; --part) {
-            if (part > 0) mma<bf16>(sum, left[part][t][k], right[0][2 * half], right[0][2 * half + 1]);
-            mma<bf16>(sum, left[0][t][k], right[part][2 * half], right[part][2 * half + 1]);
-          }
+          for (int parts = 2 * (kParts - 1); parts >= 0; --parts)  // the smallest products first
+#pragma unroll
+            for (int part = kParts - 1; part >= 0; --part)
+              if (parts - part >= 0 && parts - part < kParts)
+                mma<bf16>(sum, left[part][t][k], right[parts - part][2 * half], right[parts - part][2 * half + 1]);
         }
     }
 }
