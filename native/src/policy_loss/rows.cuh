@@ -195,28 +195,15 @@ inline __host__ __device__ int64_t slices_of(const saccade_policy_loss_args& arg
   return most < 1 ? 1 : most < kPolicySlices ? most : kPolicySlices;
 }
 
-// What rows [first, first + n) are given, on its way for row_kernel: of calls whose inputs the L2 holds.
-__device__ __forceinline__ void prefetch_rows(const saccade_policy_loss_args& args, int64_t first, int64_t n) {
-  constexpr int64_t kMostRows = 1 << 20, kLine = 32;
-  if (args.rows > kMostRows) return;
-  const saccade_address inputs[] = {args.log_prob, args.old_log_prob, args.ref_log_prob,
-                                    args.advantage_per_sequence ? 0 : args.advantage, args.is_weight};
-#pragma unroll
-  for (const saccade_address x : inputs)
-    for (int64_t i = threadIdx.x * kLine; x && i < n; i += kSequenceThreads * kLine)
-      prefetch(pointer<const float>(x) + first + i);
-}
-
 // One block a slice of the rows.
 static __global__ void __launch_bounds__(kSequenceThreads)
     count_kernel(saccade_policy_loss_args args, PolicyLossWorkspace workspace) {
   __shared__ int32_t shared[32];
+  wait_for_last();
+  allow_next();
   // Multiples of 16 rows.
   const int64_t slice = divide_up(divide_up(args.rows, gridDim.x), 16) * 16, first = slice * blockIdx.x;
   const int64_t left = args.rows - first, n = left < 0 ? 0 : left < slice ? left : slice;
-  prefetch_rows(args, first, n);
-  wait_for_last();
-  allow_next();
   int32_t active = 0;
   if (!args.mask) {
     if (threadIdx.x == 0) active = static_cast<int32_t>(n);
