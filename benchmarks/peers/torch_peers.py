@@ -115,10 +115,11 @@ def require_near(expected, actual, tolerance):
         x, y = (t.detach().reshape(-1)[:COMPARED].double() for t in (x, y))
         if x.shape != y.shape:
             raise ValueError(f"result {i}: {tuple(x.shape)} elements, not {tuple(y.shape)}")
-        scale = x.square().mean().sqrt()
-        worst = ((x - y).abs() / (x.abs() + scale).clamp(min=1e-30)).max().item()
-        if not worst <= tolerance:
-            raise ValueError(f"result {i} differs from Saccade's by {worst:.1e}, more than {tolerance:.1e}")
+        scale = x.square().mean().sqrt().clamp(min=1e-30)
+        off = ((x - y).square().mean().sqrt() / scale).item()
+        worst = ((x - y).abs() / (x.abs() + scale)).max().item() / 8  # of a product of 16-bit numbers
+        if not max(off, worst) <= tolerance or off != off:
+            raise ValueError(f"result {i} differs from Saccade's by {max(off, worst):.1e}, more than {tolerance:.1e}")
 
 
 class Bench:

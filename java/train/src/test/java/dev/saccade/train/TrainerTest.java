@@ -139,8 +139,9 @@ class TrainerTest {
     assertThat(gpu).hasSameSizeAs(cpu);
     assertThat(mean(cpu, "ral", "attention_divergence", 0, 4)).isPositive();
     for (int i = 0; i < cpu.size(); i++) {
-      for (String name : List.of("loss", "attention_divergence", "reward", "accuracy")) {
-        if (cpu.get(i).get(name) instanceof Number number) {
+      boolean trains = !"eval".equals(cpu.get(i).get("stage"));
+      for (String name : List.of("loss", "attention_divergence", "reward")) {
+        if (trains && cpu.get(i).get(name) instanceof Number number) {
           double expected = number.doubleValue();
           assertThat(((Number) gpu.get(i).get(name)).doubleValue())
               .as("%s of row %d", name, i)
