@@ -59,8 +59,8 @@ public final class Regressions {
    * @throws IOException if a file cannot be read or is not one of results
    */
   public static boolean compare(Path before, Path after, PrintWriter out) throws IOException {
-    List<Result> old = Result.read(before);
-    List<Result> now = Result.read(after);
+    List<Result> old = Result.read(before).stream().filter(Result::isRun).toList();
+    List<Result> now = Result.read(after).stream().filter(Result::isRun).toList();
     List<Pair> pairs = pairs(old, now);
     out.print(text(pairs, old.size(), now.size()));
     out.flush();
@@ -91,7 +91,7 @@ public final class Regressions {
                   : change.name().toLowerCase(Locale.ROOT));
     }
     return text.append(
-            "; %d lines only before, %d only after%n"
+            "; %d ran only before, %d only after%n"
                 .formatted(before - pairs.size(), after - pairs.size()))
         .toString();
   }

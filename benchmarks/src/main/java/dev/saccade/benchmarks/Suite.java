@@ -76,8 +76,10 @@ public final class Suite {
   }
 
   /** The names that {@link Options#operations} may have on a device. */
-  public static List<String> operations(Device device) {
-    return Stream.concat(Cases.all(device.kind()).stream(), Cases.ceilings(device.kind()).stream())
+  public static List<String> operations(Device device, boolean isScaling) {
+    List<Case> cases = isScaling ? Cases.scaling(device.kind()) : Cases.all(device.kind());
+    List<Case> ceilings = isScaling ? List.of() : Cases.ceilings(device.kind());
+    return Stream.concat(cases.stream(), ceilings.stream())
         .map(Case::operation)
         .distinct()
         .sorted()
@@ -168,7 +170,10 @@ public final class Suite {
       } catch (RunnerException e) {
         failed = true;
         add(Result.notRun(line(one, instance, 0), engine, machine, "failed"));
-        err.printf("%s %s on %s failed: %s%n", progress, one, engine, e.getMessage());
+        Result.Line line = line(one, instance, 0);
+        err.printf(
+            "%s %s, %s, %s: %s failed: %s%n",
+            progress, line.operation(), line.data(), line.dtype(), engine, e.getMessage());
       }
       err.flush();
     }

@@ -95,7 +95,7 @@ class PythonPeersTest {
   void everyOperationIsOneOfPythonsToo() throws Exception {
     PythonPeers.unpack(folder);
     String python = Files.readString(folder.resolve("operations.py"));
-    Suite.operations(dev.saccade.Device.cuda(0)).stream()
+    Suite.operations(dev.saccade.Device.cuda(0), false).stream()
         .filter(operation -> !operation.equals("call"))
         .forEach(operation -> assertThat(python).contains("\"" + operation + "\": "));
   }

@@ -52,7 +52,7 @@ class RegressionsTest {
     assertThat(Regressions.compare(before, after, new PrintWriter(out))).isFalse();
     assertThat(out.toString())
         .contains("slower  b, 4 × 8, f32", "2.00 ± 0.100", "+25.0 %")
-        .contains("1 slower, 0 faster, 1 same, 0 of unknown noise; 1 lines only before, 1 only")
+        .contains("1 slower, 0 faster, 1 same, 0 of unknown noise; 1 ran only before, 0 only")
         .doesNotContain("a, 4 × 8");
     assertThat(Regressions.compare(before, before, new PrintWriter(out))).isTrue();
   }

@@ -105,11 +105,13 @@ final class BenchCommand implements Callable<Integer> {
           Regressions.compare(compared.files.get(0), compared.files.get(1), command.getOut());
       return fine ? 0 : Main.FAILED;
     }
-    List<String> known = Suite.operations(device);
+    List<String> known = Suite.operations(device, scaling);
     for (String operation : operations) {
       if (!known.contains(operation)) {
         throw new ParameterException(
-            command, "no operation '" + operation + "'; there are " + String.join(", ", known));
+            command,
+            "no operation '%s'%s; there are %s"
+                .formatted(operation, scaling ? " with --scaling" : "", String.join(", ", known)));
       }
     }
     List<String> others = peers.equals(List.of("none")) ? List.of() : peers;

@@ -37,6 +37,10 @@ class BenchCommandTest {
     assertThat(unknown.status()).isEqualTo(Main.REJECTED);
     assertThat(unknown.err()).contains("no operation 'sampled_lk'; there are adamw, ");
 
+    Cli fixed = Cli.run("bench", "--scaling", "sampled_kl");
+    assertThat(fixed.status()).isEqualTo(Main.REJECTED);
+    assertThat(fixed.err()).contains("no operation 'sampled_kl' with --scaling; there are ");
+
     Cli peer = Cli.run("bench", "--peers", "eager,jax");
     assertThat(peer.status()).isEqualTo(Main.REJECTED);
     assertThat(peer.err()).contains("no peer 'jax'; there are djl, nd4j, eager, ");
