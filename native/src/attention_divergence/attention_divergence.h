@@ -27,14 +27,14 @@ struct AttentionCentre {
   float pivot, delta;
 };
 
-// CUDA: what a part of the keys gives to a row.
+// CUDA, f32: what a part of the keys gives to a row.
 struct RowPart {
   double divergence, entropy;
   double mass, moment;  // sum p and sum p g over the support, g = dD/dp
   float top, pivot;     // the largest p, and g there
 };
 
-// CUDA: dP of a row is ((g - pivot) - mean) * inverse on its support.
+// CUDA, f32: dP of a row is ((g - pivot) - mean) * inverse on its support.
 struct RowGradient {
   float pivot, mean, inverse;
 };
@@ -44,7 +44,7 @@ struct AttentionDivergenceWorkspace {
   float* entropy;     // [rows]
   float* mass;        // [rows]
   // For the gradient:
-  float* map;               // [rows, padded(max_keys)]: dP, on CUDA g
+  float* map;               // [rows, padded(max_keys)]: dP; CUDA, f32: g
   AttentionCentre* centre;  // [heads, rows]
   float* d_keys;            // CPU: transposed; CUDA, for NONE: [keys, kv_heads, head_dim]
   // CPU:
@@ -56,6 +56,7 @@ struct AttentionDivergenceWorkspace {
   double* lse;           // [heads, rows], for the gradient
   // CUDA:
   CleanPacking packing;
+  // CUDA, f32:
   HeadStatistics statistics, ref_statistics;
   RowPart* parts;              // [parts of the keys, rows]
   RowGradient* row_gradients;  // [rows], for the gradient

@@ -1,4 +1,5 @@
-// Hopper: what attention_policy and attention_divergence keep of a policy there, and which calls do.
+// What attention_policy and attention_divergence keep of a policy of a 16-bit type on a GPU, and which calls Hopper
+// computes with tiles.
 #pragma once
 
 #include <algorithm>
@@ -8,7 +9,7 @@
 
 namespace saccade {
 
-// Queries and keys of a policy as tiles.
+// Hopper: queries and keys of a policy as tiles.
 struct PolicyTiles {
   uint8_t* queries;  // null: the call has none
   uint8_t* keys;

@@ -33,7 +33,7 @@ inline CleanPacking carve_packing(int64_t sequences, Carver& carver) {
   return packing;
 }
 
-// CUDA: what is kept of every head and row, [heads, rows].
+// CUDA, f32: what is kept of every head and row, [heads, rows].
 struct HeadStatistics {
   double* lse;   // of the scaled scores
   float* share;  // of the support in the head's probabilities
@@ -64,13 +64,13 @@ inline uint8_t* carve_tiles(Carver& carver, int64_t rows, int64_t sequences, int
   return carver.take<uint8_t>(checked_product("workspace", tiles, bytes));
 }
 
-// CUDA, Hopper: rows of the tiles of an attention policy, and what lies beside a tile of queries: for each of them the
-// log-sum-exp in powers of two, and what attention_divergence compares its dP with.
+// CUDA, 16-bit types: what is kept of every head and row of an attention policy: the log-sum-exp in powers of two, and
+// what attention_divergence compares its dP with.  Hopper: rows of tiles, and bytes of that beside a tile of queries.
 constexpr int kQueryTile = 64, kKeyTile = 128;
 enum QueryStatistic { kLse, kCentre, kDelta, kQueryStatistics };
 constexpr int kQueryTileExtra = kQueryStatistics * kQueryTile * static_cast<int>(sizeof(float));
 
-// CUDA: the keys of a row are cut into parts, each of a few tiles of kTile keys, for blocks of their own.
+// CUDA, f32: the keys of a row are cut into parts, each of a few tiles of kTile keys, for blocks of their own.
 struct KeyParts {
   int64_t tiles, parts;
 

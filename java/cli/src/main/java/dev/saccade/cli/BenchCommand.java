@@ -1,6 +1,5 @@
 package dev.saccade.cli;
 
-import dev.saccade.Device;
 import dev.saccade.benchmarks.Regressions;
 import dev.saccade.benchmarks.Suite;
 import java.io.IOException;
@@ -9,6 +8,7 @@ import java.util.List;
 import java.util.concurrent.Callable;
 import picocli.CommandLine.ArgGroup;
 import picocli.CommandLine.Command;
+import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Model.CommandSpec;
 import picocli.CommandLine.Option;
 import picocli.CommandLine.ParameterException;
@@ -40,20 +40,7 @@ final class BenchCommand implements Callable<Integer> {
       description = "Operations, such as token_log_probs; all, unless given.")
   private List<String> operations = List.of();
 
-  @Option(
-      names = "--device",
-      paramLabel = "DEVICE",
-      defaultValue = "cpu",
-      converter = DeviceConverter.class,
-      description = "cpu, cuda or cuda:N (default: ${DEFAULT-VALUE}).")
-  private Device device;
-
-  @Option(
-      names = "--threads",
-      paramLabel = "N",
-      defaultValue = "0",
-      description = "CPU threads; 0, the default, for all that this process may use.")
-  private int threads;
+  @Mixin private DeviceOptions where;
 
   @Option(
       names = "--quick",
@@ -105,7 +92,7 @@ final class BenchCommand implements Callable<Integer> {
           Regressions.compare(compared.files.get(0), compared.files.get(1), command.getOut());
       return fine ? 0 : Main.FAILED;
     }
-    List<String> known = Suite.operations(device, scaling);
+    List<String> known = Suite.operations(where.device, scaling);
     for (String operation : operations) {
       if (!known.contains(operation)) {
         throw new ParameterException(
@@ -122,7 +109,8 @@ final class BenchCommand implements Callable<Integer> {
             "no peer '" + peer + "'; there are " + String.join(", ", Suite.PEERS) + ", or none");
       }
     }
-    var options = new Suite.Options(operations, device, threads, quick, scaling, others, csv);
+    var options =
+        new Suite.Options(operations, where.device, where.threads, quick, scaling, others, csv);
     return Suite.run(options, command.getOut(), command.getErr()) ? 0 : Main.FAILED;
   }
 }

@@ -1,26 +1,10 @@
 package dev.saccade.cli;
 
 import dev.saccade.Context;
-import dev.saccade.Device;
 import picocli.CommandLine.Option;
 
-/** The options of every command that computes: where, and with how many threads. */
-final class ContextOptions {
-  @Option(
-      names = "--device",
-      paramLabel = "DEVICE",
-      defaultValue = "cpu",
-      converter = DeviceConverter.class,
-      description = "cpu, cuda or cuda:N (default: ${DEFAULT-VALUE}).")
-  Device device;
-
-  @Option(
-      names = "--threads",
-      paramLabel = "N",
-      defaultValue = "0",
-      description = "CPU threads; 0, the default, for all that this process may use.")
-  int threads;
-
+/** The options of every command that computes in a context of its own. */
+final class ContextOptions extends DeviceOptions {
   @Option(
       names = "--instruction-set",
       paramLabel = "NAME",
