@@ -28,7 +28,7 @@ namespace saccade {
 
 constexpr int64_t kPolicyBlock = 1 << 12;  // rows of a block; an f32 partial sum may hold no more terms
 // CUDA:
-constexpr int64_t kPolicySlices = 512;    // most slices of the sequences, or of the rows
+constexpr int64_t kPolicySlices = 512;    // most slices whose active rows are counted apart
 constexpr int64_t kPolicyTile = 1 << 10;  // rows that a block takes at once
 
 // CUDA: tiles of a block: as many as make no more blocks than a GPU holds at once, up to 16.

@@ -13,6 +13,7 @@ constexpr int kSequenceThreads = 256, kRowThreads = kPolicyTile / kTaken;
 constexpr int kRowBlocks = 4;       // of row_kernel on a multiprocessor
 constexpr int kLaneRows = 64;       // more rows of a sequence than these a lane are a block's work
 constexpr int kNearOffsets = 1024;  // so many offsets a block of row_kernel keeps at hand
+constexpr int kRowSlices = 128;     // most slices of the rows
 
 // What is given of a row, read whether it is active or not.
 struct RowInput {
@@ -190,32 +191,43 @@ SACCADE_BOTH inline bool counts_by_sequence(const saccade_policy_loss_args& args
   return needs_whole_sequences(args) || args.aggregation == SACCADE_AGGREGATION_SEQ_MEAN_TOKEN_MEAN;
 }
 
+// Slices of rows are few, each a pass of its block over the mask: every block of row_kernel adds up what they count.
 inline __host__ __device__ int64_t slices_of(const saccade_policy_loss_args& args) {
-  const int64_t most = counts_by_sequence(args) ? args.sequences : divide_up(args.rows, kPolicyBlock);
-  return most < 1 ? 1 : most < kPolicySlices ? most : kPolicySlices;
+  const bool by_sequence = counts_by_sequence(args);
+  const int64_t parts = by_sequence ? args.sequences : divide_up(args.rows, kPolicyBlock);
+  const int64_t most = by_sequence ? kPolicySlices : kRowSlices;
+  return parts < 1 ? 1 : parts < most ? parts : most;
 }
 
 // One block a slice of the rows.
 static __global__ void __launch_bounds__(kSequenceThreads)
     count_kernel(saccade_policy_loss_args args, PolicyLossWorkspace workspace) {
   __shared__ int32_t shared[32];
-  wait_for_last();
-  allow_next();
+  constexpr int kAtOnce = 4;
   // Multiples of 16 rows.
   const int64_t slice = divide_up(divide_up(args.rows, gridDim.x), 16) * 16, first = slice * blockIdx.x;
   const int64_t left = args.rows - first, n = left < 0 ? 0 : left < slice ? left : slice;
+  const uint8_t* mask = pointer<const uint8_t>(args.mask) + first;
+  if (args.mask && threadIdx.x * 128 < n) prefetch(mask + threadIdx.x * 128);
+  wait_for_last();
+  allow_next();
   int32_t active = 0;
   if (!args.mask) {
     if (threadIdx.x == 0) active = static_cast<int32_t>(n);
   } else {
-    const uint8_t* mask = pointer<const uint8_t>(args.mask) + first;
     const Split<uint8_t> split(mask, n);
     const auto* packs = reinterpret_cast<const uint4*>(mask + split.head);
-#pragma unroll 4
-    for (int64_t i = threadIdx.x; i < split.packs; i += kSequenceThreads) {
-      const uint4 x = packs[i];
-      active +=
-          __popc(__vsetne4(x.x, 0)) + __popc(__vsetne4(x.y, 0)) + __popc(__vsetne4(x.z, 0)) + __popc(__vsetne4(x.w, 0));
+    for (int64_t i = threadIdx.x; i < split.packs; i += kAtOnce * kSequenceThreads) {
+      uint4 read[kAtOnce];
+#pragma unroll
+      for (int k = 0; k < kAtOnce; ++k) {
+        const int64_t at = i + k * kSequenceThreads;
+        read[k] = at < split.packs ? packs[at] : make_uint4(0, 0, 0, 0);
+      }
+#pragma unroll
+      for (const uint4& x : read)
+        active += __popc(__vsetne4(x.x, 0)) + __popc(__vsetne4(x.y, 0)) + __popc(__vsetne4(x.z, 0)) +
+                  __popc(__vsetne4(x.w, 0));
     }
     if (threadIdx.x < split.head) active += mask[threadIdx.x] != 0;
     if (threadIdx.x < split.tail) active += mask[n - split.tail + threadIdx.x] != 0;
@@ -230,8 +242,13 @@ static __global__ void __launch_bounds__(kSequenceThreads)
 __device__ inline int32_t active_rows(const saccade_policy_loss_args& args, const PolicyLossWorkspace& workspace) {
   int32_t own = 0;
   const int slices = static_cast<int>(slices_of(args));
-#pragma unroll 8
-  for (int i = threadIdx.x % 32; i < slices; i += 32) own += workspace.slices[i];
+  for (int first = threadIdx.x % 32; first < slices; first += kRowSlices) {
+    int32_t read[kRowSlices / 32];
+#pragma unroll
+    for (int k = 0; k < kRowSlices / 32; ++k) read[k] = first + 32 * k < slices ? workspace.slices[first + 32 * k] : 0;
+#pragma unroll
+    for (const int32_t count : read) own += count;
+  }
   return __reduce_add_sync(~0u, own);
 }
 
