@@ -58,10 +58,11 @@ PolicyLossWorkspace carve_policy_loss(const saccade_policy_loss_args& args, int6
   const int64_t blocks = (args.rows + kPolicyBlock - 1) / kPolicyBlock, pieces = blocks + args.sequences;
   PolicyLossWorkspace workspace;
   const int64_t span = policy_rounds(args.rows) * kPolicyTile, spans = (args.rows + span - 1) / span;
-  workspace.sums = carver.take<PolicySums>(std::max({parts, blocks, spans, int64_t{1}}));
+  workspace.sums = carver.take<PolicySums>(std::max({parts, blocks, int64_t{1}}));
   workspace.piece_active = carver.take<int32_t>(pieces);
   workspace.piece_sum = carver.take<double>(needs_whole_sequences(args) ? pieces : 0);
   workspace.sequences = carver.take<PolicySequence>(args.sequences);
+  workspace.block_sums = carver.take<double>(SACCADE_POLICY_METRICS * std::max(spans, int64_t{1}));
   workspace.slices = carver.take<int32_t>(kPolicySlices);
   workspace.done = carver.take<int32_t>(1);
   return workspace;

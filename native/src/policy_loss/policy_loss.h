@@ -56,13 +56,14 @@ struct PolicySequence {
 };
 
 struct PolicyLossWorkspace {
-  PolicySums* sums;           // [parts], at least one for every block; CUDA: one for every block of its own
+  PolicySums* sums;           // [parts], at least one for every block
   int32_t* piece_active;      // [blocks + sequences]
   double* piece_sum;          // [blocks + sequences], GSPO: log-ratios, then gradients
   PolicySequence* sequences;  // [sequences]
   // CUDA:
-  int32_t* slices;  // active rows of slices
-  int32_t* done;    // one: blocks of rows
+  double* block_sums;  // [SACCADE_POLICY_METRICS, blocks of its own]
+  int32_t* slices;     // active rows of slices
+  int32_t* done;       // one: blocks of rows
 };
 
 // GSPO and GSPO_TOKEN: a token's ratio is known only when its sequence's log-probabilities are.

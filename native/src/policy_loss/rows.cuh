@@ -252,14 +252,31 @@ __device__ inline int32_t active_rows(const saccade_policy_loss_args& args, cons
   return __reduce_add_sync(~0u, own);
 }
 
-__device__ inline PolicySums add(const PolicySums& a, const PolicySums& b) {
-  return {a.loss + b.loss,
-          a.token_loss + b.token_loss,
-          a.ratio + b.ratio,
-          a.kl + b.kl,
-          a.clipped_low + b.clipped_low,
-          a.clipped_high + b.clipped_high,
-          max_nan(a.max_log_ratio, b.max_log_ratio)};
+// What is summed, by the place of its metric; the loss takes that of the active rows, which are counted before.
+constexpr int kSums = SACCADE_POLICY_METRICS, kLossSum = SACCADE_METRIC_ACTIVE;
+
+struct Sum {
+  __device__ double operator()(double a, double b) const { return a + b; }
+};
+struct Largest {
+  __device__ double operator()(double a, double b) const { return a > b || a != a ? a : b; }
+};
+
+// What merge makes of 0 and `count` numbers, by the lanes of a warp.
+template <class Merge>
+__device__ double merge_all(const double* values, int count, const Merge& merge) {
+  constexpr int kAtOnce = 16;
+  double all = 0.0;
+  for (int first = threadIdx.x % 32; first < count; first += 32 * kAtOnce) {
+    double read[kAtOnce];
+#pragma unroll
+    for (int k = 0; k < kAtOnce; ++k) read[k] = first + 32 * k < count ? values[first + 32 * k] : 0.0;
+#pragma unroll
+    for (const double value : read) all = merge(all, value);
+  }
+#pragma unroll
+  for (int distance = 16; distance > 0; distance /= 2) all = merge(all, __shfl_xor_sync(~0u, all, distance));
+  return all;
 }
 
 // The sequence that owns row r, of those from `low` to before `high`.
@@ -334,7 +351,7 @@ __device__ __forceinline__ void with_estimator(const saccade_policy_loss_args& a
 template <bool kBySequence, class Bonus>
 __global__ void __launch_bounds__(kRowThreads, kRowBlocks)
     row_kernel(saccade_policy_loss_args args, PolicyLossWorkspace workspace, int32_t rounds, Bonus bonus) {
-  __shared__ PolicySums shared[32];
+  __shared__ float of_warps[kSums][kRowThreads / 32];
   __shared__ int32_t near_offsets[kNearOffsets], ends[2];
   __shared__ double common;  // a_t, where it is the same for all rows
   __shared__ int32_t counted;
@@ -379,7 +396,7 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks)
   const bool whole = kBySequence && needs_whole_sequences(args);
   const bool spread = kBySequence && args.objective == SACCADE_OBJECTIVE_GSPO;
   const float common_weight = static_cast<float>(common * grad_output);
-  double loss = 0.0;  // without `common`
+  float loss = 0.0f;  // without `common`
   float token_losses = 0.0f, ratios = 0.0f, kls = 0.0f;
   uint32_t most = 0;  // bits of a number of at least 0, of which NaN has the largest
   int32_t clipped_low = 0, clipped_high = 0;
@@ -485,59 +502,67 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks)
         store(args.kl, kl_value);
       }
     }
-    float losses = 0.0f;
 #pragma unroll
     for (int e = 0; e < kTaken; ++e) {
       token_loss[e] = on(e) ? token_loss[e] : 0.0f;
       gradient[e] = on(e) ? gradient[e] * gradient_weight[e] + spread_gradient[e] : 0.0f;
-      losses += (token_loss[e] - (on(e) ? bonus(r + e) : 0.0f)) * loss_weight[e];
+      loss += (token_loss[e] - (on(e) ? bonus(r + e) : 0.0f)) * loss_weight[e];
       if (metrics) token_losses += token_loss[e];
     }
-    loss += static_cast<double>(losses);
     store(args.token_loss, token_loss);
     store(args.d_log_prob, gradient);
   }
-  const auto warp_sum = [](auto x) {
+  const auto keep = [&](int sum, float of_warp) {
+    if (lane == 0) of_warps[sum][warp] = of_warp;
+  };
+  const auto keep_sum = [&](int sum, float x) {
 #pragma unroll
     for (int distance = 16; distance > 0; distance /= 2) x += __shfl_xor_sync(~0u, x, distance);
-    return static_cast<double>(x);
+    keep(sum, x);
   };
-  PolicySums own{};
-  own.loss = warp_sum(loss) * (kBySequence ? 1.0 : common);
-  if (metrics)
-    own = {own.loss,
-           warp_sum(token_losses),
-           warp_sum(ratios),
-           warp_sum(kls),
-           __reduce_add_sync(~0u, clipped_low),
-           __reduce_add_sync(~0u, clipped_high),
-           __uint_as_float(__reduce_max_sync(~0u, most))};
-  if (lane == 0) shared[warp] = own;
+  keep_sum(kLossSum, loss);
+  if (metrics) {
+    keep_sum(SACCADE_METRIC_TOKEN_LOSS, token_losses);
+    keep_sum(SACCADE_METRIC_RATIO, ratios);
+    keep_sum(SACCADE_METRIC_KL, kls);
+    keep(SACCADE_METRIC_CLIPPED_LOW, static_cast<float>(__reduce_add_sync(~0u, clipped_low)));
+    keep(SACCADE_METRIC_CLIPPED_HIGH, static_cast<float>(__reduce_add_sync(~0u, clipped_high)));
+    keep(SACCADE_METRIC_MAX_LOG_RATIO, __uint_as_float(__reduce_max_sync(~0u, most)));
+  }
   __syncthreads();
-  if (threadIdx.x == 0) {
-    for (int w = 1; w < kRowThreads / 32; ++w) own = add(own, shared[w]);
-    workspace.sums[blockIdx.x] = own;
-    last = arrive(workspace.done) == static_cast<int32_t>(gridDim.x) - 1;
+  if (warp == 0) {
+    if (lane == kLossSum || (metrics && lane < kSums)) {
+      double own = 0.0, most_of_block = 0.0;
+#pragma unroll
+      for (const float of_warp : of_warps[lane]) {
+        own = Sum{}(own, static_cast<double>(of_warp));
+        most_of_block = Largest{}(most_of_block, static_cast<double>(of_warp));
+      }
+      if (lane == SACCADE_METRIC_MAX_LOG_RATIO) own = most_of_block;
+      workspace.block_sums[static_cast<int64_t>(lane) * gridDim.x + blockIdx.x] = own;
+    }
+    __syncwarp();
+    if (lane == 0) last = arrive(workspace.done) == static_cast<int32_t>(gridDim.x) - 1;
   }
   __syncthreads();
   if (!last) return;
-  PolicySums all{};
-#pragma unroll 4
-  for (int64_t b = threadIdx.x; b < gridDim.x; b += kRowThreads) all = add(all, workspace.sums[b]);
-  all = reduce_block(all, shared, add);
-  if (threadIdx.x != 0) return;
-  *workspace.done = 0;
-  *pointer<float>(args.loss) = static_cast<float>(all.loss);
-  if (!metrics) return;
-  float* to = pointer<float>(args.metrics);
-  const double n = static_cast<double>(counted > 0 ? counted : 1);
-  to[SACCADE_METRIC_CLIPPED_LOW] = static_cast<float>(static_cast<double>(all.clipped_low) / n);
-  to[SACCADE_METRIC_CLIPPED_HIGH] = static_cast<float>(static_cast<double>(all.clipped_high) / n);
-  to[SACCADE_METRIC_RATIO] = static_cast<float>(all.ratio / n);
-  to[SACCADE_METRIC_KL] = static_cast<float>(all.kl / n);
-  to[SACCADE_METRIC_TOKEN_LOSS] = static_cast<float>(all.token_loss / n);
-  to[SACCADE_METRIC_ACTIVE] = static_cast<float>(counted);
-  to[SACCADE_METRIC_MAX_LOG_RATIO] = all.max_log_ratio;
+  // A warp a sum.
+  if (threadIdx.x == 0) *workspace.done = 0;
+  if (warp != kLossSum && (!metrics || warp >= kSums)) return;
+  const int blocks = static_cast<int>(gridDim.x);
+  const double* sums = workspace.block_sums + static_cast<int64_t>(warp) * blocks;
+  const bool largest = warp == SACCADE_METRIC_MAX_LOG_RATIO;
+  const double all = largest ? merge_all(sums, blocks, Largest{}) : merge_all(sums, blocks, Sum{});
+  if (lane != 0) return;
+  float* to = pointer<float>(args.metrics) + warp;
+  if (largest) {
+    *to = static_cast<float>(all);
+  } else if (warp == kLossSum) {
+    *pointer<float>(args.loss) = static_cast<float>(kBySequence ? all : all * common);
+    if (metrics) *to = static_cast<float>(counted);
+  } else {
+    *to = static_cast<float>(all / static_cast<double>(counted > 0 ? counted : 1));
+  }
 }
 
 struct NoBonus {
