@@ -21,6 +21,10 @@ SACCADE_INLINE bool any(vint mask) { return mask; }
 SACCADE_INLINE vfloat at_least(vfloat x, float low) { return x < low ? low : x; }
 SACCADE_INLINE vfloat at_most(vfloat x, float high) { return x > high ? high : x; }
 
+// Whether x is farther than `bound` from 0, or nearer; NaN is neither.
+SACCADE_INLINE vint beyond(vfloat x, float bound) { return fabsf(x) > bound; }
+SACCADE_INLINE vint within(vfloat x, float bound) { return fabsf(x) < bound; }
+
 // Between two bounds; the lower one for NaN.
 SACCADE_INLINE vfloat bounded(vfloat x, float low, float high) { return fminf(fmaxf(x, low), high); }
 
@@ -48,6 +52,12 @@ SACCADE_INLINE float exp2_fast(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
+}
+
+// e^x within some 3e-7 of it for |x| up to 80.
+SACCADE_INLINE float exp_bounded(float x) {
+  const float y = x * kLog2E, e = exp2_fast(y), excess = fmaf(x, -kLog2E, y);
+  return fmaf(e, excess * -kLog2, e);
 }
 
 // Logarithm to base 2 of a normal number: within 2^-22 from 1/2 to 2, within 2 ulp elsewhere.

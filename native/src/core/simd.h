@@ -62,6 +62,10 @@ SACCADE_INLINE vint lane_index() {
 // a where the mask is set (all ones), b elsewhere.  Selects; never multiplies.
 SACCADE_INLINE vfloat select(vint mask, vfloat a, vfloat b) { return mask ? a : b; }
 
+// Whether x is farther than `bound` from 0, or nearer; NaN is neither.
+SACCADE_INLINE vint beyond(vfloat x, float bound) { return (x > bound) | (x < -bound); }
+SACCADE_INLINE vint within(vfloat x, float bound) { return (x < bound) & (x > -bound); }
+
 // Whether any lane of a mask is set.
 SACCADE_INLINE bool any(vint mask) {
 #if defined(__AVX512F__)

@@ -29,27 +29,25 @@ struct RowInput {
     is_weight = value(args.is_weight, 1.0f);
   }
 
-  // Rows r, r + 1 ...; returns their mask, a byte each, 0 for those behind the last one.
-  __device__ __forceinline__ static uint32_t load(const saccade_policy_loss_args& args, int64_t r,
+  // Rows r, r + 1 ...; returns their mask, a byte each, 0 for those behind the last one.  aligned: so are they all, for
+  // loads of 16 bytes.
+  __device__ __forceinline__ static uint32_t load(const saccade_policy_loss_args& args, uint32_t r, bool aligned,
                                                   RowInput (&rows)[kTaken]) {
     const uint8_t* mask = pointer<const uint8_t>(args.mask);
-    const saccade_address advantage = args.advantage_per_sequence ? 0 : args.advantage;
-    const saccade_address all =
-        args.log_prob | args.old_log_prob | args.ref_log_prob | advantage | args.is_weight | args.mask * kTaken;
-    if (r + kTaken <= args.rows && all % 16 == 0) {
-      const auto values = [&](saccade_address x, float otherwise, float RowInput::*value) {
+    if (aligned && r + kTaken <= static_cast<uint32_t>(args.rows)) {
+      const auto values = [&](saccade_address x, bool there, float otherwise, float RowInput::*value) {
         float4 read = make_float4(otherwise, otherwise, otherwise, otherwise);
-        if (x) read = __ldcg(reinterpret_cast<const float4*>(pointer<const float>(x) + r));
+        if (there) read = __ldcg(reinterpret_cast<const float4*>(pointer<const float>(x) + r));
         rows[0].*value = read.x;
         rows[1].*value = read.y;
         rows[2].*value = read.z;
         rows[3].*value = read.w;
       };
-      values(args.log_prob, 0.0f, &RowInput::log_prob);
-      values(args.old_log_prob, 0.0f, &RowInput::old_log_prob);
-      values(args.ref_log_prob, 0.0f, &RowInput::reference);
-      values(advantage, 0.0f, &RowInput::advantage);
-      values(args.is_weight, 1.0f, &RowInput::is_weight);
+      values(args.log_prob, true, 0.0f, &RowInput::log_prob);
+      values(args.old_log_prob, true, 0.0f, &RowInput::old_log_prob);
+      values(args.ref_log_prob, args.ref_log_prob != 0, 0.0f, &RowInput::reference);
+      values(args.advantage, !args.advantage_per_sequence, 0.0f, &RowInput::advantage);
+      values(args.is_weight, args.is_weight != 0, 1.0f, &RowInput::is_weight);
       return mask ? __ldcg(reinterpret_cast<const uint32_t*>(mask + r)) : ~0u;
     }
     uint32_t active = 0;
@@ -74,6 +72,13 @@ struct RowInput {
     return token;
   }
 };
+
+// Every input and output by the row may be taken 16 bytes at a time.
+SACCADE_BOTH inline bool is_aligned(const saccade_policy_loss_args& args) {
+  const saccade_address advantage = args.advantage_per_sequence ? 0 : args.advantage;
+  const saccade_address inputs = args.log_prob | args.old_log_prob | args.ref_log_prob | advantage | args.is_weight;
+  return (inputs | args.mask * kTaken | args.token_loss | args.d_log_prob | args.kl) % 16 == 0;
+}
 
 // What sequence s owns; `bad` where its offsets are none, or reach into another's.
 struct Bounds {
@@ -347,10 +352,37 @@ __device__ __forceinline__ void with_estimator(const saccade_policy_loss_args& a
   }
 }
 
+struct NoBonus {
+  __device__ float operator()(int64_t) const { return 0.0f; }
+};
+
+// What row_kernel is compiled for: the usual call, whose choices are constants then; others whose rows have one weight;
+// all others.
+enum class PolicyRows { kUsual, kOneWeight, kBySequence };
+
+inline __host__ __device__ void make_usual(saccade_policy_loss_args& args) {
+  args.objective = SACCADE_OBJECTIVE_PPO_CLIP;
+  args.dual_clip = args.delta = 0.0f;
+  args.kl_estimator = SACCADE_KL_K3;
+  args.kl_importance_corrected = args.advantage_per_sequence = 0;
+  args.is_weight = args.kl = 0;
+}
+
+inline PolicyRows rows_of(const saccade_policy_loss_args& args) {
+  if (counts_by_sequence(args)) return PolicyRows::kBySequence;
+  const bool plain = args.objective == SACCADE_OBJECTIVE_PPO_CLIP && args.dual_clip == 0.0f && args.delta == 0.0f;
+  const bool k3 = args.kl_estimator == SACCADE_KL_K3 && !args.kl_importance_corrected && !args.kl;
+  const bool usual = plain && k3 && !args.advantage_per_sequence && !args.is_weight && is_aligned(args);
+  return usual ? PolicyRows::kUsual : PolicyRows::kOneWeight;
+}
+
 // One block every `rounds` tiles of rows.  bonus(r) * a_t is taken from the loss.
-template <bool kBySequence, class Bonus>
+template <PolicyRows kRows, class Bonus>
 __global__ void __launch_bounds__(kRowThreads, kRowBlocks)
     row_kernel(saccade_policy_loss_args args, PolicyLossWorkspace workspace, int32_t rounds, Bonus bonus) {
+  constexpr bool kUsual = kRows == PolicyRows::kUsual, kBySequence = kRows == PolicyRows::kBySequence;
+  constexpr bool kSumsTokens = !kBySequence && std::is_same_v<Bonus, NoBonus>;  // the loss is of the token losses alone
+  if (kUsual) make_usual(args);
   __shared__ float of_warps[kSums][kRowThreads / 32];
   __shared__ int32_t near_offsets[kNearOffsets], ends[2];
   __shared__ double common;  // a_t, where it is the same for all rows
@@ -360,8 +392,9 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks)
   const int64_t span = rounds * kPolicyTile, first = blockIdx.x * span;
   const auto behind = static_cast<uint32_t>(first + span < args.rows ? first + span : args.rows);
   const auto begin = static_cast<uint32_t>(first) + kTaken * threadIdx.x;
+  const bool aligned = kUsual || is_aligned(args);
   RowInput rows[kTaken];
-  uint32_t mask = RowInput::load(args, begin, rows);
+  uint32_t mask = RowInput::load(args, begin, aligned, rows);
   if (warp < 2) {
     const int32_t s = sequence_of(args, warp == 0 ? first : behind - 1);
     if (lane == 0) ends[warp] = s;
@@ -398,11 +431,11 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks)
   const float common_weight = static_cast<float>(common * grad_output);
   float loss = 0.0f;  // without `common`
   float token_losses = 0.0f, ratios = 0.0f, kls = 0.0f;
-  uint32_t most = 0;  // bits of a number of at least 0, of which NaN has the largest
-  int32_t clipped_low = 0, clipped_high = 0;
+  float most = 0.0f;
+  uint32_t clipped = 0;  // rows from above in the upper half, from below in the lower one
 #pragma unroll 1
   for (uint32_t r = begin; r < behind; r += kPolicyTile) {
-    if (r > begin) mask = RowInput::load(args, r, rows);
+    if (r > begin) mask = RowInput::load(args, r, aligned, rows);
     PolicySequence sequences_of[kTaken];
     float loss_weight[kTaken], gradient_weight[kTaken], spread_gradient[kTaken];
 #pragma unroll
@@ -447,16 +480,15 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks)
       for (int e = 0; e < kTaken; ++e) {
         const RowInput& row = rows[e];
         log_ratio[e] = row.log_ratio();
-        const float ratio = whole ? sequences_of[e].ratio : exp(clamp_log_ratio(log_ratio[e]));
+        const float ratio = whole ? sequences_of[e].ratio : exp_bounded(clamp_log_ratio(log_ratio[e]));
         const Token token = objective.token(
             row.log_prob, ratio, whole ? sequences_of[e].saturated : beyond_log_ratio(log_ratio[e]), row.advantage);
         token_loss[e] = token.loss;
         gradient[e] = token.gradient;
-        if (metrics && on(e)) {
+        if (on(e)) {
           ratios += ratio;
-          clipped_low += token.clipped_low;
-          clipped_high += token.clipped_high;
-          most = max(most, __float_as_uint(fabsf(log_ratio[e])));
+          clipped += token.clipped_low ? 1u : token.clipped_high ? 1u << 16 : 0u;
+          most = max_nan(most, fabsf(log_ratio[e]));
         }
       }
     });
@@ -472,7 +504,12 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks)
       for (float& own : gradient) own = 0.0f;
     }
     const auto store = [&](saccade_address x, const float(&values)[kTaken]) {
-      if (x) store_group(pointer<float>(x), args.rows, r, values);
+      if (!x) return;
+      float* to = pointer<float>(x);
+      if (aligned && r + kTaken <= static_cast<uint32_t>(args.rows))
+        __stcs(reinterpret_cast<float4*>(to + r), make_float4(values[0], values[1], values[2], values[3]));
+      else
+        store_group(to, args.rows, r, values);
     };
     if (add_kl || args.kl) {
       float kl_value[kTaken], kl_gradient[kTaken];
@@ -493,21 +530,19 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks)
           gradient[e] += kl_coef * kl_gradient[e];
         }
       }
-      if (metrics || args.kl) {
 #pragma unroll
-        for (int e = 0; e < kTaken; ++e) {
-          kl_value[e] = on(e) ? kl_value[e] : 0.0f;
-          kls += kl_value[e];
-        }
-        store(args.kl, kl_value);
+      for (int e = 0; e < kTaken; ++e) {
+        kl_value[e] = on(e) ? kl_value[e] : 0.0f;
+        kls += kl_value[e];
       }
+      store(args.kl, kl_value);
     }
 #pragma unroll
     for (int e = 0; e < kTaken; ++e) {
       token_loss[e] = on(e) ? token_loss[e] : 0.0f;
       gradient[e] = on(e) ? gradient[e] * gradient_weight[e] + spread_gradient[e] : 0.0f;
-      loss += (token_loss[e] - (on(e) ? bonus(r + e) : 0.0f)) * loss_weight[e];
-      if (metrics) token_losses += token_loss[e];
+      if (!kSumsTokens) loss += (token_loss[e] - (on(e) ? bonus(r + e) : 0.0f)) * loss_weight[e];
+      token_losses += token_loss[e];
     }
     store(args.token_loss, token_loss);
     store(args.d_log_prob, gradient);
@@ -520,14 +555,16 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks)
     for (int distance = 16; distance > 0; distance /= 2) x += __shfl_xor_sync(~0u, x, distance);
     keep(sum, x);
   };
-  keep_sum(kLossSum, loss);
+  keep_sum(kLossSum, kSumsTokens ? token_losses : loss);
   if (metrics) {
     keep_sum(SACCADE_METRIC_TOKEN_LOSS, token_losses);
     keep_sum(SACCADE_METRIC_RATIO, ratios);
     keep_sum(SACCADE_METRIC_KL, kls);
-    keep(SACCADE_METRIC_CLIPPED_LOW, static_cast<float>(__reduce_add_sync(~0u, clipped_low)));
-    keep(SACCADE_METRIC_CLIPPED_HIGH, static_cast<float>(__reduce_add_sync(~0u, clipped_high)));
-    keep(SACCADE_METRIC_MAX_LOG_RATIO, __uint_as_float(__reduce_max_sync(~0u, most)));
+    clipped = __reduce_add_sync(~0u, clipped);
+    keep(SACCADE_METRIC_CLIPPED_LOW, static_cast<float>(clipped & 0xffffu));
+    keep(SACCADE_METRIC_CLIPPED_HIGH, static_cast<float>(clipped >> 16));
+    // Bits of numbers of at least 0, of which NaN has the largest.
+    keep(SACCADE_METRIC_MAX_LOG_RATIO, __uint_as_float(__reduce_max_sync(~0u, __float_as_uint(most))));
   }
   __syncthreads();
   if (warp == 0) {
@@ -565,10 +602,6 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks)
   }
 }
 
-struct NoBonus {
-  __device__ float operator()(int64_t) const { return 0.0f; }
-};
-
 // Counts of active rows, and what GSPO and GSPO_TOKEN need of whole sequences.
 inline void launch_sequences(const Device& device, const saccade_policy_loss_args& args,
                              const PolicyLossWorkspace& workspace) {
@@ -584,7 +617,16 @@ void launch_rows(const Device& device, const saccade_policy_loss_args& args, con
                  const Bonus& bonus, bool at_once) {
   const int32_t rounds = static_cast<int32_t>(policy_rounds(args.rows));
   const int64_t tiles = divide_up(args.rows, rounds * kPolicyTile), blocks = tiles > 0 ? tiles : 1;
-  const auto kernel = counts_by_sequence(args) ? row_kernel<true, Bonus> : row_kernel<false, Bonus>;
+  const auto kernel = [&] {
+    switch (rows_of(args)) {
+      case PolicyRows::kUsual:
+        return row_kernel<PolicyRows::kUsual, Bonus>;
+      case PolicyRows::kOneWeight:
+        return row_kernel<PolicyRows::kOneWeight, Bonus>;
+      default:
+        return row_kernel<PolicyRows::kBySequence, Bonus>;
+    }
+  }();
   if (at_once)
     launch_overlapping(device, kernel, blocks, kRowThreads, args, workspace, rounds, bonus);
   else

@@ -11,7 +11,7 @@ constexpr float kMaxLogRatio = 20.0f;  // logarithms of ratios are clamped to +-
 SACCADE_INLINE vfloat clamp_log_ratio(vfloat x) { return clamp(x, -kMaxLogRatio, kMaxLogRatio); }
 
 // Where clamp_log_ratio changed a number.
-SACCADE_INLINE vint beyond_log_ratio(vfloat x) { return (x > kMaxLogRatio) | (x < -kMaxLogRatio); }
+SACCADE_INLINE vint beyond_log_ratio(vfloat x) { return beyond(x, kMaxLogRatio); }
 
 // An estimate, its derivative by the policy's log-probability, and their sum, which importance correction needs: for K3
 // it is -d exactly where the two cancel.
@@ -35,8 +35,8 @@ SACCADE_INLINE Exponential exponential(vfloat x) {
   s = s * x + 1.0f / 24.0f;
   s = s * x + 1.0f / 6.0f;
   s = s * x + 0.5f;
-  const vfloat series = x * x * s, far = exp(x) - 1.0f;
-  const vint near = (x < 0.3f) & (x > -0.3f);
+  const vfloat series = x * x * s, far = exp_bounded(x) - 1.0f;
+  const vint near = within(x, 0.3f);
   return {select(near, x + series, far), select(near, series, far - x)};
 }
 
@@ -69,7 +69,7 @@ SACCADE_INLINE KlElement sampled_kl_element(int32_t estimator, vfloat log_prob, 
 SACCADE_INLINE KlElement corrected_kl_element(int32_t estimator, vfloat log_prob, vfloat ref_log_prob,
                                               vfloat log_ratio) {
   const KlElement kl = sampled_kl_element(estimator, log_prob, ref_log_prob);
-  const vfloat ratio = exp(clamp_log_ratio(log_ratio)), value = ratio * kl.value, gradient = ratio * kl.sum;
+  const vfloat ratio = exp_bounded(clamp_log_ratio(log_ratio)), value = ratio * kl.value, gradient = ratio * kl.sum;
   return {value, gradient, value + gradient};
 }
 
