@@ -62,7 +62,7 @@ struct PolicyLossWorkspace {
   PolicySequence* sequences;  // [sequences]
   // CUDA:
   double* block_sums;  // [SACCADE_POLICY_METRICS, blocks of its own]
-  int32_t* slices;     // active rows of slices
+  int32_t* slices;     // counts of slices
   int32_t* done;       // one: blocks of rows
 };
 

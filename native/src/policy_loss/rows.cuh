@@ -94,6 +94,21 @@ struct Bounds {
     bad = begin < 0 || end < begin || end > args.rows;
     if (bad) begin = end = 0;
   }
+
+  // Where it holds of every sequence, every row is one's.
+  __device__ bool joins(const saccade_policy_loss_args& args, int64_t s) const {
+    return !bad && (s > 0 || begin == 0) && (s + 1 < args.sequences || end == args.rows);
+  }
+};
+
+// Of all rows, or of a slice of them and of the sequences: how many are active, and whether offsets leave none out.
+struct PolicyCount {
+  int32_t active;
+  bool owned;
+
+  // As a number of the workspace.
+  __device__ int32_t encoded() const { return owned ? active : ~active; }
+  __device__ static PolicyCount decoded(int32_t x) { return {x < 0 ? ~x : x, x >= 0}; }
 };
 
 // What kLanes lanes of a warp, or with kLanes = kSequenceThreads the threads of a block, find together.
@@ -171,10 +186,11 @@ static __global__ void __launch_bounds__(kSequenceThreads)
   const int64_t begin = args.sequences * blockIdx.x / gridDim.x, end = args.sequences * (blockIdx.x + 1) / gridDim.x;
   const auto is_long = [](const Bounds& bounds) { return bounds.end - bounds.begin > kLanes * kLaneRows; };
   int32_t active = 0;
-  bool longer = false;
+  bool longer = false, owned = true;
   for (int64_t first = begin; first < end; first += kSequenceThreads / kLanes) {
     const int64_t own = first + threadIdx.x / kLanes, s = own < end ? own : end - 1;
     Bounds bounds(args, s);
+    owned &= bounds.joins(args, s);
     const bool left = is_long(bounds);
     longer |= left;
     if (left) bounds.end = bounds.begin;
@@ -186,8 +202,9 @@ static __global__ void __launch_bounds__(kSequenceThreads)
       if (is_long(bounds)) active += measure_sequence(args, workspace, s, bounds, true, Team<kSequenceThreads>{shared});
     }
   active = Team<kSequenceThreads>{shared}.sum(active);
+  owned = __syncthreads_and(owned);
   if (threadIdx.x != 0) return;
-  workspace.slices[blockIdx.x] = active;
+  workspace.slices[blockIdx.x] = PolicyCount{active, owned}.encoded();
   if (blockIdx.x == 0) *workspace.done = 0;
 }
 
@@ -204,7 +221,7 @@ inline __host__ __device__ int64_t slices_of(const saccade_policy_loss_args& arg
   return parts < 1 ? 1 : parts < most ? parts : most;
 }
 
-// One block a slice of the rows.
+// One block a slice of the rows, and of the offsets.
 static __global__ void __launch_bounds__(kSequenceThreads)
     count_kernel(saccade_policy_loss_args args, PolicyLossWorkspace workspace) {
   __shared__ int32_t shared[32];
@@ -216,6 +233,9 @@ static __global__ void __launch_bounds__(kSequenceThreads)
   if (args.mask && threadIdx.x * 128 < n) prefetch(mask + threadIdx.x * 128);
   wait_for_last();
   allow_next();
+  bool owned = true;
+  for (int64_t s = blockIdx.x * kSequenceThreads + threadIdx.x; s < args.sequences; s += gridDim.x * kSequenceThreads)
+    owned &= Bounds(args, s).joins(args, s);
   int32_t active = 0;
   if (!args.mask) {
     if (threadIdx.x == 0) active = static_cast<int32_t>(n);
@@ -238,23 +258,28 @@ static __global__ void __launch_bounds__(kSequenceThreads)
     if (threadIdx.x < split.tail) active += mask[n - split.tail + threadIdx.x] != 0;
   }
   active = reduce_block(active, shared, [](int32_t a, int32_t b) { return a + b; });
+  owned = __syncthreads_and(owned);
   if (threadIdx.x != 0) return;
-  workspace.slices[blockIdx.x] = active;
+  workspace.slices[blockIdx.x] = PolicyCount{active, owned}.encoded();
   if (blockIdx.x == 0) *workspace.done = 0;
 }
 
-// Active rows of all sequences, by the lanes of a warp.
-__device__ inline int32_t active_rows(const saccade_policy_loss_args& args, const PolicyLossWorkspace& workspace) {
-  int32_t own = 0;
+// What the slices add up to, by the lanes of a warp.
+__device__ inline PolicyCount count_rows(const saccade_policy_loss_args& args, const PolicyLossWorkspace& workspace) {
+  PolicyCount own{0, true};
   const int slices = static_cast<int>(slices_of(args));
   for (int first = threadIdx.x % 32; first < slices; first += kRowSlices) {
     int32_t read[kRowSlices / 32];
 #pragma unroll
     for (int k = 0; k < kRowSlices / 32; ++k) read[k] = first + 32 * k < slices ? workspace.slices[first + 32 * k] : 0;
 #pragma unroll
-    for (const int32_t count : read) own += count;
+    for (const int32_t slice : read) {
+      const PolicyCount count = PolicyCount::decoded(slice);
+      own.active += count.active;
+      own.owned &= count.owned;
+    }
   }
-  return __reduce_add_sync(~0u, own);
+  return {__reduce_add_sync(~0u, own.active), __all_sync(~0u, own.owned) != 0};
 }
 
 // What is summed, by the place of its metric; the loss takes that of the active rows, which are counted before.
@@ -386,7 +411,7 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks)
   __shared__ float of_warps[kSums][kRowThreads / 32];
   __shared__ int32_t near_offsets[kNearOffsets], ends[2];
   __shared__ double common;  // a_t, where it is the same for all rows
-  __shared__ int32_t counted;
+  __shared__ PolicyCount counted;
   __shared__ bool last;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int64_t span = rounds * kPolicyTile, first = blockIdx.x * span;
@@ -395,36 +420,36 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks)
   const bool aligned = kUsual || is_aligned(args);
   RowInput rows[kTaken];
   uint32_t mask = RowInput::load(args, begin, aligned, rows);
-  if (warp < 2) {
-    const int32_t s = sequence_of(args, warp == 0 ? first : behind - 1);
-    if (lane == 0) ends[warp] = s;
-  }
-  __syncthreads();
-  const int32_t low = ends[0], sequences = args.rows == 0 ? 0 : ends[1] < low ? 1 : ends[1] - low + 1;
-  const int32_t* offsets = pointer<const int32_t>(args.offsets) + low;
-  // Every row of the block is some sequence's: the offsets are at hand and right.
-  bool owned = sequences < kNearOffsets;
-  if (owned) {
-    for (int i = threadIdx.x; i <= sequences; i += kRowThreads) {
-      const int32_t offset = near_offsets[i] = offsets[i];
-      if (i == 0) owned &= offset >= 0 && offset <= first;
-      owned &= i < sequences ? offset <= offsets[i + 1] : offset <= args.rows && offset >= static_cast<int64_t>(behind);
+  // The sequences that own the block's rows, and their offsets, at hand if there is room.
+  const int32_t* offsets = pointer<const int32_t>(args.offsets);
+  int32_t low = 0, sequences = static_cast<int32_t>(args.sequences);
+  if (kBySequence || args.advantage_per_sequence) {
+    if (warp < 2) {
+      const int32_t s = sequence_of(args, warp == 0 ? first : behind - 1);
+      if (lane == 0) ends[warp] = s;
     }
-    offsets = near_offsets;
+    __syncthreads();
+    low = ends[0];
+    sequences = args.rows == 0 ? 0 : ends[1] < low ? 1 : ends[1] - low + 1;
+    offsets += low;
+    if (sequences < kNearOffsets) {
+      for (int i = threadIdx.x; i <= sequences; i += kRowThreads) near_offsets[i] = offsets[i];
+      offsets = near_offsets;
+    }
   }
   const float kl_coef = args.kl_coef_scalar ? *pointer<const float>(args.kl_coef_scalar) : args.kl_coef;
   const double grad_output = args.grad_output ? static_cast<double>(*pointer<const float>(args.grad_output)) : 1.0;
   wait_for_last();
   allow_next();
   if (warp == 0) {
-    const int32_t count = active_rows(args, workspace);
-    const double a = row_weight(args, count, count);
+    const PolicyCount count = count_rows(args, workspace);
+    const double a = row_weight(args, count.active, count.active);
     if (lane == 0) {
       counted = count;
       common = a;
     }
   }
-  owned = __syncthreads_and(owned);
+  __syncthreads();
   const bool add_kl = kl_coef != 0.0f, metrics = args.metrics != 0;
   const bool whole = kBySequence && needs_whole_sequences(args);
   const bool spread = kBySequence && args.objective == SACCADE_OBJECTIVE_GSPO;
@@ -445,7 +470,7 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks)
       spread_gradient[e] = 0.0f;
     }
     // What a row's own sequence gives it.
-    if (kBySequence || !owned || args.advantage_per_sequence) {
+    if (kBySequence || !counted.owned || args.advantage_per_sequence) {
       int32_t owner = 0;
       uint32_t from = 0, to = 0;
 #pragma unroll
@@ -466,7 +491,7 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks)
         PolicySequence sequence = workspace.sequences[low + owner];
         if (lost) sequence = {0, NAN, 0.0f, false};
         sequences_of[e] = sequence;
-        const double a = row_weight(args, sequence.active, counted);
+        const double a = row_weight(args, sequence.active, counted.active);
         loss_weight[e] = static_cast<float>(a);
         gradient_weight[e] = static_cast<float>(a * grad_output);
         if (spread && args.d_log_prob)
@@ -596,9 +621,9 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks)
     *to = static_cast<float>(all);
   } else if (warp == kLossSum) {
     *pointer<float>(args.loss) = static_cast<float>(kBySequence ? all : all * common);
-    if (metrics) *to = static_cast<float>(counted);
+    if (metrics) *to = static_cast<float>(counted.active);
   } else {
-    *to = static_cast<float>(all / static_cast<double>(counted > 0 ? counted : 1));
+    *to = static_cast<float>(all / static_cast<double>(counted.active > 0 ? counted.active : 1));
   }
 }
 

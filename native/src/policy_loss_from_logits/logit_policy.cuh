@@ -146,7 +146,7 @@ __global__ void __launch_bounds__(kInputThreads) inputs_kernel(const __grid_cons
   const saccade_policy_loss_args& policy = call.policy;
   const PolicyLossWorkspace& counts = call.workspace.policy;
   wait_for_last();
-  const int32_t active = kCounted ? active_rows(policy, counts) : 0;
+  const int32_t active = kCounted ? count_rows(policy, counts).active : 0;
   const int64_t i = call.first + static_cast<int64_t>(blockIdx.x) * kInputThreads + threadIdx.x;
   if (i >= call.active_end()) return;
   LogitPolicyRow input = call.workspace.inputs[i];
