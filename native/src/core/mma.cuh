@@ -1,10 +1,9 @@
 // Products of tiles on the tensor cores, from sm_80 on: mma.sync over bf16 with f32 accumulation.
 //
 // An operand is the sum of kParts bf16 numbers, each the nearest to what the ones before it leave: one part rounds an
-// f32 to bf16, three hold all of its bits, two those of an f16.  A product sums the products of those parts that
-// matter: one for one part, all four for two, six for three, which is f32 to about one unit in its last place.  What
-// the tensor cores add they truncate, so that with three parts the small products are summed apart, and sums go over
-// few terms before an ordinary addition.
+// f32 to bf16, three hold all of its bits.  A product sums the products of those parts that matter: one for one part,
+// six for three, which is f32 to about one unit in its last place.  What the tensor cores add they truncate, so that
+// with three parts the small products are summed apart, and sums go over few terms before an ordinary addition.
 //
 // A warp owns 16 rows of a product.  Lane l holds, of every 8 columns, columns 2 (l % 4) and one more of rows l / 4 and
 // l / 4 + 8: float x[columns / 8][4] in that order.
@@ -83,7 +82,7 @@ template <int kParts_, int kRows_, int kDim_>
 struct MmaTile {
   static constexpr int kParts = kParts_, kRows = kRows_, kDim = kDim_, kChunks = kDim / 8, kRow = 128;
   static constexpr int kPanel = kParts * kRows * kRow, kBytes = kDim / 64 * kPanel;
-  static_assert(kRows % 16 == 0 && kDim % 64 == 0);
+  static_assert((kParts == 1 || kParts == 3) && kRows % 16 == 0 && kDim % 64 == 0);
 
   uint32_t base;  // in shared memory, a multiple of 1024
 
@@ -217,7 +216,6 @@ __device__ __forceinline__ void clear(float (&x)[kBlocks][4]) {
 template <int kParts>
 __device__ __forceinline__ void mma_parts(float (&high)[4], float (&low)[4], const uint32_t (&a)[kParts][4],
                                           const uint32_t (&b)[kParts][4], int first) {
-  if constexpr (kParts == 2) mma(low, a[1], b[1][first], b[1][first + 1]);
 #pragma unroll
   for (int sum = kParts - 1; sum > 0; --sum)
 #pragma unroll
