@@ -136,7 +136,6 @@ __device__ __forceinline__ void prefetch_rewards(const saccade_group_advantage_a
 template <int kLanes>
 __global__ void __launch_bounds__(kThreads) batch_kernel(saccade_group_advantage_args args) {
   __shared__ Batch shared[32];
-  prefetch_rewards(args);
   wait_for_last();
   allow_next();
   const bool baseline = args.estimator == SACCADE_ADVANTAGE_REINFORCE_PP_BASELINE;
