@@ -11,8 +11,9 @@
 // block for a long sequence, count its own, and for GSPO add up log-ratios, then gradients.  In the second, whose first
 // rows are on their way while the first still counts, a thread makes token losses and gradients of four rows at a time,
 // a block sums of its rows, and the last block to end adds those up in order.
-// Sums are f32 within a block's vector lanes (CUDA: a warp's), f64 beyond.  Bytes: 4*R for every input read and output
-// written, and R twice for the mask; GSPO: the log-probabilities and the gradient twice, the mask three times.
+// Sums are f32 within a block's vector lanes (CUDA: a thread's rows, those of metrics a warp's), f64 beyond.  Bytes:
+// 4*R for every input read and output written, and R twice for the mask; GSPO: the log-probabilities and the gradient
+// twice, the mask three times.
 //
 // Where the spec leaves room:
 //   clipped_low and clipped_high count the rows whose gradient the clipping takes away (PPO_CLIP, GSPO, GSPO_TOKEN;

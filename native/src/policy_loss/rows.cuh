@@ -408,7 +408,7 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks)
   constexpr bool kUsual = kRows == PolicyRows::kUsual, kBySequence = kRows == PolicyRows::kBySequence;
   constexpr bool kSumsTokens = !kBySequence && std::is_same_v<Bonus, NoBonus>;  // the loss is of the token losses alone
   if (kUsual) make_usual(args);
-  __shared__ float of_warps[kSums][kRowThreads / 32];
+  __shared__ double of_warps[kSums][kRowThreads / 32];
   __shared__ int32_t near_offsets[kNearOffsets], ends[2];
   __shared__ double common;  // a_t, where it is the same for all rows
   __shared__ PolicyCount counted;
@@ -572,22 +572,22 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks)
     store(args.token_loss, token_loss);
     store(args.d_log_prob, gradient);
   }
-  const auto keep = [&](int sum, float of_warp) {
-    if (lane == 0) of_warps[sum][warp] = of_warp;
+  const auto keep = [&](int sum, auto of_warp) {
+    if (lane == 0) of_warps[sum][warp] = static_cast<double>(of_warp);
   };
-  const auto keep_sum = [&](int sum, float x) {
+  const auto keep_sum = [&](int sum, auto x) {
 #pragma unroll
     for (int distance = 16; distance > 0; distance /= 2) x += __shfl_xor_sync(~0u, x, distance);
     keep(sum, x);
   };
-  keep_sum(kLossSum, kSumsTokens ? token_losses : loss);
+  keep_sum(kLossSum, static_cast<double>(kSumsTokens ? token_losses : loss));
   if (metrics) {
     keep_sum(SACCADE_METRIC_TOKEN_LOSS, token_losses);
     keep_sum(SACCADE_METRIC_RATIO, ratios);
     keep_sum(SACCADE_METRIC_KL, kls);
     clipped = __reduce_add_sync(~0u, clipped);
-    keep(SACCADE_METRIC_CLIPPED_LOW, static_cast<float>(clipped & 0xffffu));
-    keep(SACCADE_METRIC_CLIPPED_HIGH, static_cast<float>(clipped >> 16));
+    keep(SACCADE_METRIC_CLIPPED_LOW, clipped & 0xffffu);
+    keep(SACCADE_METRIC_CLIPPED_HIGH, clipped >> 16);
     // Bits of numbers of at least 0, of which NaN has the largest.
     keep(SACCADE_METRIC_MAX_LOG_RATIO, __uint_as_float(__reduce_max_sync(~0u, __float_as_uint(most))));
   }
@@ -596,9 +596,9 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks)
     if (lane == kLossSum || (metrics && lane < kSums)) {
       double own = 0.0, most_of_block = 0.0;
 #pragma unroll
-      for (const float of_warp : of_warps[lane]) {
-        own = Sum{}(own, static_cast<double>(of_warp));
-        most_of_block = Largest{}(most_of_block, static_cast<double>(of_warp));
+      for (const double of_warp : of_warps[lane]) {
+        own = Sum{}(own, of_warp);
+        most_of_block = Largest{}(most_of_block, of_warp);
       }
       if (lane == SACCADE_METRIC_MAX_LOG_RATIO) own = most_of_block;
       workspace.block_sums[static_cast<int64_t>(lane) * gridDim.x + blockIdx.x] = own;

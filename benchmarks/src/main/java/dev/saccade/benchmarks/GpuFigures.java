@@ -28,8 +28,9 @@ import java.util.Locale;
  * ceilings of the same run and, where one is set, its aim.
  *
  * <p>Ceilings are a copy within the GPU and cuBLAS's product of bf16 matrices. Data is random; what
- * is smaller than a cache takes turns with copies of itself. A shape that the memory of the GPU
- * does not hold is halved until it does.
+ * is smaller than a cache takes turns with copies of itself, but in lines that say "cached", whose
+ * launches back to back have the same data. A shape that the memory of the GPU does not hold is
+ * halved until it does.
  */
 public final class GpuFigures {
   private static final String ROW = "%-37s %-30s %-4s  %9s  %13s  %5s  %-16s %s%n";
@@ -95,8 +96,12 @@ public final class GpuFigures {
     }
   }
 
-  /** One line of the table, before it is measured. */
-  record Plan(Case work, Aim aim) {}
+  /**
+   * One line of the table, before it is measured.
+   *
+   * @param cached whether all launches have the same data
+   */
+  record Plan(Case work, Aim aim, boolean cached) {}
 
   private final Device device;
   private final boolean h100;
@@ -168,12 +173,13 @@ public final class GpuFigures {
         .filter(plan -> !compared.contains(plan))
         .forEach(
             plan ->
-                System.out.print(line(plan, measure(device, plan.work(), ceilings), List.of())));
+                System.out.print(
+                    line(plan, measure(device, plan.work(), ceilings, plan.cached()), List.of())));
     List<Figure> measured = new ArrayList<>();
     List<PythonPeers.Item> items = new ArrayList<>();
     Result.Machine machine = Suite.machine(device, 0);
     for (Plan plan : compared) {
-      Figure figure = measure(device, plan.work(), ceilings);
+      Figure figure = measure(device, plan.work(), ceilings, plan.cached());
       measured.add(figure);
       items.add(
           new PythonPeers.Item(
@@ -223,14 +229,15 @@ public final class GpuFigures {
             case GRPO, DR_GRPO, RLOO -> 1;
             case BATCH_STD, REINFORCE_PP_BASELINE -> 2; // the deviation of the batch comes first
           };
-      plan(plans, Cases.groupAdvantage(estimator.name(), 16_384, 64), Aim.launches(launches));
+      backToBack(plans, Cases.groupAdvantage(estimator.name(), 16_384, 64), launches);
     }
     plan(plans, Case.of("SampledKl", "gradient"), Aim.NONE);
-    plan(plans, Case.of("SampledKl", "gradient").with("rows", 1 << 20), Aim.launches(1));
+    backToBack(plans, Case.of("SampledKl", "gradient").with("rows", 1 << 20), 1);
     plan(plans, Case.of("PolicyLoss", "gradient"), Aim.NONE);
     Case shorter = Case.of("PolicyLoss", "gradient").with("sequences", 16_384);
-    plan(plans, shorter.with("length", 64), Aim.launches(2));
+    backToBack(plans, shorter.with("length", 64), 2);
     plan(plans, Case.of("GradientMoments", "update"), Aim.NONE);
+    backToBack(plans, Case.of("GradientMoments", "update").with("size", 1 << 20), 2);
     Case sample = Cases.logits("SampleTokens", "forward", 64, Model.QWEN_7B);
     plan(plans, sample.with("temperature", 0.7f), Aim.NONE);
     plan(plans, sample.with("temperature", 0.7f).with("topP", 0.9f), Aim.NONE);
@@ -253,7 +260,13 @@ public final class GpuFigures {
   }
 
   private static void plan(List<Plan> plans, Case work, Aim aim) {
-    plans.add(new Plan(work, aim));
+    plans.add(new Plan(work, aim, false));
+  }
+
+  /** Some launches that an aim is about, and their time with data from memory. */
+  private static void backToBack(List<Plan> plans, Case work, int launches) {
+    plans.add(new Plan(work, Aim.launches(launches), true));
+    plan(plans, work, Aim.NONE);
   }
 
   /** As many rows as take 2.5 GB, 8192 at most. */
@@ -289,13 +302,13 @@ public final class GpuFigures {
   /** A figure, of as much of the data as the memory holds. */
   record Figure(OperationBenchmark benchmark, Workload workload, double seconds) {}
 
-  static Figure measure(Device device, Case work, Ceilings ceilings) {
+  static Figure measure(Device device, Case work, Ceilings ceilings, boolean cached) {
     OperationBenchmark benchmark = work.instance();
     while (true) {
       Workload workload = benchmark.workload(work.method());
       try (Engine engine = Engine.open(Engine.SACCADE, device, 0, benchmark.dtype())) {
         List<Work> works = new ArrayList<>();
-        for (int i = 0; i < workload.copies(); i++) {
+        for (int i = 0; i < (cached ? 1 : workload.copies()); i++) {
           works.add(workload.work().apply(engine));
         }
         int count = ceilings.launches(workload);
@@ -327,7 +340,7 @@ public final class GpuFigures {
     List<Double> rates = new ArrayList<>();
     for (Case ceiling : Cases.ceilings(Device.Kind.CUDA)) {
       try {
-        Figure figure = measure(device, ceiling, Ceilings.BOUNDS);
+        Figure figure = measure(device, ceiling, Ceilings.BOUNDS, false);
         Workload w = figure.workload();
         rates.add((w.flops() > 0 ? w.flops() : w.bytes()) / figure.seconds());
       } catch (LinkageError e) {
@@ -341,6 +354,7 @@ public final class GpuFigures {
     double seconds = measured.seconds();
     Workload w = measured.workload();
     String name = w.operation();
+    String shape = w.shape() + (plan.cached() ? ", cached" : "");
     String dtype = measured.benchmark().dtype().toString();
     double share = 100 * ceilings.seconds(w) / seconds;
     double bytesPerSecond = w.bytes() / seconds;
@@ -348,7 +362,7 @@ public final class GpuFigures {
         figures
             .addObject()
             .put("name", name)
-            .put("shape", w.shape())
+            .put("shape", shape)
             .put("dtype", dtype)
             .put("microseconds", rounded(1e6 * seconds))
             .put("gb_per_s", rounded(bytesPerSecond / 1e9));
@@ -379,7 +393,7 @@ public final class GpuFigures {
         Locale.ROOT,
         ROW,
         name,
-        w.shape(),
+        shape,
         dtype,
         time(seconds),
         rate(bytesPerSecond, w.flops() / seconds),
