@@ -190,13 +190,15 @@ __global__ void __launch_bounds__(StayRows<kDim>::kBlock, 1)
         ring.wait(2 * j);
         wgmma_multiply_transposed(s, q, row, Tile{shared_address(ring.slot(2 * j))});
       };
-      const auto add = [&](int j, const WgmmaWeights<Tile::kRows>& p) {
+      WgmmaWeights<Tile::kRows> p{};
+      const auto add = [&](int j) {
         softmax.rescale(out);
         ring.wait(2 * j + 1);
         wgmma_multiply_add(out, p, Tile{shared_address(ring.slot(2 * j + 1))});
       };
       const auto added = [&](int j) {
         wgmma_wait<0>();
+        p.hold(in.dim < 0);
         wgmma_settle(out);
         if (j >= 0) ring.release(2 * j + 1);
       };
@@ -208,9 +210,9 @@ __global__ void __launch_bounds__(StayRows<kDim>::kBlock, 1)
       for (int j = 0; j + 1 < own; ++j) {
         // Not after the softmax: the compiler would wait before it, since nothing in it depends on the wait.
         added(j - 1);
-        const WgmmaWeights<Tile::kRows> p(s);
+        p.set(s);
         score(j + 1);
-        add(j, p);
+        add(j);
         wgmma_wait<1>();
         wgmma_settle(s);
         ring.release(2 * j + 2);
@@ -218,7 +220,8 @@ __global__ void __launch_bounds__(StayRows<kDim>::kBlock, 1)
         softmax.take(s, (j + 1) * Tile::kRows);
       }
       added(own - 2);
-      add(own - 1, WgmmaWeights<Tile::kRows>(s));
+      p.set(s);
+      add(own - 1);
       added(own - 1);
     }
     for (int i = 2 * own; i < 2 * tiles; ++i) {
@@ -306,8 +309,10 @@ __global__ void __launch_bounds__(StayRows<kDim>::kBlock, 1)
 #pragma unroll
         for (int e = 0; e < 4; ++e) s[n][e] = exp2_fast(fmaf(s[n][e], unit, -lse[e / 2]));
     };
+    WgmmaWeights<Tile::kRows> weights{};
     const auto add = [&](int j) {
       wgmma_wait<0>();  // first in the loop, as in the forward pass
+      weights.hold(in.dim < 0);
       wgmma_settle(ds);
       wgmma_settle(out);
       ring.release(2 * j + 1);
@@ -323,7 +328,8 @@ __global__ void __launch_bounds__(StayRows<kDim>::kBlock, 1)
           for (int e = 0; e < 4; ++e)
             if (8 * n + lane_column(e) >= visible[e / 2] - j * Tile::kRows) ds[n][e] = 0.0f;
       }
-      wgmma_multiply_add(out, WgmmaWeights<Tile::kRows>(ds), Tile{shared_address(ring.slot(2 * j))});
+      weights.set(ds);
+      wgmma_multiply_add(out, weights, Tile{shared_address(ring.slot(2 * j))});
     };
     if (own > 0) {
       score(0);
@@ -444,15 +450,19 @@ __global__ void __launch_bounds__(StayKeys<kDim>::kBlock, 1)
             if (lane_row(e) >= beyond + 8 * n + lane_column(e)) p[n][e] = 0.0f;
       }
       load_pairs(delta, statistics->delta);
-      wgmma_multiply_add(values, WgmmaWeights<kBackwardTile>(p), d_out);
+      const WgmmaWeights<kBackwardTile> value_weights(p);
+      wgmma_multiply_add(values, value_weights, d_out);
       wgmma_wait<1>();
       wgmma_settle(ds);
 #pragma unroll
       for (int n = 0; n < kBackwardTile / 8; ++n)
 #pragma unroll
         for (int e = 0; e < 4; ++e) ds[n][e] = p[n][e] * (ds[n][e] - delta[n][e % 2]);
-      wgmma_multiply_add(keys, WgmmaWeights<kBackwardTile>(ds), q);
+      const WgmmaWeights<kBackwardTile> key_weights(ds);
+      wgmma_multiply_add(keys, key_weights, q);
       wgmma_wait<0>();
+      value_weights.hold(in.dim < 0);
+      key_weights.hold(in.dim < 0);
       wgmma_settle(values);
       wgmma_settle(keys);
       ring.release(2 * step);

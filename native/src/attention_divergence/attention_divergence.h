@@ -39,6 +39,29 @@ struct RowGradient {
   float pivot, mean, inverse;
 };
 
+// Hopper: where few blocks of queries would leave most multiprocessors idle, each of their tiles of keys is some
+// part's, and what the parts find is joined.  A part has the two sums of dq, of kDim columns each, and kNumbers of a
+// head and row.
+struct QueryParts {
+  float* sums;  // [count, heads, rows, 2 kDim + kNumbers]; null: one part
+  int count;
+
+  static constexpr int kNumbers = 8;
+};
+
+template <class Args>
+QueryParts carve_query_parts(Carver& carver, const Args& args) {
+  constexpr int64_t kProcessors = 132, kBlockRows = 128, kLeast = 1024;  // of an H100; of a block; keys of a part
+  const int64_t columns = args.head_dim <= 64 ? 64 : 128, size = 2 * columns + QueryParts::kNumbers;
+  const int64_t blocks = pieces_of(args.rows * args.heads, args.sequences * args.kv_heads, kBlockRows);
+  const int64_t all = checked_product("workspace", checked_product("workspace", args.heads, args.rows), size);
+  // No more memory than is allowed for dk.
+  const int64_t most =
+      std::min({kProcessors / blocks, args.max_keys / kLeast, 2 * args.keys * args.kv_heads * columns / all});
+  if (most < 2) return {nullptr, 1};
+  return {carver.take<float>(checked_product("workspace", all, most)), static_cast<int>(most)};
+}
+
 struct AttentionDivergenceWorkspace {
   float* divergence;  // [rows]
   float* entropy;     // [rows]
@@ -66,6 +89,7 @@ struct AttentionDivergenceWorkspace {
   PolicyTiles tiles, ref_tiles;  // Hopper
   float* ref_map;                // [ref_rows, padded(max_keys)]: the reference's policy, of some rows at a time
   int64_t ref_rows;
+  QueryParts query_parts;  // Hopper, for the gradient
   int64_t bytes;
 
   static constexpr int64_t kScratchRows = 4 * kRows;  // scores, which may be f64; policy; reference

@@ -21,7 +21,7 @@ struct Call : Arguments {
       const int64_t h = heads.begin + i / (kDim / 8);
       uint8_t* tile = policy.query_tile<kDim>(policy.first_query_tile(s) + in_sequence / kQueryTile, h);
       *reinterpret_cast<uint4*>(tile + QueryTile<kDim>{0}.address(0, r, chunk)) = {};
-      if (chunk == 0) set_statistics(policy.statistics<kDim>(s, in_sequence, h), INFINITY, 0.0f, 0.0f);
+      if (chunk == 0) set_statistics(policy.statistics<kDim>(s, in_sequence, h), INFINITY, 0.0f);
     }
   }
 
@@ -30,22 +30,20 @@ struct Call : Arguments {
 
 // -------------------------------------------------------------------------------------------------- queries
 
+// Keys that move by at once.
+constexpr int kStepKeys = kKeyTile / 2;
+
 // dP rows beside a tile of keys: rows of eight lanes' pairs lie in different banks.
-template <int kKeys>
-constexpr int kGradientStride = 4 * kKeys + 32;
+constexpr int kGradientStride = 4 * kStepKeys + 32;
 
 // Threads that copy rows of dP.
 constexpr int kCopiers = 96;
 
-// Keys of a tile, and queries of a block at most.
+// kQueries: of a block, at most.
 constexpr int kFewQueries = 32;
-template <int kKeys>
-constexpr int kQueriesMost = kKeys == kKeyTile ? kFewQueries : kStay;
-
-template <int kDim, int kKeys>
-using GradientRing =
-    Ring<MmaTile<1, kKeys, kDim>::kBytes + (kQueriesMost<kKeys> * kGradientStride<kKeys> + 1023) / 1024 * 1024, 32, 4,
-         kGroups, kCopiers, true>;
+template <int kDim, int kQueries>
+using GradientRing = Ring<MmaTile<1, kStepKeys, kDim>::kBytes + (kQueries * kGradientStride + 1023) / 1024 * 1024, 32,
+                          kQueries == kFewQueries ? 4 : 3, kGroups, kCopiers>;
 
 // Copies `rows` rows of f32 to shared memory, the first 4 * kColumns bytes of each `stride` bytes apart: those of the
 // map before `left` columns, then zeros.  The threads that copy do so together.
@@ -65,31 +63,54 @@ __device__ __forceinline__ void copy_rows(unsigned char* to, int stride, const f
 
 __device__ __forceinline__ float2 load_pair(const unsigned char* at) { return *reinterpret_cast<const float2*>(at); }
 
-// As before, where what was loaded has not been kept in registers.
-__device__ __forceinline__ float2 load_pair_again(const unsigned char* at) {
-  float2 pair;
-  asm volatile("ld.volatile.shared.v2.f32 {%0, %1}, [%2];" : "=f"(pair.x), "=f"(pair.y) : "r"(shared_address(at)));
-  return pair;
+// Over the four lanes of a row.
+__device__ __forceinline__ float add_lanes(float x) {
+  x += __shfl_xor_sync(~0u, x, 1);
+  return x + __shfl_xor_sync(~0u, x, 2);
 }
 
-// dq, and what dk takes of the rows.  Tiles of kKeys keys move by, and the queries' rows of dP with them: once for
-// delta, where there are several heads, and once for dS.
-template <int kDim, int kKeys>
+// Sums of P^2, P^2 (dP - centre) and P^2 (dP - centre)^2 of two rows, for every thread: for dscore_sq.
+struct Squares {
+  double sums[2][3][kConsumers];
+
+  __device__ __forceinline__ double& at(int i, int power) { return sums[i][power][threadIdx.x]; }
+  __device__ void clear() {
+    for (int i = 0; i < 2; ++i)
+      for (int power = 0; power < 3; ++power) at(i, power) = 0.0;
+  }
+  // The centre of row i falls by `change`.
+  __device__ void move(int i, double change) {
+    at(i, 2) += change * (2.0 * at(i, 1) + change * at(i, 0));
+    at(i, 1) += change * at(i, 0);
+  }
+};
+
+template <int kDim>
+__device__ float* part_of(const Call<kDim>& call, int part, int64_t head, int64_t row) {
+  const int64_t number = (part * call.heads.count() + head - call.heads.begin) * call.args.rows + row;
+  return call.work.query_parts.sums + number * (2 * kDim + QueryParts::kNumbers);
+}
+
+// dq, and what dk takes of the rows, in one pass.  Tiles of keys move by, and the queries' rows of dP with them:
+//   dq = sum P (dP - delta) K = sum P (dP - c) K - (delta - c) sum P K,   delta = sum P dP
+// for any c.  Rounding P and P (dP - c) to bf16 costs as little as rounding dS, where c is near delta: it is the mean
+// so far, taken anew as often as the mass seen has doubled, or dP of the key of which the head is all but certain.
+template <int kDim, int kQueries>
 __global__ void __launch_bounds__(kBlockThreads, 1)
     query_kernel(const __grid_constant__ Call<kDim> call, const __grid_constant__ HeadedGrid grid) {
   if constexpr (!kHopper) return;
   wait_for_last();
   using Stay = MmaTile<1, kStay, kDim>;
-  using Keys = MmaTile<1, kKeys, kDim>;
-  constexpr int kBlocks = kKeys / 8, kHalves = kKeyTile / kKeys;
+  using Keys = MmaTile<1, kStepKeys, kDim>;
+  constexpr int kBlocks = kStepKeys / 8, kHalves = kKeyTile / kStepKeys;
   extern __shared__ __align__(1024) unsigned char shared[];
-  // Where the ring will be lie the queries, until they are in registers.
   const Stay q{shared_address(shared)};
-  const GradientRing<kDim, kKeys> ring(shared);
-  static_assert(Stay::kBytes <= GradientRing<kDim, kKeys>::kBytes * 4);
+  const GradientRing<kDim, kQueries> ring(shared + Stay::kBytes);
+  Squares& squares = *reinterpret_cast<Squares*>(shared + Stay::kBytes + GradientRing<kDim, kQueries>::kShared);
   const saccade_attention_divergence_args& args = call.args;
   const TiledPolicy& policy = call.policy;
-  const HeadedRows block(policy, grid);
+  const int parts = call.work.query_parts.count, part = static_cast<int>(blockIdx.x % parts);
+  const HeadedRows block(policy, grid, blockIdx.x / parts, gridDim.x / parts);
   if (block.empty()) return;
   const int64_t s = block.s;
   const bool bad = call.sequences().bad[s];
@@ -103,10 +124,11 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   // The last key that the first query sees may be before the first one.
   const int least = static_cast<int>(call.sequences().keys(s) - call.sequences().rows(s) + block.begin -
                                      call.sequences().first_row(s) + 1);
-  const int most = least + block.queries - 1, tiles = uniform(most > 0 ? (most + kKeys - 1) / kKeys : 0);
-  const int deltas = call.heads.count() > 1 ? tiles : 0;
+  const int most = least + block.queries - 1, all_tiles = most > 0 ? (most + kStepKeys - 1) / kStepKeys : 0;
+  const int first = uniform(all_tiles * part / parts), tiles = uniform(all_tiles * (part + 1) / parts) - first;
   const bool live_row = !bad && threadIdx.x < block.queries && call.active(block.begin + threadIdx.x);
-  if (!__syncthreads_or(live_row) || tiles == 0) {
+  if (!__syncthreads_or(live_row) || all_tiles == 0) {
+    if (parts > 1) return;
     const float value = bad ? kNan : 0.0f;
     for (int h = 0; h < block.heads; ++h) {
       const int64_t head = block.first_head + h;
@@ -125,32 +147,28 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     if (threadIdx.x >= kBlockThreads - kCopiers) {
       const float* map = call.map(block.begin);
       const int width = static_cast<int>(call.width());
-      int j = 0;
-      for (int i = 0; i < deltas + tiles; ++i, j = j + 1 == tiles ? 0 : j + 1) {
-        ring.wait_empty(i);
-        copy_rows<kKeys>(ring.slot(i) + Keys::kBytes, kGradientStride<kKeys>, map + j * kKeys, width, block.queries,
-                         width - j * kKeys);
-        ring.arrive_copied(i);
+      for (int j = 0; j < tiles; ++j) {
+        ring.wait_empty(j);
+        const int key = (first + j) * kStepKeys;
+        copy_rows<kStepKeys>(ring.slot(j) + Keys::kBytes, kGradientStride, map + key, width, block.queries,
+                             width - key);
+        ring.arrive_copied(j);
       }
     } else if (threadIdx.x == kConsumers) {
-      int j = 0;
-      for (int i = 0; i < deltas + tiles; ++i, j = j + 1 == tiles ? 0 : j + 1) {
-        ring.wait_empty(i);
-        ring.expect(i, Keys::kBytes);
-        const uint8_t* tile = policy.key_tile<kDim>(policy.first_key_tile(s) + j / kHalves, block.kv) +
-                              j % kHalves * (kKeys * Keys::kRow);
+      for (int j = 0; j < tiles; ++j) {
+        ring.wait_empty(j);
+        ring.expect(j, Keys::kBytes);
+        const uint8_t* tile = policy.key_tile<kDim>(policy.first_key_tile(s) + (first + j) / kHalves, block.kv) +
+                              (first + j) % kHalves * (kStepKeys * Keys::kRow);
         for (int panel = 0; panel < kDim / 64; ++panel)
-          ring.copy(i, panel * Keys::kPanel, tile + panel * KeyTile<kDim>::kPanel, Keys::kPanel);
+          ring.copy(j, panel * Keys::kPanel, tile + panel * KeyTile<kDim>::kPanel, Keys::kPanel);
       }
     }
   } else {
     many_registers();
     load_rows(q, policy, block);
-    uint32_t rows[kDim / 16][4];
-#pragma unroll
-    for (int step = 0; step < kDim / 16; ++step) q.left(rows[step], 0, 16 * warp(), step);
-    ring.release_all();
-    float lse[2], centre[2] = {}, delta[2] = {};
+    float lse[2], centre[2] = {}, mass[2] = {}, moment[2] = {};
+    float watch[2];  // mass of a lane's keys beyond which the centre moves
     bool live[2];
     int seen[2], row_offset[2];  // keys beyond those that the first query sees
     const auto statistics = [&](int r) {
@@ -161,156 +179,275 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
       const int r = 16 * warp() + lane_row(2 * i);
       const bool there = r < block.count();
       seen[i] = there ? block.query(r) : 0;
-      row_offset[i] = Keys::kBytes + seen[i] * kGradientStride<kKeys> + 4 * lane_column(0);
+      row_offset[i] = Keys::kBytes + seen[i] * kGradientStride + 4 * lane_column(0);
       lse[i] = there ? statistics(r)[kLse * kQueryTile] : INFINITY;
       live[i] = lse[i] != INFINITY;
+      watch[i] = 0x1p-12f;
     }
-    // Scores of tile j as powers of two.
-    const auto exponents = [&](float(&x)[kBlocks][4], int j) {
+    if (dscore_sq) squares.clear();
+    float moments[kDim / 8][4], means[kDim / 8][4];  // sums of P (dP - centre) K, and of P K
+    clear(moments);
+    clear(means);
+    // Scores become probabilities.
+    const auto probabilities = [&](float(&x)[kBlocks][4], int j) {
 #pragma unroll
       for (int n = 0; n < kBlocks; ++n)
 #pragma unroll
         for (int e = 0; e < 4; ++e) x[n][e] = fmaf(x[n][e], policy.unit, -lse[e / 2]);
-      if ((j + 1) * kKeys <= least) return;
-      // Some row does not see some key.
-      const int first = j * kKeys - least + lane_column(0);
-#pragma unroll
-      for (int n = 0; n < kBlocks; ++n)
-#pragma unroll
-        for (int e = 0; e < 4; ++e)
-          if (first + 8 * n + e % 2 >= seen[e / 2]) x[n][e] = -INFINITY;
-    };
-    const auto begin = [&](float(&x)[kBlocks][4], int i) {
-      ring.wait(i);
-      wgmma_multiply_transposed(x, rows, Keys{shared_address(ring.slot(i))});
-    };
-
-    if (deltas > 0) {
-      Sum moment[2] = {}, mass[2] = {};
-      in_turn<kKeys>(deltas, begin, [&](float(&x)[kBlocks][4], int j) {
-        const unsigned char* slot = ring.slot(j);
-        exponents(x, j);
-        float m[2] = {}, w[2] = {};
+      if ((first + j + 1) * kStepKeys > least) {
+        // Some row does not see some key.
+        const int beyond = (first + j) * kStepKeys - least + lane_column(0);
 #pragma unroll
         for (int n = 0; n < kBlocks; ++n)
 #pragma unroll
-          for (int i = 0; i < 2; ++i) {
-            const float2 dp = load_pair(slot + row_offset[i] + 32 * n);
-            const float a = x[n][2 * i] = exp2_fast(x[n][2 * i]), b = x[n][2 * i + 1] = exp2_fast(x[n][2 * i + 1]);
-            m[i] = fmaf(a, dp.x - centre[i], m[i]);
-            m[i] = fmaf(b, dp.y - centre[i], m[i]);
-            w[i] += a + b;
-          }
-        if (__any_sync(~0u, fmaxf(w[0], w[1]) > 0.5f)) {
-          // A head that is all but certain of a key: sums around dP there keep their digits.
+          for (int e = 0; e < 4; ++e)
+            if (beyond + 8 * n + e % 2 >= seen[e / 2]) x[n][e] = -INFINITY;
+      }
 #pragma unroll
-          for (int i = 0; i < 2; ++i) {
-            float there = centre[i];
-            bool found = false;
+      for (int n = 0; n < kBlocks; ++n)
 #pragma unroll
-            for (int n = 0; n < kBlocks; ++n) {
-              const float2 dp = load_pair_again(slot + row_offset[i] + 32 * n);
-              if (x[n][2 * i] > 0.5f) there = dp.x, found = true;
-              if (x[n][2 * i + 1] > 0.5f) there = dp.y, found = true;
-            }
-#pragma unroll
-            for (int distance = 1; distance < 4; distance *= 2) {
-              const float other = __shfl_xor_sync(~0u, there, distance);
-              const bool has = __shfl_xor_sync(~0u, found, distance);
-              if (has && (!found || (threadIdx.x & distance))) there = other, found = true;
-            }
-            moment[i] = Sum(moment[i].value() +
-                            (static_cast<double>(centre[i]) - static_cast<double>(there)) * mass[i].value());
-            centre[i] = there;
-            m[i] = 0.0f;
-#pragma unroll
-            for (int n = 0; n < kBlocks; ++n) {
-              const float2 dp = load_pair_again(slot + row_offset[i] + 32 * n);
-              const float a = x[n][2 * i], b = x[n][2 * i + 1];
-              m[i] = fmaf(a, dp.x - there, m[i]);
-              m[i] = fmaf(b, dp.y - there, m[i]);
-            }
-          }
-        }
-        ring.release(j);
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-          moment[i].add(m[i]);
-          mass[i].add(w[i]);
-        }
-      });
+        for (int e = 0; e < 4; ++e) x[n][e] = exp2_fast(x[n][e]);
+    };
+    // Centres become the means up to this tile, whose probabilities are x and come to w; they fall by `change`.
+    const auto move_centres = [&](const float(&x)[kBlocks][4], const unsigned char* slot, const float(&w)[2],
+                                  float(&change)[2]) {
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
-        double first_moment = moment[i].value(), whole = mass[i].value();
+        float part = 0.0f, top = 0.0f, at_top = 0.0f;
+#pragma unroll
+        for (int n = 0; n < kBlocks; ++n) {
+          const float2 dp = load_pair(slot + row_offset[i] + 32 * n);
+          const float a = x[n][2 * i], b = x[n][2 * i + 1];
+          part = fmaf(a, dp.x - centre[i], part);
+          part = fmaf(b, dp.y - centre[i], part);
+          if (a > top) top = a, at_top = dp.x;
+          if (b > top) top = b, at_top = dp.y;
+        }
+        const float own = mass[i] + w[i], whole = add_lanes(own),
+                    mean = centre[i] + add_lanes(moment[i] + part) / whole;
 #pragma unroll
         for (int distance = 1; distance < 4; distance *= 2) {
-          first_moment += __shfl_xor_sync(~0u, first_moment, distance);
-          whole += __shfl_xor_sync(~0u, whole, distance);
+          const float other = __shfl_xor_sync(~0u, top, distance), there = __shfl_xor_sync(~0u, at_top, distance);
+          if (other > top) top = other, at_top = there;
         }
-        if (!live[i]) continue;
-        delta[i] = static_cast<float>(first_moment / whole);
-        lse[i] += static_cast<float>(::log2(whole));
+        if (watch[i] == INFINITY || whole == 0.0f) continue;
+        // Where the head is all but certain of a key, differences around its dP keep their digits.
+        const bool certain = top > 0.5f;
+        watch[i] = certain ? INFINITY : fmaxf(2.0f * own, 0.5f * whole);
+        const float next = certain ? at_top : mean;
+        change[i] = centre[i] - next;
+        centre[i] = next;
+        moment[i] = fmaf(change[i], mass[i], moment[i]);
+        if (dscore_sq) squares.move(i, change[i]);
       }
-    }
-    __syncwarp();  // all lanes of a row have read what is overwritten now
+    };
+    const auto add_squares = [&](const float(&x)[kBlocks][4], const unsigned char* slot) {
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const int r = 16 * warp() + lane_row(2 * i);
-      if (!live[i]) continue;
-      lse[i] -= log2f(call.unit(block.begin + block.query(r)));
-      if (threadIdx.x % 4 == 0) set_statistics(statistics(r), lse[i], centre[i], delta[i]);
-    }
-
-    double squares[2] = {};
-    const auto gradients = [&](float(&x)[kBlocks][4], int j) {
-      const unsigned char* slot = ring.slot(deltas + j);
-      exponents(x, j);
+      for (int i = 0; i < 2; ++i) {
+        float sums[3] = {};
+        const auto add = [&](float p, float dp) {
+          const float y = p * (dp - centre[i]);
+          sums[0] = fmaf(p, p, sums[0]);
+          sums[1] = fmaf(p, y, sums[1]);
+          sums[2] = fmaf(y, y, sums[2]);
+        };
+#pragma unroll
+        for (int n = 0; n < kBlocks; ++n) {
+          const float2 dp = load_pair(slot + row_offset[i] + 32 * n);
+          add(x[n][2 * i], dp.x);
+          add(x[n][2 * i + 1], dp.y);
+        }
+        for (int power = 0; power < 3; ++power) squares.at(i, power) += static_cast<double>(sums[power]);
+      }
+    };
+    const auto begin = [&](float(&x)[kBlocks][4], int j) {
+      ring.wait(j);
+      wgmma_multiply_transposed(x, q, 64 * group(), Keys{shared_address(ring.slot(j))});
+    };
+    // Probabilities become products with dP.
+    const auto multiply = [&](float(&x)[kBlocks][4], const unsigned char* slot) {
+      float m[2] = {};
 #pragma unroll
       for (int n = 0; n < kBlocks; ++n)
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
           const float2 dp = load_pair(slot + row_offset[i] + 32 * n);
-          x[n][2 * i] = exp2_fast(x[n][2 * i]) * ((dp.x - centre[i]) - delta[i]);
-          x[n][2 * i + 1] = exp2_fast(x[n][2 * i + 1]) * ((dp.y - centre[i]) - delta[i]);
+          x[n][2 * i] *= dp.x - centre[i];
+          x[n][2 * i + 1] *= dp.y - centre[i];
+          m[i] += x[n][2 * i] + x[n][2 * i + 1];
         }
-      if (!dscore_sq) return;
 #pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        float sum = 0.0f;
-#pragma unroll
-        for (int n = 0; n < kBlocks; ++n) {
-          sum = fmaf(x[n][2 * i], x[n][2 * i], sum);
-          sum = fmaf(x[n][2 * i + 1], x[n][2 * i + 1], sum);
-        }
-        squares[i] += static_cast<double>(sum);
-      }
+      for (int i = 0; i < 2; ++i) moment[i] += m[i];
     };
-    float out[kDim / 8][4];
-    clear(out);
-    multiply_in_turn<Keys>(
-        out, tiles, [&](float(&x)[kBlocks][4], int j) { begin(x, deltas + j); }, gradients,
-        [&](int j) { return Keys{shared_address(ring.slot(deltas + j))}; }, [&](int j) { ring.release(deltas + j); });
+    const bool never = args.rows < 0;
+    // What ends the products under way.
+    WgmmaWeights<kStepKeys> p{}, p_dp{};
+    const auto finish = [&] {
+      wgmma_wait<0>();
+      p.hold(never);
+      p_dp.hold(never);
+      wgmma_settle(moments);
+      wgmma_settle(means);
+    };
+    float x[kBlocks][4];
+    if (tiles > 0) {
+      begin(x, 0);
+      wgmma_wait<0>();
+      wgmma_settle(x);
+    }
+    for (int j = 0; j < tiles; ++j) {
+      const unsigned char* slot = ring.slot(j);
+      probabilities(x, j);
+      float w[2] = {}, change[2] = {};
+#pragma unroll
+      for (int n = 0; n < kBlocks; ++n)
+#pragma unroll
+        for (int e = 0; e < 4; ++e) w[e / 2] += x[n][e];
+      const bool moves = __any_sync(~0u, mass[0] + w[0] > watch[0] || mass[1] + w[1] > watch[1]);
+      if (moves) move_centres(x, slot, w, change);
+#pragma unroll
+      for (int i = 0; i < 2; ++i) mass[i] += w[i];
+      if (dscore_sq) add_squares(x, slot);
+      finish();
+      wgmma_settle(x);
+      if (moves) {
+#pragma unroll
+        for (int n = 0; n < kDim / 8; ++n)
+#pragma unroll
+          for (int e = 0; e < 4; ++e) moments[n][e] = fmaf(change[e / 2], means[n][e], moments[n][e]);
+      }
+      if (j > 0) ring.release(j - 1);
+      p.set(x);
+      multiply(x, slot);
+      p_dp.set(x);
+      // After the last tile, once more, for nothing.
+      begin(x, j + 1 < tiles ? j + 1 : j);
+      const Keys keys{shared_address(slot)};
+      wgmma_multiply_add(moments, p_dp, keys);
+      wgmma_multiply_add(means, p, keys);
+      wgmma_wait<2>();
+      wgmma_settle(x);
+    }
+    finish();
 
     const float grad_output = call.grad_output();
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      double all = squares[i] + __shfl_xor_sync(~0u, squares[i], 1);
-      all += __shfl_xor_sync(~0u, all, 2);
+      const float whole = add_lanes(mass[i]), whole_moment = add_lanes(moment[i]), delta = whole_moment / whole;
+      double all[3] = {};
+      if (dscore_sq)
+#pragma unroll
+        for (int power = 0; power < 3; ++power) {
+          all[power] = squares.at(i, power);
+          all[power] += __shfl_xor_sync(~0u, all[power], 1);
+          all[power] += __shfl_xor_sync(~0u, all[power], 2);
+        }
       const int r = 16 * warp() + lane_row(2 * i);
       if (r >= block.count()) continue;
       const int64_t row = block.begin + block.query(r), head = block.head(r);
-      if (dscore_sq && threadIdx.x % 4 == 0)
-        dscore_sq[head * args.rows + row] = live[i] ? static_cast<float>(all) * (grad_output * grad_output) : 0.0f;
+      if (parts > 1) {
+        float* to = part_of<kDim>(call, part, head, row);
+#pragma unroll
+        for (int n = 0; n < kDim / 8; ++n) {
+          const int column = 8 * n + lane_column(0);
+          *reinterpret_cast<float2*>(to + column) = {moments[n][2 * i], moments[n][2 * i + 1]};
+          *reinterpret_cast<float2*>(to + kDim + column) = {means[n][2 * i], means[n][2 * i + 1]};
+        }
+        if (threadIdx.x % 4 == 0) {
+          auto* numbers = reinterpret_cast<float4*>(to + 2 * kDim);
+          numbers[0] = {centre[i], whole, whole_moment, 0.0f};
+          numbers[1] = {static_cast<float>(all[0]), static_cast<float>(all[1]), static_cast<float>(all[2]), 0.0f};
+        }
+        continue;
+      }
+      const float inverse = call.unit(row) / whole;
+      if (threadIdx.x % 4 == 0) {
+        if (live[i]) set_statistics(statistics(r), lse[i] - log2f(inverse), centre[i] + delta);
+        if (dscore_sq) {
+          const double d = delta, square = fmax(all[2] - d * (2.0 * all[1] - d * all[0]), 0.0);
+          const float factor = inverse * grad_output;
+          dscore_sq[head * args.rows + row] = live[i] ? static_cast<float>(square) * (factor * factor) : 0.0f;
+        }
+      }
       // A row without weight gets 0 whatever the keys hold.
-      const float scale = args.scale * grad_output;
+      const float scale = args.scale * grad_output * inverse;
+      const auto value = [&](int n, int e) {
+        return live[i] ? fmaf(-delta, means[n][e], moments[n][e]) * scale : 0.0f;
+      };
       with_gradient([&](const auto& dq) {
 #pragma unroll
         for (int n = 0; n < kDim / 8; ++n)
-          store_pair(dq.at(row, head), 8 * n + lane_column(0), args.head_dim, live[i] ? out[n][2 * i] * scale : 0.0f,
-                     live[i] ? out[n][2 * i + 1] * scale : 0.0f);
+          store_pair(dq.at(row, head), 8 * n + lane_column(0), args.head_dim, value(n, 2 * i), value(n, 2 * i + 1));
       });
     }
   }
+}
+
+// One warp a head and row, where queries were computed in parts: what query_kernel writes where there is one.
+template <int kDim>
+__global__ void __launch_bounds__(kRowThreads) join_kernel(const __grid_constant__ Call<kDim> call) {
+  wait_for_last();
+  const saccade_attention_divergence_args& args = call.args;
+  const int64_t number = (static_cast<int64_t>(blockIdx.x) * kRowThreads + threadIdx.x) / 32;
+  if (number >= call.heads.count() * args.rows) return;
+  const int64_t row = number % args.rows, head = call.heads.begin + number / args.rows,
+                s = sequence_of_row(call.sequences(), row);
+  const int lane = static_cast<int>(threadIdx.x % 32), parts = call.work.query_parts.count;
+  float* statistics = call.policy.template statistics<kDim>(s, row - call.sequences().first_row(s), head);
+  const bool bad = call.sequences().bad[s], live = !bad && statistics[kLse * kQueryTile] != INFINITY;
+  __syncwarp();
+  float square = 0.0f, scale = 0.0f, a[kDim / 32] = {};  // two columns and two, 64 further
+  if (live) {
+    const auto numbers = [&](int part) {
+      return reinterpret_cast<const float4*>(part_of<kDim>(call, part, head, row) + 2 * kDim);
+    };
+    // Around the centre of the part that has most of the mass.
+    double mass = 0.0;
+    float top = -1.0f, centre = 0.0f;
+    for (int part = 0; part < parts; ++part) {
+      const float4 own = numbers(part)[0];
+      mass += static_cast<double>(own.y);
+      if (own.y > top) top = own.y, centre = own.x;
+    }
+    double moment = 0.0, squares[3] = {};
+    float b[kDim / 32] = {};
+    for (int part = 0; part < parts; ++part) {
+      const float4 own = numbers(part)[0], of_squares = numbers(part)[1];
+      const float change = own.x - centre;
+      const double d = change;
+      moment += static_cast<double>(own.z) + d * static_cast<double>(own.y);
+      squares[0] += of_squares.x;
+      squares[1] += of_squares.y + d * of_squares.x;
+      squares[2] += of_squares.z + d * (2.0 * of_squares.y + d * of_squares.x);
+      const float* sums = part_of<kDim>(call, part, head, row) + 2 * lane;
+#pragma unroll
+      for (int e = 0; e < kDim / 32; ++e) {
+        const int column = e / 2 * 64 + e % 2;
+        b[e] += sums[kDim + column];
+        a[e] += fmaf(change, sums[kDim + column], sums[column]);
+      }
+    }
+    const double d = moment / mass;
+    const float delta = static_cast<float>(d), inverse = call.unit(row) / static_cast<float>(mass),
+                factor = inverse * call.grad_output();
+    square = static_cast<float>(fmax(squares[2] - d * (2.0 * squares[1] - d * squares[0]), 0.0)) * (factor * factor);
+    scale = args.scale * factor;
+#pragma unroll
+    for (int e = 0; e < kDim / 32; ++e) a[e] = fmaf(-delta, b[e], a[e]) * scale;
+    if (lane == 0) set_statistics(statistics, statistics[kLse * kQueryTile] - log2f(inverse), centre + delta);
+  }
+  const float nothing = bad ? kNan : 0.0f;
+  if (args.dscore_sq && lane == 0) pointer<float>(args.dscore_sq)[head * args.rows + row] = live ? square : nothing;
+  const auto write = [&](const auto& dq) {
+#pragma unroll
+    for (int e = 0; e < kDim / 32; e += 2)
+      store_pair(dq.at(row, head), e / 2 * 64 + 2 * lane, args.head_dim, live ? a[e] : nothing,
+                 live ? a[e + 1] : nothing);
+  };
+  if (args.grad_dtype == SACCADE_F32)
+    write(heads_of<float>(args.dq, args.dq_row_stride, args.dq_head_stride));
+  else
+    write(heads_of<bf16>(args.dq, args.dq_row_stride, args.dq_head_stride));
 }
 
 // ----------------------------------------------------------------------------------------------------- keys
@@ -469,18 +606,17 @@ __global__ void __launch_bounds__(kBlockThreads, 1) key_kernel(const __grid_cons
       }
 #pragma unroll
       for (int n = 0; n < kBlocks; ++n) {
-        const float2 centre = load_pair(statistics + 32 * n + kCentre * 4 * kQueryTile),
-                     delta = load_pair(statistics + 32 * n + kDelta * 4 * kQueryTile);
+        const float2 delta = load_pair(statistics + 32 * n + kDelta * 4 * kQueryTile);
 #pragma unroll
         for (int e = 0; e < 4; e += 2) {
-          x[n][e] = exp2_fast(x[n][e]) * ((dp[n][e] - centre.x) - delta.x);
-          x[n][e + 1] = exp2_fast(x[n][e + 1]) * ((dp[n][e + 1] - centre.y) - delta.y);
+          x[n][e] = exp2_fast(x[n][e]) * (dp[n][e] - delta.x);
+          x[n][e + 1] = exp2_fast(x[n][e + 1]) * (dp[n][e + 1] - delta.y);
         }
       }
     };
     int h = heads - 1;
     multiply_in_turn<Queries>(
-        out, items,
+        out, args.rows < 0, items,
         [&](float(&x)[kBlocks][4], int i) {
           rows.wait(i);
           wgmma_multiply_transposed(x, k, tile(i));
@@ -508,10 +644,16 @@ __global__ void __launch_bounds__(kBlockThreads, 1) key_kernel(const __grid_cons
   }
 }
 
-template <int kDim, int kKeys>
+template <int kDim, int kQueries>
 void launch_queries(const Device& device, const Call<kDim>& call, const HeadedGrid& grid) {
-  launch_shared_overlapping(device, query_kernel<kDim, kKeys>, grid.blocks(call.policy, call.args.sequences),
-                            kBlockThreads, GradientRing<kDim, kKeys>::kShared, call, grid);
+  const int parts = call.work.query_parts.count;
+  launch_shared_overlapping(
+      device, query_kernel<kDim, kQueries>, grid.blocks(call.policy, call.args.sequences) * parts, kBlockThreads,
+      MmaTile<1, kStay, kDim>::kBytes + GradientRing<kDim, kQueries>::kShared + static_cast<int>(sizeof(Squares)), call,
+      grid);
+  if (parts > 1)
+    launch_overlapping(device, join_kernel<kDim>, divide_up(call.heads.count() * call.args.rows * 32, kRowThreads),
+                       kRowThreads, call);
 }
 
 }  // namespace
@@ -552,9 +694,9 @@ void attention_divergence_hopper(const Device& device, const saccade_attention_d
       if (heads.count() < args.heads) launch(device, clear_kernel<bf16>, args.rows, kRowThreads, call);
       const HeadedGrid grid(call.policy, kStay);
       if (grid.queries <= kFewQueries)
-        launch_queries<dim, kKeyTile>(device, call, grid);
+        launch_queries<dim, kFewQueries>(device, call, grid);
       else
-        launch_queries<dim, kKeyTile / 2>(device, call, grid);
+        launch_queries<dim, kStay>(device, call, grid);
       launch_shared_overlapping(device, key_kernel<dim>, pieces_of(args.keys, args.sequences, kKeyTile) * args.kv_heads,
                                 kBlockThreads, RowRing<dim>::kSpace + TransposedRing::kShared + 16, call);
     }

@@ -48,18 +48,19 @@ struct HeadedRows {
   int64_t s, begin, kv, first_head;  // begin: the first query's row
   int queries, heads;
 
-  // The last queries, which see the most keys, come first.
-  __device__ HeadedRows(const PolicyHeads& policy, const HeadedGrid& grid) {
-    const int64_t slices = policy.kv.count() * grid.chunks, pieces = gridDim.x / slices;
-    const Piece piece = piece_of(policy.sequences().offsets_q, policy.sequences().count,
-                                 pieces - 1 - blockIdx.x / slices, grid.queries);
+  // Block number `number` of `blocks`.  The last queries, which see the most keys, come first.
+  __device__ HeadedRows(const PolicyHeads& policy, const HeadedGrid& grid, int64_t number = blockIdx.x,
+                        int64_t blocks = gridDim.x) {
+    const int64_t slices = policy.kv.count() * grid.chunks, pieces = blocks / slices;
+    const Piece piece =
+        piece_of(policy.sequences().offsets_q, policy.sequences().count, pieces - 1 - number / slices, grid.queries);
     s = piece.s;
     begin = piece.begin;
     queries = piece.empty() ? 0 : piece.count();
-    kv = policy.kv.begin + blockIdx.x % slices / grid.chunks;
+    kv = policy.kv.begin + number % slices / grid.chunks;
     const int64_t group_begin = kv * policy.group, group_end = group_begin + policy.group;
     first_head =
-        (group_begin > policy.heads.begin ? group_begin : policy.heads.begin) + blockIdx.x % grid.chunks * grid.rows;
+        (group_begin > policy.heads.begin ? group_begin : policy.heads.begin) + number % grid.chunks * grid.rows;
     const int64_t left = (group_end < policy.heads.end ? group_end : policy.heads.end) - first_head;
     heads = static_cast<int>(left < 0 ? 0 : left < grid.rows ? left : grid.rows);
   }

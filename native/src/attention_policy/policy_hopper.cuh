@@ -42,7 +42,7 @@ struct TiledPolicy : PolicyHeads {
   __device__ __forceinline__ int64_t first_key_tile(int64_t s) const {
     return first_piece(sequences().offsets_k, s, kKeyTile);
   }
-  // kQueryStatistics numbers kQueryTile apart, of row `r` of sequence s.
+  // What lies beside a tile, kQueryTile numbers apart, of row `r` of sequence s.
   template <int kDim>
   __device__ __forceinline__ float* statistics(int64_t s, int64_t r, int64_t head) const {
     return reinterpret_cast<float*>(query_tile<kDim>(first_query_tile(s) + r / kQueryTile, head) +
@@ -51,9 +51,8 @@ struct TiledPolicy : PolicyHeads {
   }
 };
 
-__device__ inline void set_statistics(float* statistics, float lse, float centre, float delta) {
+__device__ inline void set_statistics(float* statistics, float lse, float delta) {
   statistics[kLse * kQueryTile] = lse;
-  statistics[kCentre * kQueryTile] = centre;
   statistics[kDelta * kQueryTile] = delta;
 }
 
@@ -98,7 +97,7 @@ __global__ void __launch_bounds__(kWriters)
   if (r >= kQueryTile) return;
   auto* statistics = reinterpret_cast<float*>(tile + QueryTile<kDim>::kBytes) + r;
   if (r >= piece.count())
-    set_statistics(statistics, INFINITY, 0.0f, 0.0f);
+    set_statistics(statistics, INFINITY, 0.0f);
   else if (lse)
     statistics[kLse * kQueryTile] = lse[head * side.rows + piece.begin + r] * kLog2E;
 }
@@ -160,26 +159,40 @@ __device__ __forceinline__ void in_turn(int count, const Begin& begin, const Use
 }
 
 // out += x right(i) for items 0 to count - 1 in order, x what use(x, i) makes of the products that begin(x, i) began.
-// Meanwhile the item before is being multiplied.  done(i): nothing more of the item will be read; not for the last two.
+// Meanwhile the item before is being multiplied.  never: for WgmmaWeights::hold().  done(i): nothing more of
+// the item will be read; not for the last.
 template <class Tile, int kBlocks, class Begin, class Use, class Right, class Done>
-__device__ __forceinline__ void multiply_in_turn(float (&out)[kBlocks][4], int count, const Begin& begin,
+__device__ __forceinline__ void multiply_in_turn(float (&out)[kBlocks][4], bool never, int count, const Begin& begin,
                                                  const Use& use, const Right& right, const Done& done) {
   float x[Tile::kRows / 8][4];
+  // Of one item and the next: the tensor cores read the last one's while the next one's are made.
+  WgmmaWeights<Tile::kRows> even{}, odd{};
+  const auto item = [&](int i, WgmmaWeights<Tile::kRows>& weights, const WgmmaWeights<Tile::kRows>& last) {
+    weights.set(x);
+    begin(x, i + 1);
+    wgmma_multiply_add(out, weights, right(i));
+    wgmma_wait<1>();
+    last.hold(never);
+    wgmma_settle(x);
+    if (i > 0) done(i - 1);
+    use(x, i + 1);
+  };
   begin(x, 0);
   wgmma_wait<0>();
   wgmma_settle(x);
   use(x, 0);
-  for (int i = 0; i + 1 < count; ++i) {
-    const WgmmaWeights<Tile::kRows> weights(x);
-    begin(x, i + 1);
-    wgmma_multiply_add(out, weights, right(i));
-    wgmma_wait<1>();
-    wgmma_settle(x);
-    if (i > 0) done(i - 1);
-    use(x, i + 1);
+  int i = 0;
+  for (; i + 2 < count; i += 2) {
+    item(i, even, odd);
+    item(i + 1, odd, even);
   }
-  wgmma_multiply_add(out, WgmmaWeights<Tile::kRows>(x), right(count - 1));
+  if (i + 1 < count) item(i, even, odd);
+  const WgmmaWeights<Tile::kRows> weights(x);
+  wgmma_multiply_add(out, weights, right(count - 1));
   wgmma_wait<0>();
+  even.hold(never);
+  odd.hold(never);
+  weights.hold(never);
   wgmma_settle(out);
 }
 

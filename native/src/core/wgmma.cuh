@@ -173,19 +173,31 @@ __device__ __forceinline__ void wgmma_multiply_transposed(float (&s)[B::kRows / 
   wgmma_commit();
 }
 
-// The left factor of wgmma_multiply_add(): w in bf16.
+// The left factor of wgmma_multiply_add(): w in bf16.  The tensor cores read its registers until the products are done,
+// which the compiler does not know: it would give them to others.  hold() after the wait names them in stores that
+// never happen; `never` is false, and not known to be so.
 template <int kRows>
 struct WgmmaWeights {
   uint32_t x[kRows / 16][4];
 
-  __device__ __forceinline__ explicit WgmmaWeights(const float (&w)[kRows / 8][4]) {
+  WgmmaWeights() = default;
+  __device__ __forceinline__ explicit WgmmaWeights(const float (&w)[kRows / 8][4]) { set(w); }
+  __device__ __forceinline__ void set(const float (&w)[kRows / 8][4]) {
 #pragma unroll
     for (int k = 0; k < kRows / 16; ++k)
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        float low = w[2 * k + i / 2][i % 2 * 2], high = w[2 * k + i / 2][i % 2 * 2 + 1];
-        x[k][i] = take_part(low, high);
-      }
+      for (int i = 0; i < 4; ++i) x[k][i] = pack_bf16(w[2 * k + i / 2][i % 2 * 2], w[2 * k + i / 2][i % 2 * 2 + 1]);
+  }
+  __device__ __forceinline__ void hold(bool never) const {
+#if defined(SACCADE_HOPPER)
+#pragma unroll
+    for (int k = 0; k < kRows / 16; ++k)
+      asm volatile(
+          "{\n.reg .pred p;\nsetp.ne.b32 p, %4, 0;\n"
+          "@p st.shared.v4.b32 [%5], {%0, %1, %2, %3};\n}" ::"r"(x[k][0]),
+          "r"(x[k][1]), "r"(x[k][2]), "r"(x[k][3]), "r"(static_cast<int>(never)), "r"(0)
+          : "memory");
+#endif
   }
 };
 

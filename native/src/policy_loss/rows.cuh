@@ -383,7 +383,7 @@ struct NoBonus {
 
 // What row_kernel is compiled for: the usual call, whose choices are constants then; others whose rows have one weight;
 // all others.
-enum class PolicyRows { kUsual, kOneWeight, kBySequence };
+enum class RowKernel { kUsual, kOneWeight, kBySequence };
 
 inline __host__ __device__ void make_usual(saccade_policy_loss_args& args) {
   args.objective = SACCADE_OBJECTIVE_PPO_CLIP;
@@ -393,19 +393,19 @@ inline __host__ __device__ void make_usual(saccade_policy_loss_args& args) {
   args.is_weight = args.kl = 0;
 }
 
-inline PolicyRows rows_of(const saccade_policy_loss_args& args) {
-  if (counts_by_sequence(args)) return PolicyRows::kBySequence;
+inline RowKernel rows_of(const saccade_policy_loss_args& args) {
+  if (counts_by_sequence(args)) return RowKernel::kBySequence;
   const bool plain = args.objective == SACCADE_OBJECTIVE_PPO_CLIP && args.dual_clip == 0.0f && args.delta == 0.0f;
   const bool k3 = args.kl_estimator == SACCADE_KL_K3 && !args.kl_importance_corrected && !args.kl;
   const bool usual = plain && k3 && !args.advantage_per_sequence && !args.is_weight && is_aligned(args);
-  return usual ? PolicyRows::kUsual : PolicyRows::kOneWeight;
+  return usual ? RowKernel::kUsual : RowKernel::kOneWeight;
 }
 
 // One block every `rounds` tiles of rows.  bonus(r) * a_t is taken from the loss.
-template <PolicyRows kRows, class Bonus>
+template <RowKernel kRows, class Bonus>
 __global__ void __launch_bounds__(kRowThreads, kRowBlocks)
     row_kernel(saccade_policy_loss_args args, PolicyLossWorkspace workspace, int32_t rounds, Bonus bonus) {
-  constexpr bool kUsual = kRows == PolicyRows::kUsual, kBySequence = kRows == PolicyRows::kBySequence;
+  constexpr bool kUsual = kRows == RowKernel::kUsual, kBySequence = kRows == RowKernel::kBySequence;
   constexpr bool kSumsTokens = !kBySequence && std::is_same_v<Bonus, NoBonus>;  // the loss is of the token losses alone
   if (kUsual) make_usual(args);
   __shared__ double of_warps[kSums][kRowThreads / 32];
@@ -644,12 +644,12 @@ void launch_rows(const Device& device, const saccade_policy_loss_args& args, con
   const int64_t tiles = divide_up(args.rows, rounds * kPolicyTile), blocks = tiles > 0 ? tiles : 1;
   const auto kernel = [&] {
     switch (rows_of(args)) {
-      case PolicyRows::kUsual:
-        return row_kernel<PolicyRows::kUsual, Bonus>;
-      case PolicyRows::kOneWeight:
-        return row_kernel<PolicyRows::kOneWeight, Bonus>;
+      case RowKernel::kUsual:
+        return row_kernel<RowKernel::kUsual, Bonus>;
+      case RowKernel::kOneWeight:
+        return row_kernel<RowKernel::kOneWeight, Bonus>;
       default:
-        return row_kernel<PolicyRows::kBySequence, Bonus>;
+        return row_kernel<RowKernel::kBySequence, Bonus>;
     }
   }();
   if (at_once)

@@ -1190,11 +1190,23 @@ class AttentionDivergenceTest {
 
   private static Case tiled(
       Scope scope, Random random, Options options, int heads, int kvHeads, int dim, double spread) {
+    return tiled(scope, Sequences.TILED, random, options, heads, kvHeads, dim, spread);
+  }
+
+  private static Case tiled(
+      Scope scope,
+      Sequences sequences,
+      Random random,
+      Options options,
+      int heads,
+      int kvHeads,
+      int dim,
+      double spread) {
     AttentionPolicy.Input input =
-        Sequences.TILED.random(scope, random, DType.BF16, heads, kvHeads, dim, spread);
+        sequences.random(scope, random, DType.BF16, heads, kvHeads, dim, spread);
     return new Case(
         scope,
-        Sequences.TILED,
+        sequences,
         input,
         options.withPolicy(options.policy().withScale((float) (1 / Math.sqrt(dim)))));
   }
@@ -1242,6 +1254,36 @@ class AttentionDivergenceTest {
         }
         c.weigh(random, true, true);
         // Differences of every score would take minutes.
+        c.assertAgrees(1e-4, Contexts.CUDA ? 0x1p-7 : 1e-4, c.loss().formula(c.policy()));
+      }
+    }
+  }
+
+  @ParameterizedTest
+  @CsvSource({
+    "4, 2, 64, 0, 4, ALL, 1",
+    "4, 1, 128, 1, 4, PREVIOUS, 6",
+    "2, 2, 80, 0, 1, RANGES, 1",
+    "3, 1, 128, 0, 3, ALL, 40"
+  })
+  void agreesWithFewQueriesToManyKeys(
+      int heads, int kvHeads, int dim, int begin, int end, Support support, double spread) {
+    for (Context context : Contexts.every()) {
+      try (context;
+          Scope scope = context.scope()) {
+        Random random = new Random(43);
+        Options options =
+            new Options(
+                AttentionPolicy.Options.DEFAULT.withSupport(support).withHeads(begin, end),
+                Divergence.JSD,
+                0.5f);
+        Case c =
+            compare(
+                    tiled(
+                        scope, Sequences.LONG, random, options, heads, kvHeads, dim, spread),
+                    "map",
+                    random)
+                .weigh(random, true, true);
         c.assertAgrees(1e-4, Contexts.CUDA ? 0x1p-7 : 1e-4, c.loss().formula(c.policy()));
       }
     }

@@ -46,6 +46,10 @@ class AttentionPolicyTest {
             new int[] {200, 1, 131, 5, 290, 33},
             new int[] {-3, 150, 0, 1, 2, 9, 0, 5, 129, 270, 0, 33});
 
+    /** So few queries to so many keys that a GPU cuts the keys into parts. */
+    static final Sequences LONG =
+        new Sequences(new int[] {40, 33}, new int[] {3100, 2050}, new int[] {1000, 2000, -3, 40});
+
     int rows() {
       return Arrays.stream(queries).sum();
     }
