@@ -4,7 +4,6 @@ import dev.saccade.Context;
 import dev.saccade.train.Checkpoint;
 import dev.saccade.train.Evaluator;
 import dev.saccade.train.MatrixProducts;
-import dev.saccade.train.RunFolder;
 import dev.saccade.train.TrainConfig;
 import dev.saccade.train.io.Safetensors;
 import dev.saccade.train.model.Transformer;
@@ -12,7 +11,6 @@ import dev.saccade.train.task.TaskMixture;
 import java.io.PrintWriter;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.util.List;
 import java.util.concurrent.Callable;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Mixin;
@@ -71,7 +69,7 @@ final class EvalCommand implements Callable<Integer> {
     if (!Files.exists(policy)) {
       throw new CliException(policy + ": no such run folder or checkpoint");
     }
-    Path file = Files.isDirectory(policy) ? lastPolicy(RunFolder.open(policy)) : policy;
+    Path file = Checkpoint.find(policy);
     TrainConfig config = Checkpoint.config(Safetensors.open(file), file);
     if (task != null) {
       config = asking(config);
@@ -98,15 +96,5 @@ final class EvalCommand implements Callable<Integer> {
     } catch (IllegalArgumentException e) {
       throw new CliException(policy + ": " + e.getMessage(), e);
     }
-  }
-
-  /** The policy at the end of a run, or as far as the run came. */
-  private static Path lastPolicy(RunFolder run) {
-    for (Path file : List.of(run.last(), run.latest(), run.warm())) {
-      if (Files.exists(file)) {
-        return file;
-      }
-    }
-    throw new CliException(run.root() + ": the run has no checkpoint yet");
   }
 }

@@ -3,6 +3,7 @@ package dev.saccade.cli;
 import dev.saccade.FatalException;
 import dev.saccade.SaccadeException;
 import dev.saccade.cli.cases.CaseException;
+import dev.saccade.train.GradientFaultException;
 import java.io.IOException;
 import java.io.PrintWriter;
 import java.nio.charset.StandardCharsets;
@@ -183,6 +184,7 @@ public final class Main implements Runnable {
   private static boolean isForeseen(Exception e) {
     return e instanceof CliException
         || e instanceof CaseException
+        || e instanceof GradientFaultException
         || e instanceof IOException
         || e instanceof SaccadeException && !(e instanceof FatalException);
   }

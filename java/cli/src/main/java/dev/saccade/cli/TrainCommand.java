@@ -1,9 +1,11 @@
 package dev.saccade.cli;
 
+import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.saccade.Context;
 import dev.saccade.Device;
 import dev.saccade.Precision;
 import dev.saccade.train.Algorithm;
+import dev.saccade.train.ConfigTree;
 import dev.saccade.train.Evaluator;
 import dev.saccade.train.KlCoefficient.Schedule;
 import dev.saccade.train.RunFolder;
@@ -17,6 +19,7 @@ import java.io.PrintWriter;
 import java.nio.file.Path;
 import java.time.LocalDateTime;
 import java.time.format.DateTimeFormatter;
+import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
@@ -38,8 +41,12 @@ import picocli.CommandLine.Spec;
 @Command(
     name = "train",
     description = {
-      "Trains a small multimodal policy to answer questions about images of handwritten digits:"
-          + " a supervised warm-up, then reinforcement learning.",
+      "Trains a small multimodal policy to answer questions about images: a supervised warm-up,"
+          + " then reinforcement learning.",
+      "",
+      "A configuration begins with a preset (sizes) and a rule, over which come --config, the"
+          + " options below, and --set, in this order. The run folder keeps the whole as"
+          + " config.json, which --config takes too.",
       "",
       "Writes a run folder with the configuration, metrics.jsonl, checkpoints and report.html."
           + " An interrupted run goes on with --resume and gives the numbers of an uninterrupted"
@@ -52,6 +59,9 @@ import picocli.CommandLine.Spec;
       "  saccade train                                  a few minutes on two cores",
       "  saccade train --algo grpo --task count+read --seed 3",
       "  saccade train --task compare+sum --kl-schedule grpo_d",
+      "  saccade train --algo dapo --set rl.rounds=8 --set rl.loss.clipHigh=0.3",
+      "  saccade train --config my-run.yaml --seed 7",
+      "  saccade train --algo gkd --set rl.distillation.teacher=runs/large",
       "  saccade train --preset full --out runs/full    3x3 scenes; hours",
       "  saccade train --device cuda --precision tf32   on a GPU",
       "  saccade train --resume runs/full"
@@ -59,9 +69,6 @@ import picocli.CommandLine.Spec;
 final class TrainCommand implements Callable<Integer> {
   private static final List<String> OPTIONS_OF_RESUME =
       List.of("--resume", "--device", "--threads", "--instruction-set", "--debug");
-
-  private static final List<String> OPTIONS_OF_ATTENTION =
-      List.of("--lambda", "--reference-interval");
 
   private static final List<String> OPTIONS_OF_REINFORCEMENT =
       List.of(
@@ -95,7 +102,9 @@ final class TrainCommand implements Callable<Integer> {
   @Option(
       names = "--algo",
       paramLabel = "RULE",
-      description = "sft (the warm-up alone), grpo or ral (default: ral).")
+      description =
+          "The learning rule: sft (supervised alone), grpo, dr_grpo, rloo, dapo, gspo, cispo, sapo,"
+              + " grpo_d, ral, or gkd (distillation, which needs a teacher); default: ral.")
   private Algorithm algo;
 
   @Option(
@@ -109,11 +118,24 @@ final class TrainCommand implements Callable<Integer> {
   @Option(
       names = "--preset",
       paramLabel = "NAME",
-      defaultValue = "demo",
       description =
           "Scene size, policy size and steps: demo, minutes (default); full, 3x3 scenes, hours;"
               + " tiny, seconds.")
   private String preset;
+
+  @Option(
+      names = "--config",
+      paramLabel = "FILE",
+      description = "Values in YAML, such as 'algorithm: gspo' and 'rl: {steps: 100}'.")
+  private Path file;
+
+  @Option(
+      names = "--set",
+      paramLabel = "NAME=VALUE",
+      description =
+          "Any value of the configuration by its name, such as rl.attention.layers=[0,1]; the run"
+              + " folder's config.json has all names.")
+  private Map<String, String> more = new LinkedHashMap<>();
 
   @Option(
       names = "--thinking",
@@ -241,7 +263,7 @@ final class TrainCommand implements Callable<Integer> {
   @Option(
       names = "--lambda",
       paramLabel = "X",
-      description = "Weight of the attention divergence in ral.")
+      description = "Weight of the attention divergence: 10 in ral, 0 in the other rules.")
   private Double lambda;
 
   @Override
@@ -270,7 +292,7 @@ final class TrainCommand implements Callable<Integer> {
   }
 
   /** The preset with the options that were given. */
-  TrainConfig config() {
+  TrainConfig config() throws IOException {
     if (steps != null && steps < 1) {
       throw rejected("--steps: expected 1 or more, got " + steps);
     }
@@ -288,12 +310,20 @@ final class TrainCommand implements Callable<Integer> {
         && context.device.kind() == Device.Kind.CPU) {
       throw rejected("--precision " + precision + ": needs a GPU (--device cuda)");
     }
-    boolean warmUpOnly = algo == Algorithm.SFT;
-    rejectOptionsWithoutEffect(warmUpOnly);
+    List<ObjectNode> layers = new ArrayList<>();
+    if (file != null) {
+      layers.add(ConfigTree.read(file));
+    }
+    Map<String, Object> named = new LinkedHashMap<>();
+    named.put("preset", preset);
+    named.put("algorithm", algo);
+    named.values().removeIf(Objects::isNull);
+    layers.add(ConfigTree.of(named));
+    layers.add(ConfigTree.of(set()));
+    boolean warmUpOnly = resolve(layers).algorithm() == Algorithm.SFT;
     String optimizer = warmUpOnly ? "sft.optimizer." : "rl.optimizer.";
     Integer warmUpSteps = warmUpOnly && steps != null ? steps : sftSteps;
     Map<String, Object> given = new LinkedHashMap<>();
-    given.put("algorithm", algo);
     given.put("task", task == null ? null : task.toString());
     given.put("thinking", thinking ? true : null);
     given.put("seed", seed);
@@ -306,34 +336,57 @@ final class TrainCommand implements Callable<Integer> {
     given.put("rl.minibatches", minibatches);
     given.put("rl.epochs", epochs);
     given.put("rl.temperature", temperature);
-    given.put("rl.klSchedule", klSchedule);
-    given.put("rl.klCoef", klCoef);
-    given.put("rl.klMin", klMin);
-    given.put("rl.klMax", klMax);
-    given.put("rl.klTarget", klTarget);
-    given.put("rl.klHorizon", klHorizon);
-    given.put("rl.lambda", lambda);
-    given.put("rl.referenceInterval", referenceInterval);
+    given.put("rl.kl.schedule", klSchedule);
+    given.put("rl.kl.coef", klCoef);
+    given.put("rl.kl.min", klMin);
+    given.put("rl.kl.max", klMax);
+    given.put("rl.kl.target", klTarget);
+    given.put("rl.kl.horizon", klHorizon);
+    given.put("rl.attention.lambda", lambda);
+    given.put("rl.attention.referenceInterval", referenceInterval);
     given.put(optimizer + "learningRate", learningRate);
     given.put(optimizer + "warmup", lrWarmup);
     given.put(optimizer + "maxGradNorm", maxGradNorm);
     given.values().removeIf(Objects::isNull);
+    layers.add(layers.size() - 1, ConfigTree.of(given));
+    TrainConfig config = resolve(layers);
+    rejectOptionsWithoutEffect(config);
+    return config;
+  }
+
+  private Map<String, Object> set() {
+    Map<String, Object> values = new LinkedHashMap<>();
+    more.forEach(
+        (name, value) -> {
+          try {
+            values.put(name, ConfigTree.value(value));
+          } catch (IllegalArgumentException e) {
+            throw rejected("--set " + name + ": " + e.getMessage());
+          }
+        });
+    return values;
+  }
+
+  private TrainConfig resolve(List<ObjectNode> layers) {
     try {
-      return TrainConfig.preset(preset).with(given);
+      return TrainConfig.resolve(layers);
     } catch (IllegalArgumentException e) {
       throw rejected(e.getMessage());
     }
   }
 
-  private void rejectOptionsWithoutEffect(boolean warmUpOnly) {
-    Schedule schedule = klSchedule == null ? Schedule.CONSTANT : klSchedule;
+  private void rejectOptionsWithoutEffect(TrainConfig config) {
+    Schedule schedule = config.rl().kl().schedule();
+    TrainConfig.AttentionTerm attention = config.rl().attention();
     for (OptionSpec option : spec.commandLine().getParseResult().matchedOptions()) {
       String name = option.longestName();
-      if (warmUpOnly && OPTIONS_OF_REINFORCEMENT.contains(name)) {
+      if (config.algorithm() == Algorithm.SFT && OPTIONS_OF_REINFORCEMENT.contains(name)) {
         throw rejected(name + ": has no effect with --algo sft");
       }
-      if (algo == Algorithm.GRPO && OPTIONS_OF_ATTENTION.contains(name)) {
-        throw rejected(name + ": has no effect with --algo grpo");
+      if (name.equals("--reference-interval")
+          && attention.lambda() == 0
+          && attention.entropy() == 0) {
+        throw rejected(name + ": has no effect where rl.attention.lambda is 0");
       }
       if (!SCHEDULES_OF_OPTIONS.getOrDefault(name, List.of(schedule)).contains(schedule)) {
         throw rejected(

@@ -3,12 +3,19 @@ package dev.saccade.cli;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
+import dev.saccade.PolicyLoss;
 import dev.saccade.Precision;
 import dev.saccade.train.Algorithm;
 import dev.saccade.train.KlCoefficient.Schedule;
 import dev.saccade.train.TrainConfig;
+import java.io.IOException;
+import java.io.UncheckedIOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.EnumSource;
 import org.junit.jupiter.params.provider.ValueSource;
 import picocli.CommandLine;
 import picocli.CommandLine.ParameterException;
@@ -19,7 +26,11 @@ class TrainCommandTest {
     new CommandLine(command)
         .setCaseInsensitiveEnumValuesAllowed(true)
         .parseArgs(options.isEmpty() ? new String[0] : options.split(" "));
-    return command.config();
+    try {
+      return command.config();
+    } catch (IOException e) {
+      throw new UncheckedIOException(e);
+    }
   }
 
   @Test
@@ -58,9 +69,9 @@ class TrainCommandTest {
     assertThat(rl.temperature()).isEqualTo(0.9);
     assertThat(rl.minibatches()).isEqualTo(4);
     assertThat(rl.epochs()).isEqualTo(2);
-    assertThat(rl.klCoef()).isEqualTo(0.04);
-    assertThat(rl.lambda()).isEqualTo(2);
-    assertThat(rl.referenceInterval()).isEqualTo(3);
+    assertThat(rl.kl().coef()).isEqualTo(0.04);
+    assertThat(rl.attention().lambda()).isEqualTo(2);
+    assertThat(rl.attention().referenceInterval()).isEqualTo(3);
     assertThat(rl.optimizer().learningRate()).isEqualTo(1e-3);
     assertThat(rl.optimizer().warmup()).isEqualTo(11);
     assertThat(rl.optimizer().maxGradNorm()).isEqualTo(0.5);
@@ -75,15 +86,15 @@ class TrainCommandTest {
   @Test
   void everyScheduleOfTheKlTakesItsOptions() {
     TrainConfig.Rl rl = config("--kl-schedule grpo_d --kl-min 0.01 --kl-max 0.05").rl();
-    assertThat(rl.klSchedule()).isEqualTo(Schedule.GRPO_D);
-    assertThat(rl.klMin()).isEqualTo(0.01);
-    assertThat(rl.klMax()).isEqualTo(0.05);
-    assertThat(config("--kl-schedule RISING --kl-max 0.1").rl().klMax()).isEqualTo(0.1);
+    assertThat(rl.kl().schedule()).isEqualTo(Schedule.GRPO_D);
+    assertThat(rl.kl().min()).isEqualTo(0.01);
+    assertThat(rl.kl().max()).isEqualTo(0.05);
+    assertThat(config("--kl-schedule RISING --kl-max 0.1").rl().kl().max()).isEqualTo(0.1);
     rl = config("--kl-schedule adaptive --kl-coef 0.03 --kl-target 0.2 --kl-horizon 5e3").rl();
-    assertThat(rl.klSchedule()).isEqualTo(Schedule.ADAPTIVE);
-    assertThat(rl.klCoef()).isEqualTo(0.03);
-    assertThat(rl.klTarget()).isEqualTo(0.2);
-    assertThat(rl.klHorizon()).isEqualTo(5000);
+    assertThat(rl.kl().schedule()).isEqualTo(Schedule.ADAPTIVE);
+    assertThat(rl.kl().coef()).isEqualTo(0.03);
+    assertThat(rl.kl().target()).isEqualTo(0.2);
+    assertThat(rl.kl().horizon()).isEqualTo(5000);
   }
 
   @Test
@@ -113,8 +124,19 @@ class TrainCommandTest {
         .hasMessageContaining("optimizer.warmup: expected 0 or more, got -5");
     assertThatThrownBy(() -> config("--algo sft --group-size 8"))
         .hasMessageContaining("--group-size: has no effect with --algo sft");
-    assertThatThrownBy(() -> config("--algo grpo --lambda 2"))
-        .hasMessageContaining("--lambda: has no effect with --algo grpo");
+    assertThatThrownBy(() -> config("--algo grpo --reference-interval 2"))
+        .hasMessageContaining("--reference-interval: has no effect where rl.attention.lambda is 0");
+    assertThatThrownBy(() -> config("--set rl.atention.lambda=2"))
+        .hasMessageContaining("rl.atention: is not the name of a value; known here: epochs,");
+    assertThatThrownBy(() -> config("--set rl.attention.layers=[2]"))
+        .hasMessageContaining("rl.attention.layers: expected each -2 to 1, got [2]");
+    assertThatThrownBy(() -> config("--set rl.loss.objective=ppo"))
+        .hasMessageContaining("rl.loss.objective: expected one of PPO_CLIP, GSPO,")
+        .hasMessageContaining("got ppo");
+    assertThatThrownBy(() -> config("--set rl.steps=2.5"))
+        .hasMessageContaining("rl.steps: expected an integer, got 2.5");
+    assertThatThrownBy(() -> config("--algo gkd"))
+        .hasMessageContaining("rl.distillation.teacher: expected a run folder or a checkpoint");
     assertThatThrownBy(() -> config("--kl-min 0.1"))
         .hasMessageContaining("--kl-min: has no effect with --kl-schedule constant");
     assertThatThrownBy(() -> config("--kl-schedule grpo_d --kl-coef 0.1"))
@@ -124,13 +146,75 @@ class TrainCommandTest {
     assertThatThrownBy(() -> config("--algo sft --kl-schedule rising"))
         .hasMessageContaining("--kl-schedule: has no effect with --algo sft");
     assertThatThrownBy(() -> config("--kl-schedule rising --kl-min 1"))
-        .hasMessageContaining("rl.klMax: expected at least rl.klMin = 1.0, got 0.04");
+        .hasMessageContaining("rl.kl.max: expected at least rl.kl.min = 1.0, got 0.04");
     assertThatThrownBy(() -> config("--kl-schedule adaptive --kl-horizon 100"))
         .hasMessageContaining(
-            "rl.klHorizon: expected at least the 128 responses of an optimizer step, got 100.0");
+            "rl.kl.horizon: expected at least the 128 responses of an optimizer step, got 100.0");
     assertThatThrownBy(() -> config("--preset tiny --task compare"))
         .hasMessageContaining("task \"compare\" needs room for 2 digits, got 1×1 cells");
     assertThatThrownBy(() -> config("--lambda NaN"))
         .hasMessageContaining("--lambda: expected 0 or more, got NaN");
+  }
+
+  @ParameterizedTest
+  @EnumSource
+  void everyRuleIsAPreset(Algorithm rule) {
+    TrainConfig config = config("--set rl.distillation.teacher=t --algo " + rule.id());
+    assertThat(config.algorithm()).isEqualTo(rule);
+    assertThat(TrainConfig.fromJson(config.toJson())).isEqualTo(config);
+  }
+
+  @Test
+  void rulesDifferWhereTheirPapersDo() {
+    assertThat(config("--algo dapo").rl().loss().clipHigh()).isEqualTo(0.28);
+    assertThat(config("--algo dapo").rl().rounds()).isEqualTo(4);
+    assertThat(config("--algo gspo").rl().loss().objective()).isEqualTo(PolicyLoss.Objective.GSPO);
+    assertThat(config("--algo grpo_d").rl().kl().schedule()).isEqualTo(Schedule.GRPO_D);
+    assertThat(config("--algo ral").rl().attention().lambda()).isEqualTo(10);
+    assertThat(config("--algo grpo --lambda 10").with("algorithm", Algorithm.RAL))
+        .isEqualTo(config("--algo ral"));
+  }
+
+  @Test
+  void aFileLiesOverThePresetAndOptionsOverTheFile(@TempDir Path folder) throws IOException {
+    Path file = folder.resolve("run.yaml");
+    Files.writeString(
+        file,
+        """
+        preset: tiny
+        algorithm: dapo
+        seed: 5
+        rl:
+          steps: 12
+          loss: {clipHigh: 3e-1}
+          kl: {schedule: rising}
+        """);
+
+    TrainConfig config = config("--config " + file + " --seed 6 --kl-max 0.1 --set rl.epochs=2");
+
+    assertThat(config.algorithm()).isEqualTo(Algorithm.DAPO);
+    assertThat(config.cells()).isEqualTo(1);
+    assertThat(config.seed()).isEqualTo(6);
+    assertThat(config.rl().steps()).isEqualTo(12);
+    assertThat(config.rl().epochs()).isEqualTo(2);
+    assertThat(config.rl().rounds()).isEqualTo(4);
+    assertThat(config.rl().loss().clipHigh()).isEqualTo(0.3);
+    assertThat(config.rl().kl().max()).isEqualTo(0.1);
+    assertThat(config("--config " + file + " --algo gspo").rl().loss())
+        .isEqualTo(config("--preset tiny --algo gspo --set rl.loss.clipHigh=0.3").rl().loss());
+
+    Files.writeString(folder.resolve("config.json"), config.toJson());
+    assertThat(config("--config " + folder.resolve("config.json"))).isEqualTo(config);
+
+    Files.writeString(file, "algorithm: dapo\nalgorithm: gspo\n");
+    assertThatThrownBy(() -> config("--config " + file))
+        .hasMessageContaining("run.yaml: line 2: ")
+        .hasMessageContaining("algorithm");
+    Files.writeString(file, "rl: 3\n");
+    assertThatThrownBy(() -> config("--config " + file))
+        .hasMessageContaining("rl: expected a mapping, got 3");
+    Files.writeString(file, "- rl\n");
+    assertThatThrownBy(() -> config("--config " + file))
+        .hasMessageContaining("expected a mapping of names to values");
   }
 }

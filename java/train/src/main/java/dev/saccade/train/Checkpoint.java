@@ -1,12 +1,14 @@
 package dev.saccade.train;
 
 import dev.saccade.Context;
+import dev.saccade.Precision;
 import dev.saccade.Tensor;
 import dev.saccade.train.io.Safetensors;
 import dev.saccade.train.model.Parameter;
 import dev.saccade.train.model.PolicyModel;
 import dev.saccade.train.model.Transformer;
 import java.io.IOException;
+import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
 import java.util.Map;
@@ -98,12 +100,40 @@ public final class Checkpoint {
   }
 
   /**
-   * A policy from a checkpoint, whose products are in f32; the context needs a provider of them.
+   * The policy of a run folder, at its end or as far as the run came, or a checkpoint itself.
+   *
+   * @throws IOException if there is none
    */
+  public static Path find(Path runOrCheckpoint) throws IOException {
+    if (!Files.isDirectory(runOrCheckpoint)) {
+      return runOrCheckpoint;
+    }
+    RunFolder run = RunFolder.open(runOrCheckpoint);
+    for (Path file : List.of(run.last(), run.latest(), run.warm())) {
+      if (Files.exists(file)) {
+        return file;
+      }
+    }
+    throw new IOException(runOrCheckpoint + ": the run has no checkpoint yet");
+  }
+
+  /** As {@link #loadPolicy(Context, Path, Precision)}, with products in f32. */
   public static Transformer loadPolicy(Context context, Path path) throws IOException {
+    return loadPolicy(context, path, Precision.F32);
+  }
+
+  /**
+   * A policy from a checkpoint.
+   *
+   * @param context needs a provider of matrix products
+   * @param precision of these products
+   */
+  public static Transformer loadPolicy(Context context, Path path, Precision precision)
+      throws IOException {
     Safetensors file = Safetensors.open(path);
     TrainConfig config = config(file, path);
-    Transformer policy = Transformer.create(context, config.transformer(), config.seed());
+    Transformer policy =
+        Transformer.create(context, config.transformer(), config.seed(), precision);
     try {
       load(file, "policy.", policy);
       return policy;

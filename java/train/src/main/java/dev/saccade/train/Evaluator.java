@@ -5,7 +5,6 @@ import dev.saccade.train.model.Prompt;
 import dev.saccade.train.task.Example;
 import dev.saccade.train.task.Proportion;
 import dev.saccade.train.task.Reward;
-import dev.saccade.train.task.Scene;
 import dev.saccade.train.task.Score;
 import dev.saccade.train.task.Vocabulary;
 import java.util.List;
@@ -14,9 +13,9 @@ import java.util.List;
 public final class Evaluator {
   private static final int CHUNK = 256;
 
+  private final TrainConfig config;
   private final List<Example> examples;
   private final Reward reward;
-  private final int responseLength;
 
   /**
    * @param config names the task and the number of scenes
@@ -32,7 +31,7 @@ public final class Evaluator {
   public Evaluator(TrainConfig config, int scenes) {
     examples = config.scenes().heldOut(scenes);
     reward = config.reward();
-    responseLength = config.responseLength();
+    this.config = config;
   }
 
   /**
@@ -49,7 +48,7 @@ public final class Evaluator {
     long formed = 0;
     for (int from = 0; from < examples.size(); from += CHUNK) {
       List<Example> chunk = examples.subList(from, Math.min(examples.size(), from + CHUNK));
-      int[][] responses = answer(model, chunk, responseLength);
+      int[][] responses = answer(model, config, chunk);
       for (int i = 0; i < responses.length; i++) {
         Score score = reward.score(responses[i], chunk.get(i).truth());
         right += score.accuracy() > 0.5 ? 1 : 0;
@@ -61,17 +60,20 @@ public final class Evaluator {
   }
 
   /** Likeliest response to each example. */
-  static int[][] answer(PolicyModel model, List<Example> examples, int responseLength) {
+  static int[][] answer(PolicyModel model, TrainConfig config, List<Example> examples) {
     return model.sample(
-        examples.stream().map(Evaluator::prompt).toList(),
+        examples.stream().map(example -> prompt(example, config.patch())).toList(),
         1,
-        new PolicyModel.Sampling(0, responseLength, Vocabulary.END_ANSWER, 0, 0));
+        new PolicyModel.Sampling(0, config.responseLength(), Vocabulary.END_ANSWER, 0, 0));
   }
 
-  /** What the policy sees of an example. */
-  static Prompt prompt(Example example) {
-    float[] patches = example.scene().patches();
-    int perPatch = Scene.DEFAULT_PATCH * Scene.DEFAULT_PATCH;
-    return new Prompt(patches, patches.length / perPatch, example.question());
+  /**
+   * What the policy sees of an example.
+   *
+   * @param patch side of a patch, in pixels
+   */
+  static Prompt prompt(Example example, int patch) {
+    float[] patches = example.scene().patches(patch);
+    return new Prompt(patches, patches.length / (patch * patch), example.question());
   }
 }

@@ -33,6 +33,38 @@ public record KlCoefficient(
     ADAPTIVE
   }
 
+  /**
+   * Checks what the schedule uses.
+   *
+   * @param prefix of the names in messages
+   * @param responses responses of an optimizer step
+   * @throws IllegalArgumentException if a value is out of range
+   */
+  void require(String prefix, int responses) {
+    boolean ramp = schedule == Schedule.GRPO_D || schedule == Schedule.RISING;
+    boolean adaptive = schedule == Schedule.ADAPTIVE;
+    require(prefix, "coef", coef, adaptive);
+    require(prefix, "min", min, false);
+    require(prefix, "max", max, ramp);
+    require(prefix, "target", target, adaptive);
+    require(prefix, "horizon", horizon, adaptive);
+    TrainConfig.require(
+        !ramp || max >= min, prefix + "max", "at least " + prefix + "min = " + min, max);
+    TrainConfig.require(
+        !adaptive || horizon >= responses,
+        prefix + "horizon",
+        "at least the " + responses + " responses of an optimizer step",
+        horizon);
+  }
+
+  private void require(String prefix, String name, double value, boolean above0) {
+    TrainConfig.require(
+        above0 ? value > 0 : value >= 0,
+        prefix + name,
+        above0 ? "a number above 0 with " + prefix + "schedule " + schedule : "0 or more",
+        value);
+  }
+
   /** Whether there is no KL term at any step. */
   boolean isZero() {
     return schedule == Schedule.CONSTANT && coef == 0;

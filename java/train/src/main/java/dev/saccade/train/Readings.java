@@ -60,6 +60,10 @@ final class Readings {
     double mean() {
       return Readings.mean(values());
     }
+
+    boolean isFinite() {
+      return Float.isFinite(value());
+    }
   }
 
   static double mean(float[] values) {

@@ -22,6 +22,7 @@ import java.util.Map;
  * checkpoints/sft.safetensors       the policy after the warm-up
  * checkpoints/final.safetensors     the policy at the end
  * report.html                       curves and pictures; opens offline
+ * fault/                            after a gradient that was not finite: cases for saccade op
  * </pre>
  */
 public final class RunFolder {
@@ -92,6 +93,11 @@ public final class RunFolder {
   /** The policy after the warm-up. */
   public Path warm() {
     return checkpoints().resolve("sft.safetensors");
+  }
+
+  /** The operations of an update whose gradients were not finite. */
+  Path fault() {
+    return root.resolve("fault");
   }
 
   /** The policy at the end of the run. */

@@ -58,7 +58,7 @@ public final class RunReport {
             new AttentionPicture(
                 scene.canvas(),
                 scene.side(),
-                scene.side() / Scene.DEFAULT_PATCH,
+                scene.side() / config.patch(),
                 Vocabulary.decode(example.question()),
                 text(example.truth()),
                 first.get(i),
@@ -128,8 +128,7 @@ public final class RunReport {
 
   private static List<AttentionPicture.Glance> glances(
       TrainConfig config, PolicyModel model, List<Example> examples) {
-    return glances(
-        config, model, examples, Evaluator.answer(model, examples, config.responseLength()));
+    return glances(config, model, examples, Evaluator.answer(model, config, examples));
   }
 
   /**
@@ -140,9 +139,12 @@ public final class RunReport {
       TrainConfig config, PolicyModel model, List<Example> examples, int[][] responses) {
     int[] own = new int[examples.size()];
     Arrays.setAll(own, i -> i);
-    Batch batch = Batch.of(examples.stream().map(Evaluator::prompt).toList(), own, responses);
-    int layer =
-        config.rl().attentionLayer() < 0 ? model.layers() - 1 : config.rl().attentionLayer();
+    Batch batch =
+        Batch.of(
+            examples.stream().map(example -> Evaluator.prompt(example, config.patch())).toList(),
+            own,
+            responses);
+    int layer = Math.floorMod(config.rl().attention().layers().get(0), model.layers());
     int patches = batch.prompts().get(0).patchCount();
     List<AttentionPicture.Glance> glances = new ArrayList<>();
     try (Scope scope = model.context().scope()) {

@@ -15,7 +15,6 @@ import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
-import java.util.function.Consumer;
 
 /**
  * Supervised fine-tuning: −log-probability of the reference answer, mean over tokens. That is
@@ -24,25 +23,30 @@ import java.util.function.Consumer;
 final class SupervisedStep {
   private final PolicyModel model;
   private final boolean thinking;
+  private final int patch;
 
-  SupervisedStep(PolicyModel model, boolean thinking) {
+  SupervisedStep(PolicyModel model, TrainConfig config) {
     this.model = model;
-    this.thinking = thinking;
+    thinking = config.thinking();
+    patch = config.patch();
   }
 
   /**
    * One optimizer step on a batch. Of its numbers: the loss, and the accuracy of the likeliest
    * tokens from the answer to its closing tag, each given those before.
    *
-   * @param takeStep takes an optimizer step with the gradients as they are, and writes their norm
-   *     to f32[1]
+   * @throws Update.NotFinite if a gradient was not finite
    */
-  Map<String, Object> run(List<Example> examples, Consumer<Tensor> takeStep) {
+  Map<String, Object> run(List<Example> examples, Update update) {
     int[] own = new int[examples.size()];
     Arrays.setAll(own, i -> i);
     int[][] responses = new int[examples.size()][];
     Arrays.setAll(responses, i -> examples.get(i).reference(thinking));
-    Batch batch = Batch.of(examples.stream().map(Evaluator::prompt).toList(), own, responses);
+    Batch batch =
+        Batch.of(
+            examples.stream().map(example -> Evaluator.prompt(example, patch)).toList(),
+            own,
+            responses);
     Context context = model.context();
     try (Scope scope = context.scope()) {
       Readings readings = new Readings(scope, 2);
@@ -65,9 +69,13 @@ final class SupervisedStep {
       Tensor dLogits = Tensor.empty(scope, DType.F32, pass.logits().shape());
       TokenLogProbs.backward(context, pass.logits(), targets, options, dLogProb, null, dLogits);
       model.backward(pass, dLogits, List.of());
-      takeStep.accept(norm.tensor());
+      update.ran(() -> OperationCase.of(pass.logits(), targets, dLogProb, options));
+      update.step(norm.tensor());
 
       readings.read();
+      if (!norm.isFinite()) {
+        throw new Update.NotFinite();
+      }
       int[] likeliest = drawn.toInts();
       int right = 0;
       int[] ends = batch.responseOffsets();

@@ -1,19 +1,20 @@
 package dev.saccade.train;
 
-import com.fasterxml.jackson.core.JsonPointer;
-import com.fasterxml.jackson.core.JsonProcessingException;
-import com.fasterxml.jackson.databind.ObjectMapper;
-import com.fasterxml.jackson.databind.SerializationFeature;
 import com.fasterxml.jackson.databind.node.ObjectNode;
+import dev.saccade.GroupAdvantage;
+import dev.saccade.KlEstimator;
+import dev.saccade.PolicyLoss;
 import dev.saccade.Precision;
 import dev.saccade.train.model.TransformerConfig;
 import dev.saccade.train.task.DigitScenes;
 import dev.saccade.train.task.Digits;
-import dev.saccade.train.task.ReadTask;
 import dev.saccade.train.task.Reward;
-import dev.saccade.train.task.Scene;
+import dev.saccade.train.task.Task;
 import dev.saccade.train.task.TaskMixture;
 import dev.saccade.train.task.Vocabulary;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 
@@ -21,10 +22,16 @@ import java.util.Map;
  * Everything that a training run depends on; the same configuration on the same machine gives the
  * same numbers.
  *
- * @param algorithm the learning rule after the warm-up
+ * <p>{@code presets.yaml} and {@code rules.yaml} among the resources hold what configurations begin
+ * with; {@link #resolve} lays others over them.
+ *
+ * @param algorithm the learning rule after the warm-up: the preset that section {@code rl} began
+ *     with
  * @param task questions, as {@link TaskMixture#parse} reads them
+ * @param room more questions that the policy has tokens and positions for; may be null
  * @param cells cells of a scene, each way
- * @param thinking whether a response first reads the cells
+ * @param patch side of a patch in pixels, a divisor of that of an image, 28 · {@code cells}
+ * @param thinking whether a response first says what it reads in the image
  * @param seed of weights, scenes and samples
  * @param model size of the policy
  * @param sft the supervised warm-up
@@ -32,12 +39,14 @@ import java.util.Map;
  * @param evaluationScenes held-out scenes of an evaluation
  * @param evaluationInterval steps between evaluations
  * @param checkpointInterval steps between checkpoints
- * @param precision of the products of matrices; absent: f32
+ * @param precision of the products of matrices
  */
 public record TrainConfig(
     Algorithm algorithm,
     String task,
+    String room,
     int cells,
+    int patch,
     boolean thinking,
     long seed,
     Model model,
@@ -47,42 +56,65 @@ public record TrainConfig(
     int evaluationInterval,
     int checkpointInterval,
     Precision precision) {
-  private static final ObjectMapper JSON =
-      new ObjectMapper().enable(SerializationFeature.INDENT_OUTPUT);
+  /** Names that {@link #preset} knows. */
+  public static final List<String> PRESETS = List.of("demo", "full", "tiny");
 
-  /** Size of the policy; vocabulary, patches and positions follow from the task. */
-  public record Model(int width, int layers, int heads, int kvHeads, int headDim, int hidden) {}
+  private static final Map<String, ObjectNode> SIZES = ConfigTree.presets("presets.yaml");
+  private static final Map<String, ObjectNode> RULES = ConfigTree.presets("rules.yaml");
+
+  /** Size of the policy; vocabulary, patches and positions follow from the tasks. */
+  public record Model(int width, int layers, int heads, int kvHeads, int headDim, int hidden) {
+    public Model {
+      atLeast("model.width", width, 1);
+      atLeast("model.layers", layers, 1);
+      atLeast("model.heads", heads, 1);
+      atLeast("model.kvHeads", kvHeads, 1);
+      atLeast("model.headDim", headDim, 1);
+      atLeast("model.hidden", hidden, 1);
+      require(
+          heads % kvHeads == 0, "model.kvHeads", "a divisor of model.heads = " + heads, kvHeads);
+    }
+  }
 
   /**
+   * @param task its questions; null: those of the run
+   * @param from checkpoint of the policy to begin with, of the same size; null: fresh weights
    * @param steps most optimizer steps
    * @param targetAccuracy the warm-up ends where the running training accuracy reaches this; 1 or
    *     more: never
    * @param batch examples a step
    * @param optimizer its optimizer
    */
-  public record Sft(int steps, double targetAccuracy, int batch, Optimizer optimizer) {}
+  public record Sft(
+      String task, String from, int steps, double targetAccuracy, int batch, Optimizer optimizer) {
+    public Sft {
+      if (task != null) {
+        TaskMixture.parse(task);
+      }
+      atLeast("sft.steps", steps, 0);
+      require(targetAccuracy > 0, "sft.targetAccuracy", "a number above 0", targetAccuracy);
+      atLeast("sft.batch", batch, 1);
+    }
+  }
 
   /**
+   * The learning rule: {@code weight · (policy loss + KL term) + attention terms + distillation}.
+   *
    * @param steps rollout batches
    * @param prompts questions of a rollout batch
    * @param group responses to each question
    * @param minibatches optimizer steps per rollout batch and epoch, a divisor of {@code prompts}
    * @param epochs passes over a rollout batch
    * @param temperature of sampling
-   * @param clipLow of the ratio, below
-   * @param clipHigh of the ratio, above
-   * @param klSchedule of the coefficient of the K3 estimate of the KL divergence from the warm-up's
-   *     policy; absent: constant
-   * @param klCoef the coefficient, with an adaptive schedule the first
-   * @param klMin the least coefficient of {@code GRPO_D} and {@code RISING}
-   * @param klMax the last coefficient of {@code GRPO_D} and {@code RISING}
-   * @param klTarget KL divergence that {@code ADAPTIVE} holds, in nats per token
-   * @param klHorizon responses over which {@code ADAPTIVE} changes the coefficient by a fifth at
-   *     most; no fewer than those of an optimizer step
-   * @param lambda weight of the attention divergence; only {@link Algorithm#RAL} uses it
-   * @param attentionLayer whose attention is the policy; -1: the last
-   * @param referenceInterval rollout batches between refreshes of the old policy that attention is
-   *     compared with; 1: the policy that sampled the batch
+   * @param rounds most times that {@code prompts} questions are asked for a rollout batch. Beyond
+   *     1, groups whose rewards are all equal are left out while others can be had (dynamic
+   *     sampling, DAPO); those that are missing after the last round are filled with such
+   * @param advantage how rewards become advantages
+   * @param weight of the policy loss with its KL term; 0: responses are sampled for distillation
+   * @param loss the policy loss
+   * @param kl coefficient of the estimate of the KL divergence from the warm-up's policy
+   * @param attention attention as a policy
+   * @param distillation a teacher's logits and attention
    * @param optimizer its optimizer
    */
   public record Rl(
@@ -92,30 +124,188 @@ public record TrainConfig(
       int minibatches,
       int epochs,
       double temperature,
-      double clipLow,
-      double clipHigh,
-      KlCoefficient.Schedule klSchedule,
-      double klCoef,
-      double klMin,
-      double klMax,
-      double klTarget,
-      double klHorizon,
-      double lambda,
-      int attentionLayer,
-      int referenceInterval,
+      int rounds,
+      GroupAdvantage.Estimator advantage,
+      double weight,
+      Loss loss,
+      KlCoefficient kl,
+      AttentionTerm attention,
+      Distillation distillation,
       Optimizer optimizer) {
     public Rl {
-      klSchedule = klSchedule == null ? KlCoefficient.Schedule.CONSTANT : klSchedule;
-    }
-
-    /** The coefficient of the KL term at the first optimizer step. */
-    KlCoefficient klCoefficient() {
-      return new KlCoefficient(klSchedule, klCoef, klMin, klMax, klTarget, klHorizon);
+      atLeast("rl.steps", steps, 0);
+      atLeast("rl.prompts", prompts, 1);
+      require(weight >= 0, "rl.weight", "0 or more", weight);
+      atLeast("rl.group", group, weight == 0 && attention.lambda == 0 ? 1 : 2);
+      atLeast("rl.minibatches", minibatches, 1);
+      require(
+          prompts % minibatches == 0,
+          "rl.minibatches",
+          "a divisor of rl.prompts = " + prompts,
+          minibatches);
+      atLeast("rl.epochs", epochs, 1);
+      require((float) temperature > 0, "rl.temperature", "a number above 0", temperature);
+      atLeast("rl.rounds", rounds, 1);
+      kl.require("rl.kl.", prompts / minibatches * group);
+      require(
+          weight > 0 || kl.isZero(),
+          "rl.weight",
+          "above 0 with a KL term (rl.kl), whose weight it is too",
+          weight);
     }
 
     /** Optimizer steps of a rollout batch. */
     int updates() {
       return epochs * minibatches;
+    }
+  }
+
+  /**
+   * The policy loss; see {@link PolicyLoss.Options}.
+   *
+   * @param objective loss of a token
+   * @param aggregation of the tokens; {@code CONSTANT} divides by the tokens of as many responses
+   *     of the greatest length
+   * @param clipLow of the ratio, below
+   * @param clipHigh of the ratio, above
+   * @param dualClip 0 (off), or above 1
+   * @param delta 0 (off), or at least 1 + clipHigh
+   * @param tauPos of {@code SAPO}
+   * @param tauNeg of {@code SAPO}
+   * @param klEstimator of the KL term
+   * @param entropy weight of the entropy of the tokens, which is maximised
+   */
+  public record Loss(
+      PolicyLoss.Objective objective,
+      PolicyLoss.Aggregation aggregation,
+      double clipLow,
+      double clipHigh,
+      double dualClip,
+      double delta,
+      double tauPos,
+      double tauNeg,
+      KlEstimator klEstimator,
+      double entropy) {
+    public Loss {
+      require(clipLow >= 0 && clipLow <= 1, "rl.loss.clipLow", "a number from 0 to 1", clipLow);
+      require(clipHigh >= 0, "rl.loss.clipHigh", "0 or more", clipHigh);
+      boolean ppo =
+          objective == PolicyLoss.Objective.PPO_CLIP
+              || objective == PolicyLoss.Objective.GSPO
+              || objective == PolicyLoss.Objective.GSPO_TOKEN;
+      String only = " with rl.loss.objective PPO_CLIP, GSPO or GSPO_TOKEN";
+      require(
+          dualClip == 0 || ppo && dualClip > 1,
+          "rl.loss.dualClip",
+          "0 or, " + only.strip() + ", above 1",
+          dualClip);
+      require(
+          delta == 0 || ppo && delta >= 1 + clipHigh,
+          "rl.loss.delta",
+          "0 or, " + only.strip() + ", at least 1 + rl.loss.clipHigh",
+          delta);
+      require(tauPos > 0, "rl.loss.tauPos", "a number above 0", tauPos);
+      require(tauNeg > 0, "rl.loss.tauNeg", "a number above 0", tauNeg);
+      require(entropy == entropy, "rl.loss.entropy", "a number", entropy);
+    }
+
+    /**
+     * @param constant divisor of {@code CONSTANT}
+     */
+    PolicyLoss.Options options(double klCoef, double constant) {
+      PolicyLoss.Options options =
+          PolicyLoss.Options.DEFAULT
+              .withObjective(objective)
+              .withAggregation(aggregation)
+              .withClipLow((float) clipLow)
+              .withClipHigh((float) clipHigh)
+              .withDualClip((float) dualClip)
+              .withDelta((float) delta)
+              .withTauPos((float) tauPos)
+              .withTauNeg((float) tauNeg)
+              .withKlEstimator(klEstimator)
+              .withKlCoef((float) klCoef)
+              .withAdvantagePerSequence(true);
+      return aggregation == PolicyLoss.Aggregation.CONSTANT
+          ? options.withConstant((float) constant)
+          : options;
+    }
+  }
+
+  /**
+   * Attention of some layers as a policy: mean over heads, over a support. Its terms are means over
+   * the layers and the response tokens.
+   *
+   * @param lambda weight of A · JSD½(p_old ‖ p) (RAL)
+   * @param warmup rollout batches over which {@code lambda} rises from 0
+   * @param layers whose attention; -1 is the last, -2 the one before
+   * @param headBegin first head
+   * @param headEnd end of the heads; -1: all
+   * @param support keys that a policy is over
+   * @param entropy weight of the policy's entropy, which is maximised
+   * @param referenceInterval rollout batches between refreshes of p_old; 1: the policy that sampled
+   *     the batch
+   */
+  public record AttentionTerm(
+      double lambda,
+      int warmup,
+      List<Integer> layers,
+      int headBegin,
+      int headEnd,
+      Support support,
+      double entropy,
+      int referenceInterval) {
+    /** Keys that an attention policy is over. */
+    public enum Support {
+      /** Every visible key. */
+      ALL,
+      /** Every visible key but the token's own position. */
+      PREVIOUS,
+      /** The visual tokens. */
+      VISUAL
+    }
+
+    public AttentionTerm {
+      require(lambda >= 0, "rl.attention.lambda", "0 or more", lambda);
+      atLeast("rl.attention.warmup", warmup, 0);
+      layers = List.copyOf(layers);
+      require(!layers.isEmpty(), "rl.attention.layers", "a layer or more", 0);
+      require(
+          layers.stream().distinct().count() == layers.size(),
+          "rl.attention.layers",
+          "layers that differ",
+          layers);
+      require(entropy == entropy, "rl.attention.entropy", "a number", entropy);
+      atLeast("rl.attention.referenceInterval", referenceInterval, 1);
+    }
+
+    /** Its weight in a rollout batch, counted from 0. */
+    double lambda(long rollout) {
+      return rollout < warmup ? lambda * rollout / warmup : lambda;
+    }
+  }
+
+  /**
+   * A teacher that says of the student's responses what it would.
+   *
+   * @param teacher run folder or checkpoint; its size may differ from the student's
+   * @param mu weight of the generalised Jensen-Shannon divergence of its logits (GKD)
+   * @param beta weight of the teacher in that mixture, inside (0, 1)
+   * @param gamma weight of JSD½(p_teacher ‖ p) between attention policies
+   * @param layers of the teacher, one for each of {@code rl.attention.layers}; all their heads
+   */
+  public record Distillation(
+      String teacher, double mu, double beta, double gamma, List<Integer> layers) {
+    public Distillation {
+      require(mu >= 0, "rl.distillation.mu", "0 or more", mu);
+      require(beta > 0 && beta < 1, "rl.distillation.beta", "a number between 0 and 1", beta);
+      require(gamma >= 0, "rl.distillation.gamma", "0 or more", gamma);
+      layers = List.copyOf(layers);
+    }
+
+    /** Whether a teacher has a say. */
+    boolean isOn() {
+      return mu != 0 || gamma != 0;
     }
   }
 
@@ -157,84 +347,67 @@ public record TrainConfig(
   }
 
   public TrainConfig {
-    precision = precision == null ? Precision.F32 : precision;
     TaskMixture tasks = TaskMixture.parse(task);
     atLeast("cells", cells, 1);
-    if (cells > Vocabulary.MAX_CELLS) {
-      throw new IllegalArgumentException(
-          "cells: expected at most " + Vocabulary.MAX_CELLS + ", got " + cells);
-    }
+    require(cells <= Vocabulary.MAX_CELLS, "cells", "at most " + Vocabulary.MAX_CELLS, cells);
+    int side = cells * Digits.SIDE;
+    require(
+        patch >= 1 && side % patch == 0, "patch", "a divisor of the image's side " + side, patch);
     DigitScenes.training(cells, seed, tasks);
-    atLeast("sft.steps", sft.steps, 0);
-    atLeast("sft.batch", sft.batch, 1);
-    atLeast("rl.steps", rl.steps, 0);
-    atLeast("rl.prompts", rl.prompts, 1);
-    atLeast("rl.group", rl.group, 2);
-    atLeast("rl.minibatches", rl.minibatches, 1);
-    atLeast("rl.epochs", rl.epochs, 1);
-    atLeast("rl.referenceInterval", rl.referenceInterval, 1);
-    require((float) rl.temperature > 0, "rl.temperature", "a number above 0", rl.temperature);
-    require(rl.clipLow >= 0 && rl.clipLow <= 1, "rl.clipLow", "a number from 0 to 1", rl.clipLow);
-    require(rl.clipHigh >= 0, "rl.clipHigh", "0 or more", rl.clipHigh);
-    requireKl(rl);
-    require(rl.lambda >= 0, "rl.lambda", "0 or more", rl.lambda);
-    if (rl.prompts % rl.minibatches != 0) {
-      throw new IllegalArgumentException(
-          "rl.minibatches: expected a divisor of rl.prompts = "
-              + rl.prompts
-              + ", got "
-              + rl.minibatches);
+    DigitScenes.training(cells, seed, warmUpTasks(task, sft));
+    if (room != null) {
+      TaskMixture.parse(room);
     }
-    if (rl.attentionLayer < -1 || rl.attentionLayer >= model.layers) {
-      throw new IllegalArgumentException(
-          "rl.attentionLayer: expected -1 to " + (model.layers - 1) + ", got " + rl.attentionLayer);
-    }
+    requireLayers("rl.attention.layers", rl.attention.layers, model.layers);
+    require(
+        rl.attention.headBegin >= 0 && rl.attention.headBegin < model.heads,
+        "rl.attention.headBegin",
+        "0 to " + (model.heads - 1),
+        rl.attention.headBegin);
+    require(
+        rl.attention.headEnd == -1
+            || rl.attention.headEnd > rl.attention.headBegin && rl.attention.headEnd <= model.heads,
+        "rl.attention.headEnd",
+        "-1, or above rl.attention.headBegin and at most " + model.heads,
+        rl.attention.headEnd);
+    require(
+        rl.distillation.gamma == 0 || rl.distillation.layers.size() == rl.attention.layers.size(),
+        "rl.distillation.layers",
+        "one for each of rl.attention.layers = " + rl.attention.layers,
+        rl.distillation.layers);
+    require(
+        !rl.distillation.isOn() || algorithm == Algorithm.SFT || rl.distillation.teacher != null,
+        "rl.distillation.teacher",
+        "a run folder or a checkpoint with rl.distillation.mu or gamma above 0",
+        rl.distillation.teacher);
+    require(
+        algorithm == Algorithm.SFT || rl.weight > 0 || rl.distillation.isOn(),
+        "rl.weight",
+        "above 0 without distillation",
+        rl.weight);
     atLeast("evaluationScenes", evaluationScenes, 1);
     atLeast("evaluationInterval", evaluationInterval, 1);
     atLeast("checkpointInterval", checkpointInterval, 1);
   }
 
-  private static void requireKl(Rl rl) {
-    boolean ramp =
-        rl.klSchedule == KlCoefficient.Schedule.GRPO_D
-            || rl.klSchedule == KlCoefficient.Schedule.RISING;
-    boolean adaptive = rl.klSchedule == KlCoefficient.Schedule.ADAPTIVE;
-    requireKl("klCoef", rl.klCoef, adaptive, rl);
-    requireKl("klMin", rl.klMin, false, rl);
-    requireKl("klMax", rl.klMax, ramp, rl);
-    requireKl("klTarget", rl.klTarget, adaptive, rl);
-    requireKl("klHorizon", rl.klHorizon, adaptive, rl);
-    require(!ramp || rl.klMax >= rl.klMin, "rl.klMax", "at least rl.klMin = " + rl.klMin, rl.klMax);
-    int responses = rl.prompts / rl.minibatches * rl.group;
-    require(
-        !adaptive || rl.klHorizon >= responses,
-        "rl.klHorizon",
-        "at least the " + responses + " responses of an optimizer step",
-        rl.klHorizon);
+  static void requireLayers(String name, List<Integer> layers, int count) {
+    for (int layer : layers) {
+      require(
+          layer >= -count && layer < count, name, "each " + -count + " to " + (count - 1), layers);
+    }
   }
 
-  private static void requireKl(String name, double value, boolean above0, Rl rl) {
-    require(
-        above0 ? value > 0 : value >= 0,
-        "rl." + name,
-        above0 ? "a number above 0 with rl.klSchedule " + rl.klSchedule : "0 or more",
-        value);
-  }
-
-  private static void require(boolean fits, String name, String expected, double actual) {
-    if (!fits || Double.isInfinite(actual)) {
+  static void require(boolean fits, String name, String expected, Object actual) {
+    if (!fits || actual instanceof Double number && number.isInfinite()) {
       throw new IllegalArgumentException(name + ": expected " + expected + ", got " + actual);
     }
   }
 
   private static void atLeast(String name, int value, int least) {
-    if (value < least) {
-      throw new IllegalArgumentException(name + ": expected " + least + " or more, got " + value);
-    }
+    require(value >= least, name, least + " or more", value);
   }
 
-  /** Names that {@link #preset} knows. */
-  public static final List<String> PRESETS = List.of("demo", "full", "tiny");
+  // ------------------------------------------------------------------------------- presets, layers
 
   /**
    * A configuration by name: {@code demo}, a few minutes on two cores: reading a cell of 2×2
@@ -243,108 +416,42 @@ public record TrainConfig(
    * @throws IllegalArgumentException if there is no preset of that name
    */
   public static TrainConfig preset(String name) {
-    Optimizer warm = new Optimizer(1.5e-3, 50, 1.0, 0.01, 1.0);
-    return switch (name) {
-      case "demo" ->
-          new TrainConfig(
-              Algorithm.RAL,
-              "read",
-              2,
-              false,
-              1,
-              new Model(64, 2, 4, 2, 16, 128),
-              new Sft(600, 0.55, 128, warm),
-              new Rl(
-                  400,
-                  128,
-                  4,
-                  4,
-                  1,
-                  1.0,
-                  0.2,
-                  0.2,
-                  KlCoefficient.Schedule.CONSTANT,
-                  0.02,
-                  0,
-                  0.04,
-                  0.1,
-                  10_000,
-                  10,
-                  -1,
-                  1,
-                  new Optimizer(1e-3, 10, 0.1, 0.01, 1.0)),
-              2048,
-              20,
-              20,
-              Precision.F32);
-      case "full" ->
-          new TrainConfig(
-              Algorithm.RAL,
-              "count+read",
-              3,
-              false,
-              1,
-              new Model(192, 4, 6, 6, 32, 512),
-              new Sft(1500, 0.75, 256, new Optimizer(1e-3, 50, 1.0, 0.01, 1.0)),
-              new Rl(
-                  500,
-                  128,
-                  8,
-                  8,
-                  1,
-                  1.0,
-                  0.2,
-                  0.2,
-                  KlCoefficient.Schedule.CONSTANT,
-                  0.02,
-                  0,
-                  0.04,
-                  0.1,
-                  10_000,
-                  10,
-                  -1,
-                  1,
-                  new Optimizer(3e-4, 10, 0.1, 0.01, 1.0)),
-              4096,
-              25,
-              10,
-              Precision.F32);
-      case "tiny" ->
-          new TrainConfig(
-              Algorithm.RAL,
-              "read",
-              1,
-              false,
-              1,
-              new Model(32, 1, 2, 1, 16, 64),
-              new Sft(60, 2, 64, new Optimizer(3e-3, 20, 1.0, 0.01, 1.0)),
-              new Rl(
-                  80,
-                  64,
-                  4,
-                  2,
-                  1,
-                  1.0,
-                  0.2,
-                  0.2,
-                  KlCoefficient.Schedule.CONSTANT,
-                  0.02,
-                  0,
-                  0.04,
-                  0.1,
-                  10_000,
-                  10,
-                  -1,
-                  1,
-                  new Optimizer(2e-3, 5, 0.1, 0.01, 1.0)),
-              512,
-              20,
-              10,
-              Precision.F32);
-      default ->
-          throw new IllegalArgumentException(
-              "preset: expected one of " + String.join(", ", PRESETS) + ", got " + name);
-    };
+    return resolve(List.of(ConfigTree.of(Map.of("preset", name))));
+  }
+
+  /**
+   * The preset that the last layer with {@code preset} names (demo where none does), then the rule
+   * that the last with {@code algorithm} names, then the other values of the layers in order.
+   *
+   * @param layers trees of the shape of a configuration, of any part of it
+   * @throws IllegalArgumentException if a name is unknown, or a value is out of range; the message
+   *     names it
+   */
+  public static TrainConfig resolve(List<ObjectNode> layers) {
+    String size = "demo";
+    List<ObjectNode> values = new ArrayList<>();
+    for (ObjectNode layer : layers) {
+      ObjectNode copy = layer.deepCopy();
+      if (copy.has("preset")) {
+        size = copy.remove("preset").asText();
+      }
+      values.add(copy);
+    }
+    require(PRESETS.contains(size), "preset", "one of " + String.join(", ", PRESETS), size);
+    ObjectNode under = SIZES.get(size).deepCopy();
+    values.add(0, ConfigTree.of(Map.of("algorithm", under.get("algorithm").asText())));
+    return over(under, values);
+  }
+
+  private static TrainConfig over(ObjectNode under, List<ObjectNode> layers) {
+    ObjectNode values = ConfigTree.JSON.createObjectNode();
+    layers.forEach(layer -> ConfigTree.lay(values, layer));
+    if (values.has("algorithm")) {
+      Algorithm rule = ConfigTree.bind(values.path("algorithm"), Algorithm.class, "algorithm");
+      ConfigTree.lay((ObjectNode) under.get("rl"), RULES.get(rule.id()));
+    }
+    ConfigTree.requireNames(under, values, "");
+    return ConfigTree.bind(ConfigTree.lay(under, values), TrainConfig.class, "configuration");
   }
 
   /** This configuration with one value changed; see {@link #with(Map)}. */
@@ -353,25 +460,32 @@ public record TrainConfig(
   }
 
   /**
-   * This configuration with some values changed.
+   * This configuration with some values changed; an {@code algorithm} among them first sets what
+   * belongs to the rule.
    *
-   * @param values new values by name, such as {@code seed} or {@code rl.klCoef}
+   * @param values new values by name, such as {@code seed} or {@code rl.kl.coef}
    * @throws IllegalArgumentException if there is no such value, or the configuration does not allow
    *     it
    */
   public TrainConfig with(Map<String, ?> values) {
-    ObjectNode root = JSON.valueToTree(this);
-    values.forEach(
-        (name, value) -> {
-          JsonPointer path = JsonPointer.compile("/" + name.replace('.', '/'));
-          if (!root.at(path).isValueNode()) {
-            throw new IllegalArgumentException(name + ": is not the name of a value");
-          }
-          ((ObjectNode) root.at(path.head()))
-              .set(path.last().getMatchingProperty(), JSON.valueToTree(value));
-        });
-    return fromJson(root.toString());
+    return over(ConfigTree.JSON.valueToTree(this), List.of(ConfigTree.of(values)));
   }
+
+  /** As JSON, which is YAML too. */
+  public String toJson() {
+    return ConfigTree.write(this);
+  }
+
+  /**
+   * From the JSON of {@link #toJson}.
+   *
+   * @throws IllegalArgumentException if it is not a whole configuration
+   */
+  public static TrainConfig fromJson(String json) {
+    return ConfigTree.bind(ConfigTree.parse(json), TrainConfig.class, "configuration");
+  }
+
+  // ------------------------------------------------------------------------------- what follows
 
   /**
    * This configuration with other questions, for the evaluation of its policy.
@@ -381,12 +495,16 @@ public record TrainConfig(
    */
   public TrainConfig asking(TaskMixture questions) {
     TrainConfig other = with("task", questions.toString());
-    if (questions.vocabulary() > scenes().tasks().vocabulary()) {
+    if (questions.vocabulary() > transformer().vocabulary()) {
       throw new IllegalArgumentException(
           "task \"%s\": a policy that was trained on \"%s\" does not know its tokens"
-              .formatted(questions, task));
+              .formatted(questions, allTasks()));
     }
     return other;
+  }
+
+  private static TaskMixture warmUpTasks(String task, Sft sft) {
+    return TaskMixture.parse(sft.task == null ? task : sft.task);
   }
 
   /** Scenes to train on. */
@@ -394,9 +512,25 @@ public record TrainConfig(
     return DigitScenes.training(cells, seed, TaskMixture.parse(task));
   }
 
+  /** Scenes of the warm-up. */
+  DigitScenes warmUpScenes() {
+    return DigitScenes.training(cells, seed, warmUpTasks(task, sft));
+  }
+
+  /** The questions of the run, of its warm-up, and those that there is to be room for. */
+  private TaskMixture allTasks() {
+    Map<String, Task> all = new LinkedHashMap<>();
+    for (String tasks : Arrays.asList(task, sft.task, room)) {
+      if (tasks != null) {
+        TaskMixture.parse(tasks).tasks().forEach(own -> all.putIfAbsent(own.name(), own));
+      }
+    }
+    return new TaskMixture(List.copyOf(all.values()));
+  }
+
   /** Tokens of the longest response. */
   int responseLength() {
-    return scenes().responseLength(thinking);
+    return scenes().tasks().responseLength(cells, thinking);
   }
 
   /** The rule that scores responses. */
@@ -404,47 +538,23 @@ public record TrainConfig(
     return new Reward(thinking, scenes().tasks().answerLength(cells));
   }
 
-  /** Size of the policy for this task. */
+  /** Size of the policy for its tasks. */
   TransformerConfig transformer() {
-    int patch = Scene.DEFAULT_PATCH;
     int perSide = cells * Digits.SIDE / patch;
-    TaskMixture tasks = scenes().tasks();
-    // Room for every question that the tokens allow, so that a policy of COUNT can be asked READ.
-    int question = Math.max(new ReadTask().questionLength(), tasks.questionLength());
+    int vocabulary = allTasks().vocabulary();
+    // Whatever the tokens allow, so that a policy of COUNT can be asked READ.
+    TaskMixture room =
+        new TaskMixture(
+            TaskMixture.KNOWN.stream().filter(known -> known.vocabulary() <= vocabulary).toList());
     return new TransformerConfig(
-        tasks.vocabulary(),
+        vocabulary,
         patch * patch,
-        perSide * perSide + question + responseLength(),
+        perSide * perSide + room.questionLength() + room.responseLength(cells, thinking),
         model.width,
         model.layers,
         model.heads,
         model.kvHeads,
         model.headDim,
         model.hidden);
-  }
-
-  /** As JSON. */
-  public String toJson() {
-    try {
-      return JSON.writeValueAsString(this);
-    } catch (JsonProcessingException e) {
-      throw new IllegalStateException(e);
-    }
-  }
-
-  /**
-   * From JSON.
-   *
-   * @throws IllegalArgumentException if it is not a configuration
-   */
-  public static TrainConfig fromJson(String json) {
-    try {
-      return JSON.readValue(json, TrainConfig.class);
-    } catch (JsonProcessingException e) {
-      // A value that the configuration rejects says so itself.
-      throw e.getCause() instanceof IllegalArgumentException rejected
-          ? rejected
-          : new IllegalArgumentException("configuration: " + e.getOriginalMessage(), e);
-    }
   }
 }

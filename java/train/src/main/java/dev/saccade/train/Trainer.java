@@ -4,10 +4,13 @@ import dev.saccade.Context;
 import dev.saccade.train.io.Safetensors;
 import dev.saccade.train.model.PolicyModel;
 import dev.saccade.train.model.Transformer;
+import dev.saccade.train.model.TransformerConfig;
 import dev.saccade.train.task.DigitScenes;
+import dev.saccade.train.task.Example;
 import java.io.IOException;
 import java.nio.channels.FileChannel;
 import java.nio.file.Files;
+import java.nio.file.Path;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -43,8 +46,10 @@ public final class Trainer implements AutoCloseable {
   private final FileChannel lock;
   private final TrainConfig config;
   private final DigitScenes scenes;
+  private final DigitScenes warmUpScenes;
   private final Evaluator evaluator;
   private final Transformer policy;
+  private final Transformer teacher;
   private Transformer old;
   private Transformer reference;
   private Optimizer optimizer;
@@ -54,6 +59,9 @@ public final class Trainer implements AutoCloseable {
   private long cursor;
   private double runningAccuracy = ACCURACY_START;
   private KlCoefficient kl;
+
+  /** The step that left a gradient that is not finite, while it is sought; else -1. */
+  private int faulty = -1;
 
   /** Where a run is. */
   public enum Stage {
@@ -90,10 +98,49 @@ public final class Trainer implements AutoCloseable {
     this.config = config;
     MatrixProducts.provideTo(context);
     scenes = config.scenes();
+    warmUpScenes = config.warmUpScenes();
     evaluator = new Evaluator(config);
     policy = Transformer.create(context, config.transformer(), config.seed(), config.precision());
     optimizer = new Optimizer(policy, config.sft().optimizer());
-    kl = config.rl().klCoefficient();
+    kl = config.rl().kl();
+    try {
+      teacher = config.algorithm() == Algorithm.SFT ? null : teacher();
+    } catch (IOException | RuntimeException e) {
+      release();
+      throw e;
+    }
+  }
+
+  /** The teacher of the distillation; null where there is none. */
+  private Transformer teacher() throws IOException {
+    TrainConfig.Distillation distillation = config.rl().distillation();
+    if (!distillation.isOn()) {
+      return null;
+    }
+    String name = "rl.distillation.teacher: " + distillation.teacher() + ": ";
+    Path file = Checkpoint.find(Path.of(distillation.teacher()));
+    Transformer model = Checkpoint.loadPolicy(context, file, config.precision());
+    TransformerConfig own = policy.config();
+    TransformerConfig theirs = model.config();
+    try {
+      requireSame(name + "tokens", own.vocabulary(), theirs.vocabulary());
+      requireSame(name + "values of a patch", own.patchSize(), theirs.patchSize());
+      if (theirs.positions() < own.positions()) {
+        throw new IOException(
+            name + "expected " + own.positions() + " positions or more, got " + theirs.positions());
+      }
+      TrainConfig.requireLayers("rl.distillation.layers", distillation.layers(), model.layers());
+      return model;
+    } catch (IOException | RuntimeException e) {
+      model.close();
+      throw e;
+    }
+  }
+
+  private static void requireSame(String name, int expected, int actual) throws IOException {
+    if (actual != expected) {
+      throw new IOException(name + ": expected " + expected + ", as the policy has, got " + actual);
+    }
   }
 
   /**
@@ -103,7 +150,29 @@ public final class Trainer implements AutoCloseable {
    */
   public static Trainer start(Context context, RunFolder run, TrainConfig config)
       throws IOException {
-    return new Trainer(context, run, config);
+    Trainer trainer = new Trainer(context, run, config);
+    try {
+      trainer.begin();
+      return trainer;
+    } catch (IOException | RuntimeException e) {
+      trainer.close();
+      throw e;
+    }
+  }
+
+  /** The first checkpoint: fresh weights, or those of another policy. */
+  private void begin() throws IOException {
+    if (config.sft().from() != null) {
+      Path file = Checkpoint.find(Path.of(config.sft().from()));
+      Safetensors from = Safetensors.open(file);
+      TransformerConfig size = Checkpoint.config(from, file).transformer();
+      if (!size.equals(policy.config())) {
+        throw new IOException(
+            "sft.from: " + file + ": expected " + policy.config() + ", got " + size);
+      }
+      Checkpoint.load(from, "policy.", policy);
+    }
+    checkpoint();
   }
 
   /**
@@ -117,6 +186,7 @@ public final class Trainer implements AutoCloseable {
         trainer.load();
       } else {
         run.truncate(0);
+        trainer.begin();
       }
       return trainer;
     } catch (IOException | RuntimeException e) {
@@ -134,6 +204,11 @@ public final class Trainer implements AutoCloseable {
    * Trains until the end, or until {@code stop} says so between two steps; then everything is in a
    * checkpoint.
    *
+   * <p>Where a gradient is not finite, which shows when the numbers of a step are read, it goes
+   * back to the last checkpoint and takes the same steps again, looking at every gradient: that
+   * finds the update and the tensor at no cost to other steps.
+   *
+   * @throws GradientFaultException if a gradient is not finite
    * @return whether the run is at its end
    */
   public boolean train(Listener listener, BooleanSupplier stop) throws IOException {
@@ -151,12 +226,26 @@ public final class Trainer implements AutoCloseable {
         evaluate(listener, false);
       }
       long start = System.nanoTime();
-      Map<String, Object> metrics = stage == Stage.SFT ? supervisedStep() : policyStep();
+      Map<String, Object> metrics;
+      try {
+        metrics = stage == Stage.SFT ? supervisedStep() : policyStep();
+      } catch (Update.NotFinite e) {
+        if (faulty >= 0) {
+          throw e;
+        }
+        faulty = step;
+        load();
+        continue;
+      }
+      if (step == faulty) {
+        throw new GradientFaultException(
+            where() + ": a gradient was not finite, but was so when the step was run again");
+      }
       double seconds = (System.nanoTime() - start) * 1e-9;
       metrics.put("tokens_per_second", ((Number) metrics.remove("tokens")).longValue() / seconds);
       step++;
       Map<String, Object> row = new LinkedHashMap<>();
-      row.put("stage", stage == Stage.SFT ? "sft" : config.algorithm().id());
+      row.put("stage", stageName());
       row.put("step", step);
       row.putAll(metrics);
       run.append(row);
@@ -178,8 +267,8 @@ public final class Trainer implements AutoCloseable {
     TrainConfig.Sft sft = config.sft();
     double rate = sft.optimizer().rate(step, sft.steps());
     Map<String, Object> metrics =
-        new SupervisedStep(policy, config.thinking())
-            .run(scenes.get(cursor, sft.batch()), norm -> optimizer.step(rate, norm));
+        new SupervisedStep(policy, config)
+            .run(warmUpScenes.get(cursor, sft.batch()), update(sft.optimizer(), rate));
     cursor += sft.batch();
     runningAccuracy += ACCURACY_RATE * ((double) metrics.get("accuracy") - runningAccuracy);
     metrics.put("learning_rate", rate);
@@ -189,24 +278,42 @@ public final class Trainer implements AutoCloseable {
   private Map<String, Object> policyStep() {
     TrainConfig.Rl rl = config.rl();
     double rate = rl.optimizer().rate(step, rl.steps());
-    PolicyGradientStep rollout = new PolicyGradientStep(config, kl, policy, old, reference);
+    PolicyGradientStep rollout =
+        new PolicyGradientStep(
+            config, kl, new PolicyGradientStep.Models(policy, old, reference, teacher));
     Map<String, Object> metrics =
-        rollout.run(
-            scenes.get(cursor, rl.prompts()),
-            config.seed(),
-            step,
-            norm -> optimizer.step(rate, norm));
+        rollout.run(this::questions, config.seed(), step, update(rl.optimizer(), rate));
     kl = rollout.kl();
-    cursor += rl.prompts();
     metrics.put("learning_rate", rate);
     return metrics;
+  }
+
+  private List<Example> questions(int count) {
+    cursor += count;
+    return scenes.get(cursor - count, count);
+  }
+
+  private Update update(TrainConfig.Optimizer settings, double rate) {
+    Update update = norm -> optimizer.step(rate, norm);
+    return faulty < 0
+        ? update
+        : new GradientWatch(policy, settings.maxGradNorm(), run.fault(), where(), update);
+  }
+
+  private String where() {
+    return "%s, step %d".formatted(stageName(), step + 1);
+  }
+
+  /** The stage in metrics. */
+  private String stageName() {
+    return stage == Stage.SFT ? "sft" : config.algorithm().id();
   }
 
   private void evaluate(Listener listener, boolean endOfStage) throws IOException {
     Evaluator.Result result = evaluator.evaluate(policy);
     Map<String, Object> row = new LinkedHashMap<>();
     row.put("stage", "eval");
-    row.put("after", stage == Stage.SFT ? "sft" : config.algorithm().id());
+    row.put("after", stageName());
     row.put("policy_step", stage == Stage.SFT ? 0 : step);
     row.put("accuracy", result.accuracy().rate());
     row.put("accuracy_low", result.accuracy().low());
@@ -287,8 +394,10 @@ public final class Trainer implements AutoCloseable {
     }
     Checkpoint.load(file, "policy.", policy);
     if (file.contains("old." + policy.parameters().get(0).name())) {
-      optimizer.close();
-      beginReinforcement();
+      if (old == null) {
+        optimizer.close();
+        beginReinforcement();
+      }
       Checkpoint.load(file, "old.", old);
       Checkpoint.load(file, "reference.", reference);
     }
@@ -306,6 +415,13 @@ public final class Trainer implements AutoCloseable {
 
   @Override
   public void close() {
+    if (teacher != null) {
+      teacher.close();
+    }
+    release();
+  }
+
+  private void release() {
     optimizer.close();
     policy.close();
     if (old != null) {

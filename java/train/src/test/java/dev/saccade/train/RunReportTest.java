@@ -58,7 +58,7 @@ class RunReportTest {
   private static float[] alone(
       PolicyModel model, Example example, int[] response, List<Integer> rows) {
     Batch batch =
-        Batch.of(List.of(Evaluator.prompt(example)), new int[] {0}, new int[][] {response});
+        Batch.of(List.of(Evaluator.prompt(example, 14)), new int[] {0}, new int[][] {response});
     float[] mean = new float[16];
     try (Scope scope = model.context().scope()) {
       Tensor map = Tensor.empty(scope, DType.F32, response.length, batch.longest());

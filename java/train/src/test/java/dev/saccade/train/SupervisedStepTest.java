@@ -28,7 +28,7 @@ class SupervisedStepTest {
       OpenBlas.provideTo(context);
       try (Transformer policy = Transformer.create(context, config.transformer(), 1);
           Optimizer optimizer = new Optimizer(policy, config.sft().optimizer())) {
-        SupervisedStep step = new SupervisedStep(policy, thinking);
+        SupervisedStep step = new SupervisedStep(policy, config);
         Map<String, Object> metrics;
         int steps = 0;
         do {
@@ -36,7 +36,7 @@ class SupervisedStepTest {
           double rate = config.sft().optimizer().rate(steps++, 400);
           metrics = step.run(examples, norm -> optimizer.step(rate, norm));
         } while ((double) metrics.get("accuracy") < 1 || (double) metrics.get("loss") > 0.02);
-        int[][] responses = Evaluator.answer(policy, examples, config.responseLength());
+        int[][] responses = Evaluator.answer(policy, config, examples);
         for (int i = 0; i < responses.length; i++) {
           Example example = examples.get(i);
           assertThat(responses[i]).isEqualTo(example.reference(thinking));

@@ -76,9 +76,4 @@ public record DigitScenes(
     return new DigitScenes(cells, emptyProbability, Digits.Split.TEST, HELD_OUT_SEED, tasks)
         .get(0, count);
   }
-
-  /** The most tokens of a reference response, the stop token included. */
-  public int responseLength(boolean thinking) {
-    return (thinking ? cells * cells + 2 : 0) + tasks.answerLength(cells) + 2;
-  }
 }

@@ -66,6 +66,11 @@ public record TaskMixture(List<Task> tasks) {
     return most(task -> task.answerLength(cells));
   }
 
+  /** The most tokens of a reference response, the stop token included. */
+  public int responseLength(int cells, boolean thinking) {
+    return (thinking ? cells * cells + 2 : 0) + answerLength(cells) + 2;
+  }
+
   private int most(ToIntFunction<Task> what) {
     return tasks.stream().mapToInt(what).max().orElseThrow();
   }

@@ -226,7 +226,7 @@ class DigitScenesTest {
         assertThat(Vocabulary.encode(Vocabulary.decode(reference))).isEqualTo(reference);
         assertThat(reward.score(reference, example.truth())).isEqualTo(new Score(1, 1, 1));
       }
-      assertThat(longest).isEqualTo(scenes.responseLength(thinking));
+      assertThat(longest).isEqualTo(ALL.responseLength(cells, thinking));
     }
   }
 
