@@ -269,7 +269,7 @@ public record TrainConfig(
       require(lambda >= 0, "rl.attention.lambda", "0 or more", lambda);
       atLeast("rl.attention.warmup", warmup, 0);
       layers = List.copyOf(layers);
-      require(!layers.isEmpty(), "rl.attention.layers", "a layer or more", 0);
+      require(!layers.isEmpty(), "rl.attention.layers", "a layer or more", layers);
       require(
           layers.stream().distinct().count() == layers.size(),
           "rl.attention.layers",

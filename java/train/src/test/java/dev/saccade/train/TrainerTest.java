@@ -33,7 +33,7 @@ class TrainerTest {
   @TempDir private Path folder;
 
   /** Nobody watches. */
-  private static final Trainer.Listener QUIET =
+  static final Trainer.Listener QUIET =
       new Trainer.Listener() {
         @Override
         public void onStep(Trainer.Stage stage, int step, int steps, Map<String, Object> metrics) {}
