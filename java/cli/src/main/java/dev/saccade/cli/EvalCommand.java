@@ -48,8 +48,8 @@ final class EvalCommand implements Callable<Integer> {
       paramLabel = "TASK",
       converter = TaskConverter.class,
       description =
-          "count, read, compare or sum, or several in turn: count+read (default: the task of the"
-              + " run).")
+          "A question (saccade train --help lists them), or several in turn: count+read (default:"
+              + " the task of the run).")
   private TaskMixture task;
 
   @Option(

@@ -112,7 +112,8 @@ final class TrainCommand implements Callable<Integer> {
       paramLabel = "TASK",
       converter = TaskConverter.class,
       description =
-          "count, read, compare or sum, or several in turn: count+read (default: the preset's).")
+          "About digits: count, read, compare, sum; about drawings: length, angle, intersections,"
+              + " or geometry for the three. Several in turn: count+read (default: the preset's).")
   private TaskMixture task;
 
   @Option(

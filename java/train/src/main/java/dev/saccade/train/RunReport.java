@@ -15,9 +15,9 @@ import dev.saccade.train.report.Report;
 import dev.saccade.train.report.ReportData;
 import dev.saccade.train.report.SummaryRow;
 import dev.saccade.train.task.Example;
+import dev.saccade.train.task.Image;
 import dev.saccade.train.task.Proportion;
 import dev.saccade.train.task.Reward;
-import dev.saccade.train.task.Scene;
 import dev.saccade.train.task.Vocabulary;
 import java.io.IOException;
 import java.nio.file.Files;
@@ -53,12 +53,12 @@ public final class RunReport {
       List<AttentionPicture.Glance> second = glances(config, after, examples);
       for (int i = 0; i < examples.size(); i++) {
         Example example = examples.get(i);
-        Scene scene = example.scene();
+        Image image = example.image();
         pictures.add(
             new AttentionPicture(
-                scene.canvas(),
-                scene.side(),
-                scene.side() / config.patch(),
+                image.canvas(),
+                image.side(),
+                image.side() / config.patch(),
                 Vocabulary.decode(example.question()),
                 text(example.truth()),
                 first.get(i),

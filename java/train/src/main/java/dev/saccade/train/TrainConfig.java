@@ -6,8 +6,8 @@ import dev.saccade.KlEstimator;
 import dev.saccade.PolicyLoss;
 import dev.saccade.Precision;
 import dev.saccade.train.model.TransformerConfig;
-import dev.saccade.train.task.DigitScenes;
 import dev.saccade.train.task.Digits;
+import dev.saccade.train.task.Examples;
 import dev.saccade.train.task.Reward;
 import dev.saccade.train.task.Task;
 import dev.saccade.train.task.TaskMixture;
@@ -353,8 +353,8 @@ public record TrainConfig(
     int side = cells * Digits.SIDE;
     require(
         patch >= 1 && side % patch == 0, "patch", "a divisor of the image's side " + side, patch);
-    DigitScenes.training(cells, seed, tasks);
-    DigitScenes.training(cells, seed, warmUpTasks(task, sft));
+    Examples.training(cells, seed, tasks);
+    Examples.training(cells, seed, warmUpTasks(task, sft));
     if (room != null) {
       TaskMixture.parse(room);
     }
@@ -508,13 +508,13 @@ public record TrainConfig(
   }
 
   /** Scenes to train on. */
-  DigitScenes scenes() {
-    return DigitScenes.training(cells, seed, TaskMixture.parse(task));
+  Examples scenes() {
+    return Examples.training(cells, seed, TaskMixture.parse(task));
   }
 
   /** Scenes of the warm-up. */
-  DigitScenes warmUpScenes() {
-    return DigitScenes.training(cells, seed, warmUpTasks(task, sft));
+  Examples warmUpScenes() {
+    return Examples.training(cells, seed, warmUpTasks(task, sft));
   }
 
   /** The questions of the run, of its warm-up, and those that there is to be room for. */

@@ -13,17 +13,19 @@ import org.junit.jupiter.params.provider.ValueSource;
 
 class SupervisedStepTest {
   /**
-   * Questions of 2, 3 and 5 tokens and answers of one and two in one batch; what was learned from
-   * the targets is then said token by token, and scored.
+   * Questions of 1, 2, 3 and 5 tokens and answers of one to three in one batch; what was learned
+   * from the targets is then said token by token, and scored.
    */
   @ParameterizedTest
   @ValueSource(booleans = {false, true})
   void aFewExamplesOfEveryTaskAreLearnedByHeart(boolean thinking) {
     TrainConfig config =
         TrainConfig.preset("tiny")
-            .with(Map.of("task", "count+read+compare+sum", "cells", 2, "thinking", thinking));
+            .with(
+                Map.of(
+                    "task", "count+read+compare+sum+geometry", "cells", 2, "thinking", thinking));
     List<Example> examples = config.scenes().get(0, 32);
-    assertThat(examples).extracting(example -> example.truth().length).contains(1, 2);
+    assertThat(examples).extracting(example -> example.truth().length).contains(1, 2, 3);
     try (Context context = Context.cpu()) {
       OpenBlas.provideTo(context);
       try (Transformer policy = Transformer.create(context, config.transformer(), 1);

@@ -11,7 +11,7 @@ import java.util.stream.IntStream;
  * no ties and no empty cells, both answers are equally likely whatever the cells, and a scene must
  * hold two different digits.
  */
-public final class CompareTask implements Task {
+public final class CompareTask extends DigitTask {
 
   @Override
   public String name() {
@@ -29,12 +29,12 @@ public final class CompareTask implements Task {
   }
 
   @Override
-  public int distinctDigits() {
+  int distinctDigits() {
     return 2;
   }
 
   @Override
-  public Example example(Scene scene, RandomGenerator random) {
+  Example example(Scene scene, RandomGenerator random) {
     int[] labels = scene.labels();
     int n = labels.length;
     int[] pairs =

@@ -10,7 +10,7 @@ import java.util.stream.IntStream;
  * that does not, uniformly among those; where there is none of a kind, of the other kind. A digit
  * that occurs more than nine times is never asked for.
  */
-public final class CountTask implements Task {
+public final class CountTask extends DigitTask {
 
   /** The probability that the digit asked for occurs. */
   public static final double PRESENT_PROBABILITY = 0.7;
@@ -31,7 +31,7 @@ public final class CountTask implements Task {
   }
 
   @Override
-  public Example example(Scene scene, RandomGenerator random) {
+  Example example(Scene scene, RandomGenerator random) {
     int[] present = IntStream.range(0, 10).filter(d -> isCountable(scene.count(d))).toArray();
     int[] absent = IntStream.range(0, 10).filter(d -> scene.count(d) == 0).toArray();
     boolean askPresent = random.nextDouble() < PRESENT_PROBABILITY;

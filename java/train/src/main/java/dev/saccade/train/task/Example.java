@@ -8,17 +8,17 @@ import static dev.saccade.train.task.Vocabulary.THINK;
 import java.util.stream.IntStream;
 
 /**
- * A question about a scene, with its answer.
+ * A question about an image, with its answer.
  *
  * <p>The arrays are shared, not copied: treat them as read-only.
  *
  * @param task the name of the task that asked
- * @param scene what is seen
+ * @param image what is seen
  * @param question the tokens that follow the visual tokens
  * @param thoughts the tokens between {@code <think>} and {@code </think>} of the reference response
  * @param truth the tokens of the right answer, at least one
  */
-public record Example(String task, Scene scene, int[] question, int[] thoughts, int[] truth) {
+public record Example(String task, Image image, int[] question, int[] thoughts, int[] truth) {
 
   /** An example whose thoughts are the reading of the scene. */
   public Example(String task, Scene scene, int[] question, int[] truth) {

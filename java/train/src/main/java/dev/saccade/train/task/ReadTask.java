@@ -7,7 +7,7 @@ import java.util.stream.IntStream;
  * "Which digit is in this cell?": {@code READ row column}, answered by the digit. The cell is drawn
  * uniformly among those that hold one.
  */
-public final class ReadTask implements Task {
+public final class ReadTask extends DigitTask {
 
   @Override
   public String name() {
@@ -25,7 +25,7 @@ public final class ReadTask implements Task {
   }
 
   @Override
-  public Example example(Scene scene, RandomGenerator random) {
+  Example example(Scene scene, RandomGenerator random) {
     int[] filled =
         IntStream.range(0, scene.labels().length)
             .filter(cell -> scene.labels()[cell] != Scene.NO_DIGIT)

@@ -12,13 +12,10 @@ import java.util.random.RandomGenerator;
  * @param labels [cells · cells], row-major: the digit 0 … 9 of each cell, or {@link #NO_DIGIT}
  * @param canvas [side, side], row-major, side = cells · {@link Digits#SIDE}: 0 paper … 1 ink
  */
-public record Scene(int cells, int[] labels, float[] canvas) {
+public record Scene(int cells, int[] labels, float[] canvas) implements Image {
 
   /** The label of an empty cell. */
   public static final int NO_DIGIT = -1;
-
-  /** The patch side, in pixels, of the default visual tokens: four to a cell. */
-  public static final int DEFAULT_PATCH = 14;
 
   /**
    * Checks sizes and labels.
@@ -79,7 +76,7 @@ public record Scene(int cells, int[] labels, float[] canvas) {
     return new Scene(cells, labels, canvas);
   }
 
-  /** Width and height of the canvas, in pixels. */
+  @Override
   public int side() {
     return cells * Digits.SIDE;
   }
@@ -101,36 +98,5 @@ public record Scene(int cells, int[] labels, float[] canvas) {
    */
   public int[] reading() {
     return Arrays.stream(labels).map(Vocabulary::cell).toArray();
-  }
-
-  /** The patches of side {@link #DEFAULT_PATCH}; see {@link #patches(int)}. */
-  public float[] patches() {
-    return patches(DEFAULT_PATCH);
-  }
-
-  /**
-   * The canvas cut into square patches: [(side / patch)², patch²] flattened, patches in reading
-   * order, the pixels of a patch row-major, in a new array. 2×2 cells give 16 patches of 196 values
-   * at the default side.
-   *
-   * @param patch side of a patch, in pixels
-   * @throws IllegalArgumentException unless {@code patch} is positive and divides {@link #side()}
-   */
-  public float[] patches(int patch) {
-    int side = side();
-    if (patch < 1 || side % patch != 0) {
-      throw new IllegalArgumentException(
-          "patch side must divide the canvas side %d, got %d".formatted(side, patch));
-    }
-    float[] patches = new float[canvas.length];
-    int target = 0;
-    for (int top = 0; top < side; top += patch) {
-      for (int left = 0; left < side; left += patch) {
-        for (int row = top; row < top + patch; row++, target += patch) {
-          System.arraycopy(canvas, row * side + left, patches, target, patch);
-        }
-      }
-    }
-    return patches;
   }
 }

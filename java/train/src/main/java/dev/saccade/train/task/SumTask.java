@@ -7,7 +7,7 @@ import java.util.random.RandomGenerator;
  * "What is the sum of the digits of this row?": {@code SUM row}, answered by the number in decimal,
  * one or two digits. The row is drawn uniformly; an empty cell counts 0.
  */
-public final class SumTask implements Task {
+public final class SumTask extends DigitTask {
 
   @Override
   public String name() {
@@ -30,7 +30,7 @@ public final class SumTask implements Task {
   }
 
   @Override
-  public Example example(Scene scene, RandomGenerator random) {
+  Example example(Scene scene, RandomGenerator random) {
     int cells = scene.cells();
     int row = random.nextInt(cells);
     int sum =

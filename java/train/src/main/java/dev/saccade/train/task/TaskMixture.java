@@ -3,8 +3,10 @@ package dev.saccade.train.task;
 import java.util.Arrays;
 import java.util.HashSet;
 import java.util.List;
+import java.util.Map;
 import java.util.function.ToIntFunction;
 import java.util.stream.Collectors;
+import java.util.stream.Stream;
 
 /**
  * Tasks that take turns: index i is a question of task i mod n.
@@ -15,7 +17,18 @@ public record TaskMixture(List<Task> tasks) {
 
   /** The tasks that {@link #parse} knows by name. */
   public static final List<Task> KNOWN =
-      List.of(new CountTask(), new ReadTask(), new CompareTask(), new SumTask());
+      List.of(
+          new CountTask(),
+          new ReadTask(),
+          new CompareTask(),
+          new SumTask(),
+          new LengthTask(),
+          new AngleTask(),
+          new IntersectionsTask());
+
+  /** Names of several tasks at once. */
+  private static final Map<String, String> FAMILIES =
+      Map.of("geometry", "length+angle+intersections");
 
   /**
    * Copies the list.
@@ -36,14 +49,22 @@ public record TaskMixture(List<Task> tasks) {
   }
 
   /**
-   * Reads names joined by {@code '+'}, such as {@code "count"} or {@code "count+read"}.
+   * Reads names joined by {@code '+'}, such as {@code "count"} or {@code "count+read"}; {@code
+   * "geometry"} stands for {@code "length+angle+intersections"}.
    *
    * @throws IllegalArgumentException if a name is unknown or occurs twice; the message lists those
    *     known
    */
   public static TaskMixture parse(String text) {
     return new TaskMixture(
-        Arrays.stream(text.split("\\+", -1)).map(name -> known(name.strip(), text)).toList());
+        names(text)
+            .flatMap(name -> names(FAMILIES.getOrDefault(name, name)))
+            .map(name -> known(name, text))
+            .toList());
+  }
+
+  private static Stream<String> names(String text) {
+    return Arrays.stream(text.split("\\+", -1)).map(String::strip);
   }
 
   /** The task that asks at an index; any value. */
@@ -68,7 +89,8 @@ public record TaskMixture(List<Task> tasks) {
 
   /** The most tokens of a reference response, the stop token included. */
   public int responseLength(int cells, boolean thinking) {
-    return (thinking ? cells * cells + 2 : 0) + answerLength(cells) + 2;
+    return most(
+        task -> (thinking ? task.thoughtsLength(cells) + 2 : 0) + task.answerLength(cells) + 2);
   }
 
   private int most(ToIntFunction<Task> what) {
@@ -88,7 +110,7 @@ public record TaskMixture(List<Task> tasks) {
         .orElseThrow(
             () ->
                 new IllegalArgumentException(
-                    "unknown task \"%s\" in \"%s\"; known tasks: %s, joined by +"
+                    "unknown task \"%s\" in \"%s\"; known tasks: %s, geometry, joined by +"
                         .formatted(name, text, names(KNOWN, ", "))));
   }
 

@@ -65,8 +65,17 @@ public final class Vocabulary {
   /** The answer that the cell named second holds the larger digit. */
   public static final int SECOND = FIRST + 1;
 
+  /** "How long is this segment?". */
+  public static final int LENGTH = SECOND + 1;
+
+  /** "How large is this angle?". */
+  public static final int ANGLE = LENGTH + 1;
+
+  /** "In how many points do these lines and circles meet?". */
+  public static final int INTERSECTIONS = ANGLE + 1;
+
   /** The number of tokens. */
-  public static final int SIZE = SECOND + 1;
+  public static final int SIZE = INTERSECTIONS + 1;
 
   private static final List<String> NAMES = names();
   private static final Map<String, Integer> IDS = ids();
@@ -163,7 +172,8 @@ public final class Vocabulary {
     IntStream.range(0, 10).forEach(digit -> names.add(Integer.toString(digit)));
     IntStream.range(0, MAX_CELLS).forEach(row -> names.add("row" + row));
     IntStream.range(0, MAX_CELLS).forEach(column -> names.add("col" + column));
-    Collections.addAll(names, "SUM", "COMPARE", "first", "second");
+    Collections.addAll(
+        names, "SUM", "COMPARE", "first", "second", "LENGTH", "ANGLE", "INTERSECTIONS");
     return List.copyOf(names);
   }
 

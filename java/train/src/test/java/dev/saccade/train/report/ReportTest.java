@@ -6,8 +6,8 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import dev.saccade.train.report.AttentionPicture.Glance;
 import dev.saccade.train.report.SummaryRow.Comparison;
 import dev.saccade.train.report.SummaryRow.Fact;
-import dev.saccade.train.task.DigitScenes;
 import dev.saccade.train.task.Example;
+import dev.saccade.train.task.Examples;
 import dev.saccade.train.task.Proportion;
 import dev.saccade.train.task.TaskMixture;
 import dev.saccade.train.task.Vocabulary;
@@ -330,7 +330,7 @@ class ReportTest {
   private static List<AttentionPicture> pictures() {
     Random random = new Random(2);
     List<AttentionPicture> pictures = new ArrayList<>();
-    for (Example example : DigitScenes.training(2, 1, TaskMixture.parse("count+read")).heldOut(6)) {
+    for (Example example : Examples.training(2, 1, TaskMixture.parse("count+read")).heldOut(6)) {
       float[] before = new float[16];
       float[] after = new float[16];
       for (int i = 0; i < 16; i++) {
@@ -340,8 +340,8 @@ class ReportTest {
       String truth = Vocabulary.decode(example.truth());
       pictures.add(
           new AttentionPicture(
-              example.scene().canvas(),
-              example.scene().side(),
+              example.image().canvas(),
+              example.image().side(),
               4,
               Vocabulary.decode(example.question()),
               truth,

@@ -26,27 +26,27 @@ class DigitScenesTest {
   @ValueSource(strings = {"count", "read", "compare", "sum"})
   void exampleIsAFunctionOfSettingsAndIndex(String task) {
     TaskMixture tasks = TaskMixture.parse(task);
-    Example example = DigitScenes.training(3, 42, tasks).get(123_456_789_012L);
+    Example example = Examples.training(3, 42, tasks).get(123_456_789_012L);
 
-    assertThat(DigitScenes.training(3, 42, tasks).get(123_456_789_012L))
+    assertThat(Examples.training(3, 42, tasks).get(123_456_789_012L))
         .usingRecursiveComparison()
         .isEqualTo(example);
-    assertThat(DigitScenes.training(3, 43, tasks).get(123_456_789_012L).scene().canvas())
-        .isNotEqualTo(example.scene().canvas());
-    assertThat(DigitScenes.training(3, 42, tasks).get(123_456_789_013L).scene().canvas())
-        .isNotEqualTo(example.scene().canvas());
+    assertThat(scene(Examples.training(3, 43, tasks).get(123_456_789_012L)).canvas())
+        .isNotEqualTo(scene(example).canvas());
+    assertThat(scene(Examples.training(3, 42, tasks).get(123_456_789_013L)).canvas())
+        .isNotEqualTo(scene(example).canvas());
   }
 
   @Test
   void sceneDoesNotDependOnTheMixture() {
-    assertThat(DigitScenes.training(2, 1, COUNT).get(5).scene())
+    assertThat(scene(Examples.training(2, 1, COUNT).get(5)))
         .usingRecursiveComparison()
-        .isEqualTo(DigitScenes.training(2, 1, READ).get(5).scene());
+        .isEqualTo(scene(Examples.training(2, 1, READ).get(5)));
     // Unless the scene is too poor for the task.
     for (long index = 0; index < 100; index++) {
-      Scene scene = DigitScenes.training(2, 1, COUNT).get(index).scene();
+      Scene scene = scene(Examples.training(2, 1, COUNT).get(index));
       if (scene.distinctDigits() >= 2) {
-        assertThat(DigitScenes.training(2, 1, COMPARE).get(index).scene().canvas())
+        assertThat(scene(Examples.training(2, 1, COMPARE).get(index)).canvas())
             .isEqualTo(scene.canvas());
       }
     }
@@ -54,12 +54,12 @@ class DigitScenesTest {
 
   @Test
   void heldOutIsTheSameForEveryTrainingSeedAndSplit() {
-    List<Example> heldOut = DigitScenes.training(2, 1, ALL).heldOut(8);
+    List<Example> heldOut = Examples.training(2, 1, ALL).heldOut(8);
 
-    assertThat(new DigitScenes(2, 0.25, Digits.Split.TEST, 99, ALL).heldOut(8))
+    assertThat(new Examples(2, 0.25, Digits.Split.TEST, 99, ALL).heldOut(8))
         .usingRecursiveComparison()
         .isEqualTo(heldOut);
-    assertThat(DigitScenes.training(2, 1, ALL).heldOut(4))
+    assertThat(Examples.training(2, 1, ALL).heldOut(4))
         .usingRecursiveComparison()
         .isEqualTo(heldOut.subList(0, 4));
   }
@@ -68,22 +68,22 @@ class DigitScenesTest {
   void trainingAndHeldOutScenesUseTheirOwnDigits() {
     Set<FloatBuffer> train = images(Digits.Split.TRAIN);
     Set<FloatBuffer> test = images(Digits.Split.TEST);
-    DigitScenes scenes = DigitScenes.training(3, 11, ALL);
+    Examples scenes = Examples.training(3, 11, ALL);
 
     for (Example example : scenes.get(0, 100)) {
-      assertThat(cells(example.scene())).isSubsetOf(train).doesNotContainAnyElementsOf(test);
+      assertThat(cells(scene(example))).isSubsetOf(train).doesNotContainAnyElementsOf(test);
     }
     for (Example example : scenes.heldOut(100)) {
-      assertThat(cells(example.scene())).isSubsetOf(test).doesNotContainAnyElementsOf(train);
+      assertThat(cells(scene(example))).isSubsetOf(test).doesNotContainAnyElementsOf(train);
     }
   }
 
   @Test
   void emptyCellsLookEmptyAndHaveTheirShare() {
     int empty = 0;
-    for (Example example : DigitScenes.training(3, 4, COUNT).get(0, 1000)) {
-      empty += example.scene().count(Scene.NO_DIGIT);
-      assertThat(cells(example.scene())).hasSize(9 - example.scene().count(Scene.NO_DIGIT));
+    for (Example example : Examples.training(3, 4, COUNT).get(0, 1000)) {
+      empty += scene(example).count(Scene.NO_DIGIT);
+      assertThat(cells(scene(example))).hasSize(9 - scene(example).count(Scene.NO_DIGIT));
     }
     assertThat(empty / 9000.0).isCloseTo(0.25, within(0.02));
   }
@@ -92,12 +92,12 @@ class DigitScenesTest {
   @ParameterizedTest
   @ValueSource(ints = {1, 2, 3, 4, 8})
   void countIsTheNumberOfCellsWithTheDigit(int cells) {
-    for (Example example : DigitScenes.training(cells, 3, COUNT).get(0, 300)) {
+    for (Example example : Examples.training(cells, 3, COUNT).get(0, 300)) {
       assertThat(example.task()).isEqualTo("count");
       String[] question = Vocabulary.decode(example.question()).split(" ");
       assertThat(question).hasSize(2).startsWith("COUNT");
       int asked = Integer.parseInt(question[1]);
-      long count = Arrays.stream(example.scene().labels()).filter(label -> label == asked).count();
+      long count = Arrays.stream(scene(example).labels()).filter(label -> label == asked).count();
       assertThat(Vocabulary.decode(example.truth())).isEqualTo(Long.toString(count));
     }
   }
@@ -105,7 +105,7 @@ class DigitScenesTest {
   @Test
   void countAsksForAPresentDigitSevenTimesInTen() {
     long present =
-        DigitScenes.training(2, 3, COUNT).get(0, 4000).stream()
+        Examples.training(2, 3, COUNT).get(0, 4000).stream()
             .filter(example -> example.truth()[0] != Vocabulary.digit(0))
             .count();
 
@@ -115,13 +115,13 @@ class DigitScenesTest {
   @ParameterizedTest
   @ValueSource(ints = {1, 2, 3, 8})
   void readIsTheDigitOfTheCell(int cells) {
-    for (Example example : DigitScenes.training(cells, 3, READ).get(0, 300)) {
+    for (Example example : Examples.training(cells, 3, READ).get(0, 300)) {
       assertThat(example.task()).isEqualTo("read");
       String[] question = Vocabulary.decode(example.question()).split(" ");
       assertThat(question).hasSize(3).startsWith("READ");
       int row = Integer.parseInt(question[1].substring("row".length()));
       int column = Integer.parseInt(question[2].substring("col".length()));
-      int label = example.scene().labels()[row * cells + column];
+      int label = scene(example).labels()[row * cells + column];
       assertThat(Vocabulary.decode(example.truth())).isEqualTo(Integer.toString(label));
     }
   }
@@ -136,18 +136,18 @@ class DigitScenesTest {
       assertThat(question[1 + i]).startsWith(axis);
       at[i] = Integer.parseInt(question[1 + i].substring(axis.length()));
     }
-    int cells = example.scene().cells();
+    int cells = scene(example).cells();
     return new int[] {at[0] * cells + at[1], at[2] * cells + at[3]};
   }
 
   @ParameterizedTest
   @ValueSource(ints = {2, 3, 8})
   void compareIsTheCellWithTheLargerDigit(int cells) {
-    for (Example example : DigitScenes.training(cells, 3, COMPARE).get(0, 300)) {
+    for (Example example : Examples.training(cells, 3, COMPARE).get(0, 300)) {
       assertThat(example.task()).isEqualTo("compare");
       int[] at = compared(example);
-      int first = example.scene().labels()[at[0]];
-      int second = example.scene().labels()[at[1]];
+      int first = scene(example).labels()[at[0]];
+      int second = scene(example).labels()[at[1]];
       assertThat(first).isNotEqualTo(second).isNotEqualTo(Scene.NO_DIGIT);
       assertThat(second).isNotEqualTo(Scene.NO_DIGIT);
       assertThat(Vocabulary.decode(example.truth()))
@@ -157,14 +157,14 @@ class DigitScenesTest {
 
   /** Standard errors: 0.008 of the answers, 0.007 of the cells, 0.016 of the answers of a cell. */
   @ParameterizedTest
-  @ValueSource(doubles = {DigitScenes.DEFAULT_EMPTY_PROBABILITY, 0.75})
+  @ValueSource(doubles = {Examples.DEFAULT_EMPTY_PROBABILITY, 0.75})
   void compareIsBalancedWhateverTheCells(double emptyProbability) {
     int n = 4000;
     int[][] named = new int[2][4];
     int[] firstOfCell = new int[4];
     int first = 0;
     for (Example example :
-        new DigitScenes(2, emptyProbability, Digits.Split.TRAIN, 5, COMPARE).get(0, n)) {
+        new Examples(2, emptyProbability, Digits.Split.TRAIN, 5, COMPARE).get(0, n)) {
       int[] at = compared(example);
       named[0][at[0]]++;
       named[1][at[1]]++;
@@ -186,14 +186,14 @@ class DigitScenesTest {
   void sumIsThatOfTheRow(int cells) {
     Set<Integer> rows = new HashSet<>();
     Set<Integer> lengths = new HashSet<>();
-    for (Example example : DigitScenes.training(cells, 3, SUM).get(0, 500)) {
+    for (Example example : Examples.training(cells, 3, SUM).get(0, 500)) {
       assertThat(example.task()).isEqualTo("sum");
       String[] question = Vocabulary.decode(example.question()).split(" ");
       assertThat(question).hasSize(2).startsWith("SUM");
       int row = Integer.parseInt(question[1].substring("row".length()));
       int sum = 0;
       for (int column = 0; column < cells; column++) {
-        sum += Math.max(0, example.scene().labels()[row * cells + column]);
+        sum += Math.max(0, scene(example).labels()[row * cells + column]);
       }
       assertThat(Vocabulary.decode(example.truth()).replace(" ", ""))
           .isEqualTo(Integer.toString(sum));
@@ -216,7 +216,7 @@ class DigitScenesTest {
   @ParameterizedTest
   @ValueSource(ints = {2, 3})
   void referenceEarnsTheFullRewardWithinTheLimits(int cells) {
-    DigitScenes scenes = DigitScenes.training(cells, 8, ALL);
+    Examples scenes = Examples.training(cells, 8, ALL);
     for (boolean thinking : new boolean[] {false, true}) {
       Reward reward = new Reward(thinking, 2);
       int longest = 0;
@@ -235,14 +235,17 @@ class DigitScenesTest {
     for (Task task : TaskMixture.KNOWN) {
       TaskMixture tasks = new TaskMixture(List.of(task));
       int most = 0;
-      for (Example example : DigitScenes.training(3, 8, tasks).get(0, 300)) {
+      int thoughts = 0;
+      for (Example example : Examples.training(3, 8, tasks).get(0, 300)) {
         assertThat(example.question()).hasSize(task.questionLength());
         assertThat(Arrays.stream(example.question())).allMatch(token -> token < task.vocabulary());
         assertThat(Arrays.stream(example.reference(true)))
             .allMatch(token -> token < task.vocabulary());
         most = Math.max(most, example.truth().length);
+        thoughts = Math.max(thoughts, example.thoughts().length);
       }
       assertThat(most).isEqualTo(task.answerLength(3));
+      assertThat(thoughts).isEqualTo(task.thoughtsLength(3));
     }
     assertThat(BOTH.vocabulary()).as("of the first checkpoints").isEqualTo(34);
   }
@@ -260,15 +263,19 @@ class DigitScenesTest {
 
   @Test
   void settingsOutOfRangeAreRejected() {
-    assertThatThrownBy(() -> DigitScenes.training(9, 0, BOTH))
+    assertThatThrownBy(() -> Examples.training(9, 0, BOTH))
         .isInstanceOf(IllegalArgumentException.class)
         .hasMessage("cells must be 1 to 8, got 9");
-    assertThatThrownBy(() -> DigitScenes.training(1, 0, ALL))
+    assertThatThrownBy(() -> Examples.training(1, 0, ALL))
         .hasMessage("cells: task \"compare\" needs room for 2 digits, got 1×1 cells");
-    assertThatThrownBy(() -> new DigitScenes(2, 1, Digits.Split.TRAIN, 0, BOTH))
+    assertThatThrownBy(() -> new Examples(2, 1, Digits.Split.TRAIN, 0, BOTH))
         .hasMessage("emptyProbability must be in [0, 1), got 1.0");
-    assertThatThrownBy(() -> new DigitScenes(2, Double.NaN, Digits.Split.TRAIN, 0, BOTH))
+    assertThatThrownBy(() -> new Examples(2, Double.NaN, Digits.Split.TRAIN, 0, BOTH))
         .hasMessage("emptyProbability must be in [0, 1), got NaN");
+  }
+
+  private static Scene scene(Example example) {
+    return (Scene) example.image();
   }
 
   /** The images in the cells that are not blank. */

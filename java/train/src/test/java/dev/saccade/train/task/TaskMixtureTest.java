@@ -25,7 +25,8 @@ class TaskMixtureTest {
         .isInstanceOf(IllegalArgumentException.class)
         .hasMessage(
             "unknown task \"cuont\" in \"cuont+read\"; known tasks: count, read, compare, sum,"
-                + " joined by +");
+                + " length, angle, intersections, geometry, joined by +");
+    assertThat(TaskMixture.parse("count+geometry")).hasToString("count+length+angle+intersections");
     assertThatThrownBy(() -> TaskMixture.parse("count+"))
         .hasMessageStartingWith("unknown task \"\" in \"count+\"");
     assertThatThrownBy(() -> TaskMixture.parse("")).hasMessageStartingWith("unknown task \"\"");

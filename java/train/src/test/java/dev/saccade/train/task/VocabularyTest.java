@@ -10,13 +10,13 @@ class VocabularyTest {
 
   @Test
   void idsAreFixed() {
-    assertThat(Vocabulary.SIZE).isEqualTo(38);
+    assertThat(Vocabulary.SIZE).isEqualTo(41);
     assertThat(Vocabulary.decode(IntStream.range(0, Vocabulary.SIZE).toArray()))
         .isEqualTo(
             "<pad> <think> </think> <answer> </answer> COUNT READ empty 0 1 2 3 4 5 6 7 8 9"
                 + " row0 row1 row2 row3 row4 row5 row6 row7"
                 + " col0 col1 col2 col3 col4 col5 col6 col7"
-                + " SUM COMPARE first second");
+                + " SUM COMPARE first second LENGTH ANGLE INTERSECTIONS");
   }
 
   @Test
@@ -49,7 +49,7 @@ class VocabularyTest {
     assertThatThrownBy(() -> Vocabulary.encode("COUNT ten"))
         .isInstanceOf(IllegalArgumentException.class)
         .hasMessageStartingWith("unknown token \"ten\"; known tokens: <pad> <think>");
-    assertThatThrownBy(() -> Vocabulary.decode(38)).isInstanceOf(IndexOutOfBoundsException.class);
+    assertThatThrownBy(() -> Vocabulary.decode(41)).isInstanceOf(IndexOutOfBoundsException.class);
     assertThatThrownBy(() -> Vocabulary.digit(10)).isInstanceOf(IndexOutOfBoundsException.class);
     assertThatThrownBy(() -> Vocabulary.row(8)).isInstanceOf(IndexOutOfBoundsException.class);
   }

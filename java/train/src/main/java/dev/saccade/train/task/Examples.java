@@ -5,17 +5,17 @@ import java.util.stream.LongStream;
 
 /**
  * An endless data set: the example of an index is a pure function of these settings and the index,
- * so that the cursor of a training run is one {@code long}. The scene of an index is the first of
- * its stream that holds as many different digits as the task at that index needs, and depends on
- * the mixture in nothing else. Immutable and safe for use by many threads.
+ * so that the cursor of a training run is one {@code long}. Immutable and safe for use by many
+ * threads.
  *
- * @param cells the number of rows, and of columns, 1 … {@link Vocabulary#MAX_CELLS}
+ * @param cells size of an image, and rows and columns of scenes of digits, 1 … {@link
+ *     Vocabulary#MAX_CELLS}
  * @param emptyProbability the probability of an empty cell, in [0, 1)
- * @param split where the images come from
+ * @param split where images of digits come from
  * @param seed any value
  * @param tasks who asks
  */
-public record DigitScenes(
+public record Examples(
     int cells, double emptyProbability, Digits.Split split, long seed, TaskMixture tasks) {
 
   /** The usual probability of an empty cell. */
@@ -29,7 +29,7 @@ public record DigitScenes(
    * @throws IllegalArgumentException if a number is out of range, or scenes of this size are too
    *     small for a task
    */
-  public DigitScenes {
+  public Examples {
     if (cells < 1 || cells > Vocabulary.MAX_CELLS) {
       throw new IllegalArgumentException(
           "cells must be 1 to %d, got %d".formatted(Vocabulary.MAX_CELLS, cells));
@@ -39,28 +39,19 @@ public record DigitScenes(
           "emptyProbability must be in [0, 1), got " + emptyProbability);
     }
     for (Task task : tasks.tasks()) {
-      if (cells * cells < task.distinctDigits()) {
-        throw new IllegalArgumentException(
-            "cells: task \"%s\" needs room for %d digits, got %d×%<d cells"
-                .formatted(task.name(), task.distinctDigits(), cells));
-      }
+      task.requireFits(cells);
     }
   }
 
   /** Training scenes with the usual share of empty cells. */
-  public static DigitScenes training(int cells, long seed, TaskMixture tasks) {
-    return new DigitScenes(cells, DEFAULT_EMPTY_PROBABILITY, Digits.Split.TRAIN, seed, tasks);
+  public static Examples training(int cells, long seed, TaskMixture tasks) {
+    return new Examples(cells, DEFAULT_EMPTY_PROBABILITY, Digits.Split.TRAIN, seed, tasks);
   }
 
   /** The example of an index; any value. */
   public Example get(long index) {
-    CounterRandom random = new CounterRandom(seed, index);
-    Task task = tasks.at(index);
-    Scene scene;
-    do {
-      scene = Scene.draw(cells, emptyProbability, Digits.of(split), random);
-    } while (scene.distinctDigits() < task.distinctDigits());
-    return task.example(scene, random);
+    Task.Setting setting = new Task.Setting(cells, emptyProbability, split);
+    return tasks.at(index).example(setting, new CounterRandom(seed, index));
   }
 
   /** Consecutive examples, from index {@code begin} on. */
@@ -73,7 +64,7 @@ public record DigitScenes(
    * seed of their own. The same for every training seed and split.
    */
   public List<Example> heldOut(int count) {
-    return new DigitScenes(cells, emptyProbability, Digits.Split.TEST, HELD_OUT_SEED, tasks)
+    return new Examples(cells, emptyProbability, Digits.Split.TEST, HELD_OUT_SEED, tasks)
         .get(0, count);
   }
 }
