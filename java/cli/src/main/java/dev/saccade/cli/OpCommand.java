@@ -38,7 +38,8 @@ import picocli.CommandLine.Spec;
           + " those that the case expects.",
       "",
       "A case is a safetensors file: tensors in.* (inputs) and out.* (expectations, optional),"
-          + " metadata op, attrs (options as a JSON object), rtol, atol and row_atol."
+          + " metadata op, attrs (options as a JSON object), rtol, atol and row_atol. The folder"
+          + " fault of a run whose gradient was not finite holds such cases."
     },
     parameterListHeading = "%nParameters:%n",
     optionListHeading = "%nOptions:%n",
@@ -219,7 +220,7 @@ final class OpCommand implements Callable<Integer> {
             .map(name -> name.substring(EXPECTED.length()))
             .toList();
     if (expected.isEmpty()) {
-      print(Outcome.DONE, file, List.of());
+      print(Outcome.DONE, file, results.entrySet().stream().map(OpCommand::contents).toList());
       return Outcome.DONE;
     }
     Comparison.Tolerances tolerances = Comparison.Tolerances.of(given);
@@ -247,6 +248,18 @@ final class OpCommand implements Callable<Integer> {
     Outcome outcome = passes ? Outcome.PASS : Outcome.FAIL;
     print(outcome, file, lines);
     return outcome;
+  }
+
+  /** A line about a result that nothing is expected of. */
+  private static String contents(Map.Entry<String, Tensor> result) {
+    Tensor got = result.getValue();
+    double[] values = doubles(got);
+    long broken = Arrays.stream(values).filter(value -> !Double.isFinite(value)).count();
+    return String.format(
+        "        %-12s %-18s %s",
+        result.getKey(),
+        got.dtype() + text(got.shape()),
+        broken == 0 ? "finite" : broken + " of " + values.length + " not finite");
   }
 
   private void print(Outcome outcome, Path file, List<String> lines) {

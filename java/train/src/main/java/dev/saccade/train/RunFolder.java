@@ -11,12 +11,14 @@ import java.nio.file.StandardCopyOption;
 import java.nio.file.StandardOpenOption;
 import java.util.List;
 import java.util.Map;
+import java.util.TreeMap;
 
 /**
  * The files of a run:
  *
  * <pre>
- * config.json                       the configuration
+ * config.json                       the configuration, whole
+ * build.json                        the program that made it: git commit where known, version of Java
  * metrics.jsonl                     a line for every step and every evaluation
  * checkpoints/latest.safetensors    everything that --resume needs
  * checkpoints/sft.safetensors       the policy after the warm-up
@@ -47,9 +49,18 @@ public final class RunFolder {
     }
     Files.createDirectories(run.checkpoints());
     Files.writeString(run.metrics(), "");
+    run.replace(root.resolve("build.json"), ConfigTree.write(build()) + "\n");
     // Last and at once: a folder with a configuration holds a run.
     run.replace(run.config(), config.toJson() + "\n");
     return run;
+  }
+
+  /** The launchers say of which commit the program is. */
+  private static Map<String, String> build() {
+    return new TreeMap<>(
+        Map.of(
+            "commit", System.getProperty("saccade.commit", "unknown"),
+            "java", System.getProperty("java.version")));
   }
 
   /**

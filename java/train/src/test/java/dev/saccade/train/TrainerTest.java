@@ -7,10 +7,12 @@ import static org.assertj.core.api.Assertions.withinPercentage;
 
 import dev.saccade.Context;
 import dev.saccade.train.KlCoefficient.Schedule;
+import dev.saccade.train.io.Safetensors;
 import dev.saccade.train.model.Transformer;
 import dev.saccade.train.report.Report;
 import dev.saccade.train.task.TaskMixture;
 import java.io.IOException;
+import java.io.UncheckedIOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -21,6 +23,8 @@ import java.util.regex.Pattern;
 import java.util.stream.Collectors;
 import java.util.stream.IntStream;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.condition.EnabledOnOs;
+import org.junit.jupiter.api.condition.OS;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
@@ -336,6 +340,54 @@ class TrainerTest {
     }
   }
 
+  /** The device that is always full takes the place of the file that a checkpoint begins as. */
+  @Test
+  @EnabledOnOs(OS.LINUX)
+  void aFullDiskLosesNoFinishedCheckpoint() throws IOException {
+    TrainConfig config = shortened(Algorithm.GRPO).with("checkpointInterval", 2);
+    List<Map<String, Object>> whole = run("roomy", config, 2);
+    RunFolder run = RunFolder.create(folder.resolve("full"), config);
+    try (Context context = Context.builder().threads(2).build()) {
+      try (Trainer trainer = Trainer.start(context, run, config)) {
+        Path beginning = run.latest().resolveSibling(".latest.safetensors.tmp");
+        assertThatThrownBy(
+                () ->
+                    trainer.train(
+                        new Trainer.Listener() {
+                          @Override
+                          public void onStep(
+                              Trainer.Stage stage,
+                              int step,
+                              int steps,
+                              Map<String, Object> metrics) {
+                            if (stage == Trainer.Stage.RL && step == 4) {
+                              try {
+                                Files.createSymbolicLink(beginning, Path.of("/dev/full"));
+                              } catch (IOException e) {
+                                throw new UncheckedIOException(e);
+                              }
+                            }
+                          }
+
+                          @Override
+                          public void onEvaluation(
+                              Trainer.Stage stage,
+                              int step,
+                              boolean endOfStage,
+                              Evaluator.Result result) {}
+                        },
+                        NEVER))
+            .isInstanceOf(IOException.class)
+            .hasMessageContaining("No space left");
+      }
+      assertThat(Safetensors.open(run.latest()).metadata()).containsEntry("step", "2");
+      try (Trainer trainer = Trainer.resume(context, run)) {
+        assertThat(trainer.train(QUIET, NEVER)).isTrue();
+      }
+    }
+    assertThat(metrics(run)).isEqualTo(whole);
+  }
+
   @Test
   void tensorsOfAStepAreFreed() throws IOException {
     TrainConfig config = shortened(Algorithm.RAL);
@@ -382,6 +434,19 @@ class TrainerTest {
           .isInstanceOf(IOException.class)
           .hasMessageContaining("config.json: configuration: ");
     }
+  }
+
+  @Test
+  void aRunFolderSaysOfWhichBuildItIs() throws IOException {
+    System.setProperty("saccade.commit", "1234abc");
+    try {
+      RunFolder.create(folder.resolve("built"), tiny());
+    } finally {
+      System.clearProperty("saccade.commit");
+    }
+    assertThat(folder.resolve("built/build.json"))
+        .content()
+        .contains("\"commit\" : \"1234abc\"", System.getProperty("java.version"));
   }
 
   @Test
