@@ -46,6 +46,7 @@ cp -r java/core/target/test-classes "$out/tests/classes"
 cp -r java/train/target/test-classes/. "$out/tests/classes/"
 find "$out/tests/classes" -name 'BadInput*' -delete # needs jqwik
 cp -r java/cli/src/test/resources/golden "$out/golden"
+cp -r experiments "$out/experiments"
 cp scripts/gpu-check.sh "$out/scripts/"
 cmake -P cmake/SaccadeCudaSources.cmake >"$out/cuda-sources.sha256"
 
@@ -58,7 +59,7 @@ LAUNCHER
 cat >"$out/bin/saccade" <<'LAUNCHER'
 #!/usr/bin/env bash
 root="$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-exec "$root/bin/java" -cp "$root/lib/*" dev.saccade.cli.Main "$@"
+exec "$root/bin/java" "-Dsaccade.home=$root" -cp "$root/lib/*" dev.saccade.cli.Main "$@"
 LAUNCHER
 cat >"$out/bin/test" <<'LAUNCHER'
 #!/usr/bin/env bash

@@ -27,9 +27,10 @@ import picocli.CommandLine.UnmatchedArgumentException;
 /**
  * The program {@code saccade}.
  *
- * <p>Exit status: 0 done; 1 a case of {@code op} or {@code bench} failed, or something got slower;
- * 2 bad options, a bad file, or something that this build or machine cannot do, told in one line on
- * the standard error; 3 a defect. Stack traces appear with {@code --debug} only.
+ * <p>Exit status: 0 done; 1 a case of {@code op} or {@code bench} or a run of {@code experiment}
+ * failed, or something got slower; 2 bad options, a bad file, or something that this build or
+ * machine cannot do, told in one line on the standard error; 3 a defect. Stack traces appear with
+ * {@code --debug} only.
  */
 @Command(
     name = "saccade",
@@ -38,6 +39,8 @@ import picocli.CommandLine.UnmatchedArgumentException;
     subcommands = {
       TrainCommand.class,
       EvalCommand.class,
+      ExperimentCommand.class,
+      ReportCommand.class,
       OpCommand.class,
       BenchCommand.class,
       InfoCommand.class
@@ -48,7 +51,8 @@ import picocli.CommandLine.UnmatchedArgumentException;
     exitCodeListHeading = "%nExit status:%n",
     exitCodeList = {
       "0:done",
-      "1:a case of 'op' or 'bench' failed, or 'bench --compare' found something slower",
+      "1:a case of 'op' or 'bench' or a run of 'experiment' failed, or 'bench --compare' found"
+          + " something slower",
       "2:a bad option or file, or what this build or machine cannot do",
       "3:a defect of the program"
     },
@@ -56,6 +60,8 @@ import picocli.CommandLine.UnmatchedArgumentException;
     footer = {
       "  saccade train               learn to answer questions about images",
       "  saccade eval runs/my-run    how often a trained policy is right",
+      "  saccade experiment kl       a comparison over seeds: table and figure",
+      "  saccade report RUN RUN      their curves on one page",
       "  saccade op golden/          check the kernels against recorded results",
       "  saccade bench --quick       how fast the kernels are here",
       "  saccade info                what this build and this machine offer"

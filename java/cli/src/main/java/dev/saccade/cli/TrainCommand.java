@@ -26,9 +26,6 @@ import java.util.Locale;
 import java.util.Map;
 import java.util.Objects;
 import java.util.concurrent.Callable;
-import java.util.concurrent.CountDownLatch;
-import java.util.concurrent.TimeUnit;
-import java.util.concurrent.atomic.AtomicBoolean;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Model.CommandSpec;
@@ -417,16 +414,13 @@ final class TrainCommand implements Callable<Integer> {
   /** Trains to the end, or until the process is asked to stop. A null configuration resumes. */
   private int train(RunFolder run, TrainConfig config) throws IOException {
     PrintWriter console = spec.commandLine().getOut();
-    CountDownLatch saved = new CountDownLatch(1);
-    AtomicBoolean stop = new AtomicBoolean();
-    Thread hook = new Thread(() -> stopAndWait(stop, saved), "stop");
-    Runtime.getRuntime().addShutdownHook(hook);
-    try (Context device = context.open()) {
+    try (Stopping stopping = new Stopping();
+        Context device = context.open()) {
       boolean finished;
       try (Trainer trainer =
               config == null ? Trainer.resume(device, run) : Trainer.start(device, run, config);
           Display display = new Display(trainer.config(), console)) {
-        finished = trainer.train(display, stop::get);
+        finished = trainer.train(display, stopping::asked);
       }
       if (!finished) {
         console.printf("stopped; go on with: saccade train --resume %s%n", run.root());
@@ -442,27 +436,6 @@ final class TrainCommand implements Callable<Integer> {
       }
       console.flush();
       return 0;
-    } finally {
-      saved.countDown();
-      removeHook(hook);
-    }
-  }
-
-  /** Lets the step in hand end and its checkpoint be written before the process does. */
-  private static void stopAndWait(AtomicBoolean stop, CountDownLatch saved) {
-    stop.set(true);
-    try {
-      saved.await(1, TimeUnit.MINUTES);
-    } catch (InterruptedException e) {
-      Thread.currentThread().interrupt();
-    }
-  }
-
-  private static void removeHook(Thread hook) {
-    try {
-      Runtime.getRuntime().removeShutdownHook(hook);
-    } catch (IllegalStateException e) {
-      // the process is ending already
     }
   }
 

@@ -21,11 +21,19 @@ import java.util.Map;
 public final class Checkpoint {
   private static final String FORMAT = "saccade-checkpoint-1";
 
+  /** Metadata: examples that the policy was trained on. */
+  static final String CURSOR = "cursor";
+
   private Checkpoint() {}
 
-  /** Writes a policy that can be evaluated. */
-  static void writePolicy(Path file, TrainConfig config, PolicyModel policy) throws IOException {
-    policy(config, policy).write(file);
+  /**
+   * Writes a policy that can be evaluated, and that a run can begin with.
+   *
+   * @param cursor examples that it was trained on
+   */
+  static void writePolicy(Path file, TrainConfig config, PolicyModel policy, long cursor)
+      throws IOException {
+    policy(config, policy).metadata(CURSOR, Long.toString(cursor)).write(file);
   }
 
   private static Safetensors.Builder policy(TrainConfig config, PolicyModel policy) {

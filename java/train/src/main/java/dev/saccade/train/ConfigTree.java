@@ -25,7 +25,8 @@ import java.util.stream.Collectors;
 
 /** Configurations as trees: YAML and JSON, layers over each other, and values by dotted names. */
 public final class ConfigTree {
-  static final ObjectMapper JSON =
+  /** Writes indented, reads strictly. */
+  public static final ObjectMapper JSON =
       JsonMapper.builder()
           .enable(SerializationFeature.INDENT_OUTPUT)
           .enable(MapperFeature.ACCEPT_CASE_INSENSITIVE_ENUMS)
@@ -88,7 +89,7 @@ public final class ConfigTree {
   }
 
   /** Lays a tree over another, which is changed and returned: mappings merge, all else replaces. */
-  static ObjectNode lay(ObjectNode under, ObjectNode over) {
+  public static ObjectNode lay(ObjectNode under, ObjectNode over) {
     over.properties()
         .forEach(
             entry -> {
@@ -128,7 +129,7 @@ public final class ConfigTree {
    *
    * @throws IllegalArgumentException naming the first that differs
    */
-  static void requireNames(ObjectNode known, ObjectNode tree, String prefix) {
+  public static void requireNames(ObjectNode known, ObjectNode tree, String prefix) {
     for (Map.Entry<String, JsonNode> entry : tree.properties()) {
       String name = prefix + entry.getKey();
       JsonNode expected = known.get(entry.getKey());
@@ -156,7 +157,7 @@ public final class ConfigTree {
    * @throws IllegalArgumentException if a value is missing, unknown, of another type, or rejected;
    *     the message names it
    */
-  static <T> T bind(JsonNode tree, Class<T> type, String name) {
+  public static <T> T bind(JsonNode tree, Class<T> type, String name) {
     try {
       return JSON.treeToValue(tree, type);
     } catch (JsonProcessingException e) {
@@ -209,7 +210,8 @@ public final class ConfigTree {
         : "line " + e.getLocation().getLineNr() + ": ";
   }
 
-  static String write(Object value) {
+  /** As indented JSON. */
+  public static String write(Object value) {
     try {
       return JSON.writeValueAsString(value);
     } catch (JsonProcessingException e) {

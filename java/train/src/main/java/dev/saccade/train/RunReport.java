@@ -25,13 +25,16 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.LinkedHashMap;
+import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
+import java.util.Set;
 
 /** Makes the report of a run from the files in its folder. */
 public final class RunReport {
   private static final int PICTURES = 9;
+  private static final String HELD_OUT = "held-out accuracy";
 
   private RunReport() {}
 
@@ -84,6 +87,74 @@ public final class RunReport {
     return run.report();
   }
 
+  /**
+   * Writes one page about several runs: held-out accuracies, their curves in the same charts, and
+   * the values in which they differ. Runs are named by their folders.
+   *
+   * @param out the page
+   * @throws dev.saccade.train.report.NoFontsException if this host cannot draw text
+   */
+  public static Path compare(List<RunFolder> runs, Path out) throws IOException {
+    List<SummaryRow> summary = new ArrayList<>();
+    List<Map<String, Object>> metrics = new ArrayList<>();
+    Map<String, Map<String, String>> values = new LinkedHashMap<>();
+    for (RunFolder run : runs) {
+      String name = run.root().toAbsolutePath().normalize().getFileName().toString();
+      while (values.containsKey(name)) {
+        name += "'";
+      }
+      TrainConfig config = run.readConfig();
+      List<Map<String, Object>> own = Report.readMetrics(run.metrics());
+      for (SummaryRow row : summary(config, own)) {
+        if (row instanceof SummaryRow.Comparison accuracy) {
+          summary.add(new SummaryRow.Comparison(name, accuracy.before(), accuracy.after()));
+        } else if (row.label().equals(HELD_OUT) && row instanceof SummaryRow.Fact accuracy) {
+          summary.add(new SummaryRow.Fact(name, accuracy.value()));
+        }
+      }
+      metrics.addAll(named(name, config, own));
+      values.put(name, flatten(config));
+    }
+    Report.write(
+        out,
+        new ReportData(
+            "Saccade: " + runs.size() + " runs", summary, different(values), metrics, List.of()));
+    return out;
+  }
+
+  /** Rows of the rule, and of evaluations after it began, as curves of a run. */
+  private static List<Map<String, Object>> named(
+      String name, TrainConfig config, List<Map<String, Object>> metrics) {
+    String stage = config.algorithm().id();
+    List<Map<String, Object>> rows = new ArrayList<>();
+    for (Map<String, Object> row : metrics) {
+      Map<String, Object> copy = new LinkedHashMap<>(row);
+      copy.put("run", name);
+      if (stage.equals(row.get("stage"))) {
+        rows.add(copy);
+      } else if ("eval".equals(row.get("stage"))) {
+        copy.put("step", row.get("policy_step"));
+        copy.put("held_out_accuracy", copy.remove("accuracy"));
+        rows.add(copy);
+      }
+    }
+    return rows;
+  }
+
+  /** The values that are not the same in all runs. */
+  private static Map<String, String> different(Map<String, Map<String, String>> values) {
+    Map<String, String> different = new LinkedHashMap<>();
+    List<Map<String, String>> all = List.copyOf(values.values());
+    Set<String> names = new LinkedHashSet<>();
+    all.forEach(own -> names.addAll(own.keySet()));
+    for (String name : names) {
+      if (all.stream().map(own -> own.getOrDefault(name, "")).distinct().count() > 1) {
+        values.forEach((run, own) -> different.put(run + ": " + name, own.getOrDefault(name, "")));
+      }
+    }
+    return different;
+  }
+
   private static List<SummaryRow> summary(TrainConfig config, List<Map<String, Object>> metrics) {
     Proportion warm = null;
     Proportion last = null;
@@ -99,8 +170,8 @@ public final class RunReport {
     if (warm != null) {
       rows.add(
           config.algorithm() == Algorithm.SFT
-              ? new SummaryRow.Fact("held-out accuracy", warm.toString())
-              : new SummaryRow.Comparison("held-out accuracy", warm, last));
+              ? new SummaryRow.Fact(HELD_OUT, warm.toString())
+              : new SummaryRow.Comparison(HELD_OUT, warm, last));
     }
     rows.add(new SummaryRow.Fact("held-out scenes", Integer.toString(config.evaluationScenes())));
     return rows;
@@ -114,15 +185,15 @@ public final class RunReport {
 
   private static void flatten(String name, JsonNode node, Map<String, String> flat) {
     if (node.isObject()) {
-      node.fields()
-          .forEachRemaining(
+      node.properties()
+          .forEach(
               field ->
                   flatten(
                       name.isEmpty() ? field.getKey() : name + "." + field.getKey(),
                       field.getValue(),
                       flat));
     } else {
-      flat.put(name, node.asText());
+      flat.put(name, node.isArray() ? node.toString() : node.asText());
     }
   }
 

@@ -155,7 +155,7 @@ public record TrainConfig(
     }
 
     /** Optimizer steps of a rollout batch. */
-    int updates() {
+    public int updates() {
       return epochs * minibatches;
     }
   }

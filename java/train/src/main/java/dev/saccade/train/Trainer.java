@@ -32,7 +32,7 @@ public final class Trainer implements AutoCloseable {
       List.of(
           "stage",
           "step",
-          "cursor",
+          Checkpoint.CURSOR,
           "optimizer_steps",
           "optimizer_skipped",
           "running_accuracy",
@@ -171,6 +171,8 @@ public final class Trainer implements AutoCloseable {
             "sft.from: " + file + ": expected " + policy.config() + ", got " + size);
       }
       Checkpoint.load(from, "policy.", policy);
+      // Examples go on where those of that policy ended.
+      cursor = Long.parseLong(from.metadata().getOrDefault(Checkpoint.CURSOR, "0"));
     }
     checkpoint();
   }
@@ -328,7 +330,7 @@ public final class Trainer implements AutoCloseable {
   private void endStage(Listener listener) throws IOException {
     evaluate(listener, true);
     if (stage == Stage.SFT) {
-      Checkpoint.writePolicy(run.warm(), config, policy);
+      Checkpoint.writePolicy(run.warm(), config, policy, cursor);
     }
     if (stage == Stage.SFT && config.algorithm() != Algorithm.SFT) {
       stage = Stage.RL;
@@ -336,7 +338,7 @@ public final class Trainer implements AutoCloseable {
       optimizer.close();
       beginReinforcement();
     } else {
-      Checkpoint.writePolicy(run.last(), config, policy);
+      Checkpoint.writePolicy(run.last(), config, policy, cursor);
       stage = Stage.DONE;
     }
     checkpoint();
@@ -352,7 +354,7 @@ public final class Trainer implements AutoCloseable {
     Map<String, String> counters = new LinkedHashMap<>();
     counters.put("stage", stage.name());
     counters.put("step", Integer.toString(step));
-    counters.put("cursor", Long.toString(cursor));
+    counters.put(Checkpoint.CURSOR, Long.toString(cursor));
     counters.put("optimizer_steps", Long.toString(optimizer.steps()));
     counters.put("optimizer_skipped", Integer.toString(optimizer.skipped()));
     counters.put("running_accuracy", Double.toString(runningAccuracy));
@@ -386,7 +388,7 @@ public final class Trainer implements AutoCloseable {
     }
     stage = Stage.valueOf(counters.get("stage"));
     step = Integer.parseInt(counters.get("step"));
-    cursor = Long.parseLong(counters.get("cursor"));
+    cursor = Long.parseLong(counters.get(Checkpoint.CURSOR));
     runningAccuracy = Double.parseDouble(counters.get("running_accuracy"));
     // Absent where no schedule could move it.
     if (counters.containsKey("kl_coef")) {

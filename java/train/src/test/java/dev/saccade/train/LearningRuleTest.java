@@ -297,7 +297,7 @@ class LearningRuleTest {
     Path run = train(rest);
     assertThat(Report.readMetrics(run.resolve("metrics.jsonl")).get(0).get("accuracy"))
         .isEqualTo(last(Report.readMetrics(base.resolve("metrics.jsonl"))).get("accuracy"));
-    assertThat(rowsOf(run, rest)).hasSize(4);
+    assertThat(rowsOf(run, rest)).isEqualTo(rows(whole));
     assertThatThrownBy(() -> train(rest.with("model.width", 48)))
         .isInstanceOf(IOException.class)
         .hasMessageContaining("sft.from: ")

@@ -32,7 +32,8 @@ import org.knowm.xchart.style.markers.SeriesMarkers;
  *
  * @param name file name without extension, and prefix of ids in the drawing
  * @param title what is drawn
- * @param stages the curve of each stage, by its name in capitals; none of them empty
+ * @param stages the curve of each stage, by its name in capitals, or of each run; none of them
+ *     empty
  * @param heldOut the rows of the evaluations; empty unless the metric is the accuracy
  */
 record CurveChart(
@@ -51,7 +52,10 @@ record CurveChart(
   static List<CurveChart> all(List<Map<String, Object>> metrics) {
     Map<String, List<Map<String, Object>>> byStage = new LinkedHashMap<>();
     for (Map<String, Object> row : metrics) {
-      String stage = String.valueOf(row.get("stage")).toUpperCase(Locale.ROOT);
+      String stage =
+          row.containsKey("run")
+              ? row.get("run").toString()
+              : String.valueOf(row.get("stage")).toUpperCase(Locale.ROOT);
       byStage.computeIfAbsent(stage, any -> new ArrayList<>()).add(row);
     }
     List<Map<String, Object>> sft = byStage.remove(SFT);
@@ -60,10 +64,19 @@ record CurveChart(
     charts.add(of("loss", "Warm-up loss", sft == null ? Map.of() : Map.of(SFT, sft), null));
     charts.add(of("reward", "Reward", byStage, null));
     charts.add(of("accuracy", "Accuracy", byStage, eval));
+    charts.add(of("held_out_accuracy", "Held-out accuracy", byStage, null));
     charts.add(of("kl", "KL to the reference, nats", byStage, null));
     charts.add(of("kl_coef", "Coefficient of the KL term", byStage, null));
     charts.add(of("entropy", "Entropy of the tokens, nats", byStage, null));
     charts.add(of("attention_divergence", "Attention divergence, nats", byStage, null));
+    charts.add(of("logit_divergence", "Divergence from the teacher, nats", byStage, null));
+    charts.add(
+        of(
+            "teacher_attention_divergence",
+            "Attention divergence from the teacher, nats",
+            byStage,
+            null));
+    charts.add(of("response_length", "Tokens of a response", byStage, null));
     charts.removeIf(chart -> chart.stages.isEmpty() && chart.heldOut.isEmpty());
     charts.removeIf(chart -> chart.name.equals("kl_coef") && chart.isConstant());
     return charts;

@@ -3,12 +3,12 @@ package dev.saccade.train.report;
 import java.util.stream.Collectors;
 
 /** Text that is safe in HTML and XML. */
-final class Html {
+public final class Html {
 
   private Html() {}
 
   /** Escapes markup, and replaces characters that XML cannot hold by U+FFFD. */
-  static String escape(String text) {
+  public static String escape(String text) {
     return text.codePoints().mapToObj(Html::escape).collect(Collectors.joining());
   }
 

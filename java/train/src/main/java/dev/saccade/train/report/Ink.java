@@ -5,7 +5,7 @@ import java.awt.Color;
 /**
  * The colours of a curve. A chart is drawn with one recognisable {@link #mark} each, which is then
  * replaced by a style: the page's custom property, so that the curve follows its light or dark
- * theme, or a fixed colour for a file of its own. Series colours are those of Okabe and Ito, which
+ * theme, or a fixed colour for a file of its own. The first three are those of Okabe and Ito, which
  * colour-blind readers tell apart.
  */
 enum Ink {
@@ -15,11 +15,18 @@ enum Ink {
   FIRST("var(--first)", "#0072b2"),
   SECOND("var(--second)", "#009e73"),
   THIRD("var(--third)", "#aa4499"),
+  FOURTH("var(--fourth)", "#7d6b00"),
+  FIFTH("var(--fifth)", "#882255"),
+  SIXTH("var(--sixth)", "#444b54"),
   HELD_OUT("var(--held-out)", "#d55e00"),
   FIRST_FAINT(FIRST),
   SECOND_FAINT(SECOND),
-  THIRD_FAINT(THIRD);
+  THIRD_FAINT(THIRD),
+  FOURTH_FAINT(FOURTH),
+  FIFTH_FAINT(FIFTH),
+  SIXTH_FAINT(SIXTH);
 
+  private static final int SERIES = 6;
   private static final String FAINT = ";stroke-opacity:0.28";
 
   private final String themed;
@@ -34,9 +41,9 @@ enum Ink {
     this(strong.themed + FAINT, strong.fixed + FAINT);
   }
 
-  /** The strong ink of the n-th training stage. */
+  /** The strong ink of the n-th curve; from the seventh on, they begin anew. */
   static Ink series(int n) {
-    return values()[FIRST.ordinal() + n % 3];
+    return values()[FIRST.ordinal() + n % SERIES];
   }
 
   /** The same ink for a curve that stays behind another. */

@@ -11,8 +11,9 @@ import java.util.Map;
  * <p>A row of {@code metrics} has a {@code step}, a {@code stage} and numbers by name. Stage {@code
  * "sft"} is the warm-up, {@code "eval"} a held-out evaluation after step {@code policy_step}
  * ({@code step} if absent) with {@code accuracy}, {@code accuracy_low} and {@code accuracy_high};
- * any other stage is reinforcement learning, named by the stage. Values that are missing, not
- * numbers or not finite are left out of a curve.
+ * any other stage is reinforcement learning, named by the stage, or by {@code run} where rows of
+ * several runs are compared. Values that are missing, not numbers or not finite are left out of a
+ * curve.
  *
  * @param title the heading
  * @param summary the headline results, in order

@@ -8,12 +8,14 @@ final class Style {
       :root {
         --paper: #ffffff; --card: #f7f8fa; --text: #1b1f24; --muted: #57606a; --line: #e2e6ea;
         --first: #0072b2; --second: #00805e; --third: #aa4499; --held-out: #c75400;
+        --fourth: #7d6b00; --fifth: #882255; --sixth: #444b54;
         --right: #00714f; --wrong: #b3400a;
       }
       @media (prefers-color-scheme: dark) {
         :root {
           --paper: #14171a; --card: #1c2024; --text: #e8eaed; --muted: #a0a8b2; --line: #31373d;
           --first: #56b4e9; --second: #2fc795; --third: #dd90c4; --held-out: #f0913f;
+          --fourth: #d9c74c; --fifth: #e07fa5; --sixth: #b9c0c8;
           --right: #4fcf9f; --wrong: #f59a63;
         }
       }
