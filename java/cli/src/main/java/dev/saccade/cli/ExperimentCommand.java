@@ -84,7 +84,9 @@ final class ExperimentCommand implements Callable<Integer> {
   @Option(
       names = "--set",
       paramLabel = "NAME=VALUE",
-      description = "A value of every run, such as rl.steps=50; see saccade train --help.")
+      description =
+          "A value of every run whose variant does not choose it, such as rl.steps=50; see saccade"
+              + " train --help.")
   private Map<String, String> more = new LinkedHashMap<>();
 
   @Option(
@@ -177,8 +179,10 @@ final class ExperimentCommand implements Callable<Integer> {
     throw new CliException(
         "no experiment \""
             + name
-            + "\"; known: "
-            + String.join(", ", known.stream().distinct().sorted().toList()));
+            + "\"; known here: "
+            + (known.isEmpty()
+                ? "none"
+                : String.join(", ", known.stream().distinct().sorted().toList())));
   }
 
   private ParameterException rejected(String message) {

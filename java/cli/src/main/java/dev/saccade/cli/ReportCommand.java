@@ -1,6 +1,7 @@
 package dev.saccade.cli;
 
 import dev.saccade.Context;
+import dev.saccade.train.MatrixProducts;
 import dev.saccade.train.RunFolder;
 import dev.saccade.train.RunReport;
 import java.nio.file.Path;
@@ -55,6 +56,7 @@ final class ReportCommand implements Callable<Integer> {
     Path page;
     if (folders.size() == 1) {
       try (Context device = context.open()) {
+        MatrixProducts.provideTo(device);
         page = RunReport.write(device, folders.get(0));
       }
     } else {

@@ -39,8 +39,8 @@ public final class RunReport {
   private RunReport() {}
 
   /**
-   * Writes report.html of a finished run: curves, and scenes with the attention policy of the
-   * answer before and after reinforcement learning.
+   * Writes report.html of a run, at its end or as far as it came: curves, and scenes with the
+   * attention policy of the answer before and after reinforcement learning.
    *
    * @throws dev.saccade.train.report.NoFontsException if this host cannot draw text
    */
@@ -48,9 +48,10 @@ public final class RunReport {
     TrainConfig config = run.readConfig();
     List<Map<String, Object>> metrics = Report.readMetrics(run.metrics());
     List<AttentionPicture> pictures = new ArrayList<>();
-    try (Transformer before = Checkpoint.loadPolicy(context, run.warm());
-        Transformer after =
-            Checkpoint.loadPolicy(context, Files.exists(run.last()) ? run.last() : run.warm())) {
+    Path last = Checkpoint.find(run.root());
+    try (Transformer before =
+            Checkpoint.loadPolicy(context, Files.exists(run.warm()) ? run.warm() : last);
+        Transformer after = Checkpoint.loadPolicy(context, last)) {
       List<Example> examples = config.scenes().heldOut(PICTURES);
       List<AttentionPicture.Glance> first = glances(config, before, examples);
       List<AttentionPicture.Glance> second = glances(config, after, examples);

@@ -102,10 +102,11 @@ public record Experiment(
    * @param teacher what it learns from; null where there is none
    */
   public record Plan(Variant variant, TrainConfig config, Source warmup, Source teacher) {
-    /** Changes with anything that the numbers of the run depend on. */
-    String key() {
+    /** Changes with its variant, and with anything that the numbers of the run depend on. */
+    public String key() {
       return digest(
-          config.toJson()
+          variant.name()
+              + config.toJson()
               + warmup.config.toJson()
               + (teacher == null ? "" : teacher.config.toJson()));
     }
@@ -142,7 +143,7 @@ public record Experiment(
    * Reads an experiment.
    *
    * @param seeds in the place of those of the file; null: those
-   * @param over laid over every run, warm-ups included
+   * @param over laid over {@code common}, {@code warmup} and {@code teacher}
    * @throws IOException if the file cannot be read
    * @throws IllegalArgumentException if it is not an experiment; the message names what is wrong
    */
@@ -263,7 +264,7 @@ public record Experiment(
       List<String> mixtures = new ArrayList<>(evaluate);
       for (Variant variant : variants) {
         mixtures.add(
-            TrainConfig.resolve(List.of(common, variant.values, over, anyTeacher())).task());
+            TrainConfig.resolve(List.of(common, over, variant.values, anyTeacher())).task());
       }
       for (String section : List.of("warmup", "teacher")) {
         if (section(section).has("task")) {
@@ -286,7 +287,7 @@ public record Experiment(
     private Plan plan(Variant variant, long seed, String room) {
       ObjectNode own = ConfigTree.of(Map.of("seed", seed, "room", room));
       TrainConfig config =
-          TrainConfig.resolve(List.of(common, variant.values, over, own, anyTeacher()));
+          TrainConfig.resolve(List.of(common, over, variant.values, own, anyTeacher()));
       boolean taught =
           config.algorithm() != Algorithm.SFT
               && (config.rl().distillation().mu() > 0 || config.rl().distillation().gamma() > 0);
