@@ -8,6 +8,7 @@ import dev.saccade.Precision;
 import dev.saccade.train.model.TransformerConfig;
 import dev.saccade.train.task.Digits;
 import dev.saccade.train.task.Examples;
+import dev.saccade.train.task.ReadTask;
 import dev.saccade.train.task.Reward;
 import dev.saccade.train.task.Task;
 import dev.saccade.train.task.TaskMixture;
@@ -541,15 +542,23 @@ public record TrainConfig(
   /** Size of the policy for its tasks. */
   TransformerConfig transformer() {
     int perSide = cells * Digits.SIDE / patch;
-    int vocabulary = allTasks().vocabulary();
+    TaskMixture own = allTasks();
     // Whatever the tokens allow, so that a policy of COUNT can be asked READ.
-    TaskMixture room =
+    TaskMixture known =
         new TaskMixture(
-            TaskMixture.KNOWN.stream().filter(known -> known.vocabulary() <= vocabulary).toList());
+            TaskMixture.KNOWN.stream()
+                .filter(task -> task.vocabulary() <= own.vocabulary())
+                .toList());
+    int question = Math.max(own.questionLength(), new ReadTask().questionLength());
+    int text =
+        Math.max(
+            question + own.responseLength(cells, thinking),
+            // The last token of a response has no position.
+            known.questionLength() + known.responseLength(cells, thinking) - 1);
     return new TransformerConfig(
-        vocabulary,
+        own.vocabulary(),
         patch * patch,
-        perSide * perSide + room.questionLength() + room.responseLength(cells, thinking),
+        perSide * perSide + text,
         model.width,
         model.layers,
         model.heads,

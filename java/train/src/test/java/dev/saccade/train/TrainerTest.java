@@ -501,7 +501,17 @@ class TrainerTest {
   /** A policy has the tokens of its tasks, and no room for others. */
   @Test
   void aPolicyIsAskedWhatItHasTokensFor() {
-    List<String> tasks = List.of("count", "read", "sum", "compare", "compare+sum", "count+read");
+    List<String> tasks =
+        List.of(
+            "count",
+            "read",
+            "sum",
+            "compare",
+            "compare+sum",
+            "count+read",
+            "angle",
+            "compare+angle",
+            "length+intersections");
     try (Context context = Context.cpu()) {
       OpenBlas.provideTo(context);
       for (String trained : tasks) {

@@ -62,6 +62,8 @@ public record Experiment(
   private static final List<String> OF_THE_POLICY =
       List.of("cells", "patch", "thinking", "model", "precision");
 
+  private static final List<String> NOT_OF_SOURCES = List.of("algorithm", "rl");
+
   /**
    * A combination.
    *
@@ -312,15 +314,15 @@ public record Experiment(
       return new Plan(variant, config.with(supervised), source("warmup", variant, own), teacher);
     }
 
+    /** What belongs to rewards is left out: it would make other policies of the same. */
     private Source source(String section, Variant variant, ObjectNode own) {
-      ObjectNode ofThePolicy = variant.values.deepCopy().retain(OF_THE_POLICY);
       return new Source(
           TrainConfig.resolve(
               List.of(
-                  common,
-                  ofThePolicy,
+                  common.deepCopy().without(NOT_OF_SOURCES),
+                  variant.values.deepCopy().retain(OF_THE_POLICY),
                   section(section),
-                  over.deepCopy().without("algorithm"),
+                  over.deepCopy().without(NOT_OF_SOURCES),
                   own,
                   ConfigTree.of(Map.of("algorithm", Algorithm.SFT)))));
     }
