@@ -2,6 +2,7 @@ package dev.saccade.train;
 
 import com.fasterxml.jackson.core.JsonProcessingException;
 import com.fasterxml.jackson.databind.ObjectMapper;
+import dev.saccade.train.report.Report;
 import java.io.IOException;
 import java.nio.channels.FileChannel;
 import java.nio.channels.OverlappingFileLockException;
@@ -9,9 +10,12 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
 import java.nio.file.StandardOpenOption;
+import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 import java.util.TreeMap;
+import java.util.stream.Collectors;
 
 /**
  * The files of a run:
@@ -20,6 +24,7 @@ import java.util.TreeMap;
  * config.json                       the configuration, whole
  * build.json                        the program that made it: git commit where known, version of Java
  * metrics.jsonl                     a line for every step and every evaluation
+ * metrics.csv                       the same as a table, once the run is at its end
  * checkpoints/latest.safetensors    everything that --resume needs
  * checkpoints/sft.safetensors       the policy after the warm-up
  * checkpoints/final.safetensors     the policy at the end
@@ -180,6 +185,23 @@ public final class RunFolder {
     }
     Files.writeString(metrics(), line, StandardOpenOption.CREATE, StandardOpenOption.APPEND);
     lines++;
+  }
+
+  /** Writes metrics.csv: a column for every name, in the order in which they first occur. */
+  void writeCsv() throws IOException {
+    List<Map<String, Object>> rows = Report.readMetrics(metrics());
+    Set<String> names = new LinkedHashSet<>();
+    rows.forEach(row -> names.addAll(row.keySet()));
+    StringBuilder table = new StringBuilder(String.join(",", names)).append('\n');
+    for (Map<String, Object> row : rows) {
+      table
+          .append(
+              names.stream()
+                  .map(name -> row.containsKey(name) ? row.get(name).toString() : "")
+                  .collect(Collectors.joining(",")))
+          .append('\n');
+    }
+    replace(root.resolve("metrics.csv"), table.toString());
   }
 
   /** Keeps the first lines of metrics.jsonl: those that a checkpoint knows. */

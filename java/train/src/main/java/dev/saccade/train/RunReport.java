@@ -240,7 +240,9 @@ public final class RunReport {
         }
         glances.add(
             new AttentionPicture.Glance(
-                Reward.answer(responses[s]).map(RunReport::text).orElse(""), attention));
+                Reward.answer(responses[s]).map(RunReport::text).orElse(""),
+                attention,
+                Vocabulary.decode(responses[s])));
       }
     }
     return glances;

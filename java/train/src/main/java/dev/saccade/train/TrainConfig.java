@@ -95,6 +95,7 @@ public record TrainConfig(
       atLeast("sft.steps", steps, 0);
       require(targetAccuracy > 0, "sft.targetAccuracy", "a number above 0", targetAccuracy);
       atLeast("sft.batch", batch, 1);
+      optimizer.require("sft");
     }
   }
 
@@ -110,6 +111,7 @@ public record TrainConfig(
    * @param rounds most times that {@code prompts} questions are asked for a rollout batch. Beyond
    *     1, groups whose rewards are all equal are left out while others can be had (dynamic
    *     sampling, DAPO); those that are missing after the last round are filled with such
+   * @param reward what a response earns
    * @param advantage how rewards become advantages
    * @param weight of the policy loss with its KL term; 0: responses are sampled for distillation
    * @param loss the policy loss
@@ -126,6 +128,7 @@ public record TrainConfig(
       int epochs,
       double temperature,
       int rounds,
+      Weights reward,
       GroupAdvantage.Estimator advantage,
       double weight,
       Loss loss,
@@ -147,6 +150,7 @@ public record TrainConfig(
       atLeast("rl.epochs", epochs, 1);
       require((float) temperature > 0, "rl.temperature", "a number above 0", temperature);
       atLeast("rl.rounds", rounds, 1);
+      optimizer.require("rl");
       kl.require("rl.kl.", prompts / minibatches * group);
       require(
           weight > 0 || kl.isZero(),
@@ -158,6 +162,19 @@ public record TrainConfig(
     /** Optimizer steps of a rollout batch. */
     public int updates() {
       return epochs * minibatches;
+    }
+  }
+
+  /**
+   * Weights of what {@link Reward} looks at.
+   *
+   * @param accuracy of a right answer
+   * @param format of a response of the right form
+   */
+  public record Weights(double accuracy, double format) {
+    public Weights {
+      require(accuracy >= 0, "rl.reward.accuracy", "0 or more", accuracy);
+      require(format >= 0, "rl.reward.format", "0 or more", format);
     }
   }
 
@@ -325,16 +342,18 @@ public record TrainConfig(
       double finalFraction,
       double weightDecay,
       double maxGradNorm) {
-    public Optimizer {
-      require(learningRate > 0, "optimizer.learningRate", "a number above 0", learningRate);
-      atLeast("optimizer.warmup", warmup, 0);
-      require(
+    private void require(String section) {
+      String prefix = section + ".optimizer.";
+      TrainConfig.require(
+          learningRate > 0, prefix + "learningRate", "a number above 0", learningRate);
+      atLeast(prefix + "warmup", warmup, 0);
+      TrainConfig.require(
           finalFraction >= 0 && finalFraction <= 1,
-          "optimizer.finalFraction",
+          prefix + "finalFraction",
           "a number from 0 to 1",
           finalFraction);
-      require(weightDecay >= 0, "optimizer.weightDecay", "0 or more", weightDecay);
-      require(maxGradNorm > 0, "optimizer.maxGradNorm", "a number above 0", maxGradNorm);
+      TrainConfig.require(weightDecay >= 0, prefix + "weightDecay", "0 or more", weightDecay);
+      TrainConfig.require(maxGradNorm > 0, prefix + "maxGradNorm", "a number above 0", maxGradNorm);
     }
 
     /** The rate of a step, counted from 0, out of {@code steps}. */
@@ -536,7 +555,8 @@ public record TrainConfig(
 
   /** The rule that scores responses. */
   Reward reward() {
-    return new Reward(thinking, scenes().tasks().answerLength(cells));
+    return new Reward(
+        rl.reward.accuracy, rl.reward.format, thinking, scenes().tasks().answerLength(cells));
   }
 
   /** Size of the policy for its tasks. */

@@ -339,6 +339,7 @@ public final class Trainer implements AutoCloseable {
       beginReinforcement();
     } else {
       Checkpoint.writePolicy(run.last(), config, policy, cursor);
+      run.writeCsv();
       stage = Stage.DONE;
     }
     checkpoint();

@@ -109,6 +109,16 @@ class LearningRuleTest {
   }
 
   @Test
+  void theWeightsOfTheRewardCount() throws IOException {
+    Map<String, Object> first = rows(rule(Algorithm.GRPO)).get(0);
+    Map<String, Object> equal =
+        rows(rule(Algorithm.GRPO, "rl.reward.accuracy", 1.0, "rl.reward.format", 1.0)).get(0);
+
+    assertThat((double) equal.get("reward"))
+        .isCloseTo((double) first.get("accuracy") + (double) first.get("format"), within(1e-6));
+  }
+
+  @Test
   void dynamicSamplingLeavesOutGroupsThatTellNothing() throws IOException {
     List<Map<String, Object>> once = rows(rule(Algorithm.DAPO, "rl.rounds", 1));
     List<Map<String, Object>> often = rows(rule(Algorithm.DAPO, "rl.rounds", 12));
@@ -316,6 +326,9 @@ class LearningRuleTest {
         "rl.rounds                       | 0         | 1 or more, got 0",
         "rl.weight                       | -1        | 0 or more, got -1.0",
         "rl.weight                       | 0         | above 0 with a KL term (rl.kl), whose weight it is too, got 0.0",
+        "rl.reward.format                | -1        | 0 or more, got -1.0",
+        "rl.optimizer.learningRate       | 0         | a number above 0, got 0.0",
+        "sft.optimizer.finalFraction     | 2         | a number from 0 to 1, got 2.0",
         "rl.loss.clipLow                 | 1.5       | a number from 0 to 1, got 1.5",
         "rl.loss.clipHigh                | Infinity  | 0 or more, got Infinity",
         "rl.loss.dualClip                | 0.5       | 0 or, with rl.loss.objective PPO_CLIP, GSPO or GSPO_TOKEN, above 1, got 0.5",

@@ -308,9 +308,11 @@ class TrainerTest {
       try (Trainer trainer = Trainer.start(context, run, config)) {
         assertThat(trainer.train(QUIET, NEVER)).isTrue();
       }
+      String report = Files.readString(RunReport.write(context, run));
+      assertThat(report).contains(thinking ? "&lt;think&gt; " : "&lt;answer&gt; ");
       String pictures =
           Pattern.compile("<figcaption><b>([A-Z].*)</b> <span>truth <b>(.*)</b></span>")
-              .matcher(Files.readString(RunReport.write(context, run)))
+              .matcher(report)
               .results()
               .map(picture -> picture.group(1) + ": " + picture.group(2))
               .collect(Collectors.joining("\n"));
@@ -319,6 +321,10 @@ class TrainerTest {
           .containsPattern("COMPARE row[01] col[01] row[01] col[01]: (first|second)\n")
           .containsPattern("COUNT [0-9]: [0-4]");
     }
+    List<String> csv = Files.readAllLines(folder.resolve("all/metrics.csv"));
+    assertThat(csv).hasSize(1 + metrics(run).size());
+    assertThat(csv.get(0)).startsWith("stage,step,loss,accuracy,");
+    assertThat(csv.get(1)).startsWith("sft,1,");
     assertThat(mean(metrics(run), "ral", "response_length", 0, 3))
         .isBetween(1.0, (double) config.responseLength());
   }

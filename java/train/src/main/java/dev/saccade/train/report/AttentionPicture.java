@@ -27,8 +27,14 @@ public record AttentionPicture(
    *
    * @param answer as text; empty if the response has none
    * @param attention [patches], in reading order, not negative; it need not sum to 1
+   * @param response all its tokens, as text; empty if it is not to be shown
    */
-  public record Glance(String answer, float[] attention) {}
+  public record Glance(String answer, float[] attention, String response) {
+    /** Without the response. */
+    public Glance(String answer, float[] attention) {
+      this(answer, attention, "");
+    }
+  }
 
   /**
    * Checks sizes.

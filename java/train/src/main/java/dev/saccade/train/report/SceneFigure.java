@@ -82,7 +82,7 @@ final class SceneFigure {
     shape-rendering="crispEdges">%s\
     <image href="data:image/png;base64,%s" width="%s" height="%<s" pointer-events="none"/></svg>
     <p>%s: <b>%s</b> <span class="%s">%s</span></p>
-    </div>
+    %s</div>
     """
         .formatted(
             side,
@@ -93,7 +93,10 @@ final class SceneFigure {
             when,
             Html.escape(answer),
             right ? "right" : "wrong",
-            right ? "✓ right" : "✗ wrong");
+            right ? "✓ right" : "✗ wrong",
+            glance.response().isEmpty()
+                ? ""
+                : "<p class=\"note\">" + Html.escape(glance.response()) + "</p>\n");
   }
 
   /** The ink as white of the pixel's opacity. */

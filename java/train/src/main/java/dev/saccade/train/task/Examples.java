@@ -56,7 +56,7 @@ public record Examples(
 
   /** Consecutive examples, from index {@code begin} on. */
   public List<Example> get(long begin, int count) {
-    return LongStream.range(begin, begin + count).mapToObj(this::get).toList();
+    return LongStream.range(begin, begin + count).parallel().mapToObj(this::get).toList();
   }
 
   /**
