@@ -137,7 +137,8 @@ final class TrainCommand implements Callable<Integer> {
 
   @Option(
       names = "--thinking",
-      description = "Responses read the cells in a think block before they answer.")
+      description =
+          "Responses say what they read in the image, in a think block, before they answer.")
   private boolean thinking;
 
   @Option(

@@ -103,6 +103,41 @@ class TrainRunTest {
   }
 
   @Test
+  void whatAFaultLeavesRunsAgain() {
+    Path run = folder.resolve("broken");
+    Cli train =
+        Cli.run(
+            "train",
+            "--preset",
+            "tiny",
+            "--sft-steps",
+            "3",
+            "--steps",
+            "5",
+            "--prompts",
+            "8",
+            "--out",
+            run,
+            "--set",
+            "rl.optimizer.learningRate=3e38",
+            "--lr-warmup",
+            "0");
+
+    assertThat(train.status()).isEqualTo(2);
+    assertThat(train.errors())
+        .last()
+        .asString()
+        .startsWith("saccade train: ral, step ")
+        .contains(" is not finite")
+        .contains("'saccade op " + run.resolve("fault") + "' runs the operations of this update");
+    Cli op = Cli.run("op", run.resolve("fault"));
+    assertThat(op.status()).isZero();
+    assertThat(op.out())
+        .contains("3 cases: 0 passed, 0 failed, 3 without expectations, 0 not run")
+        .containsPattern("norm +f32\\[1\\] +1 of 1 not finite");
+  }
+
+  @Test
   void evalTellsTheAccuracyOfARunAndOfACheckpoint() throws Exception {
     Path run = folder.resolve("evaluated");
     finish(("--preset tiny --sft-steps 5 --steps 2 --out " + run).split(" "));

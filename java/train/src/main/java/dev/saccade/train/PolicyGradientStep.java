@@ -50,6 +50,11 @@ import java.util.function.IntFunction;
  * coefficient of the KL term makes every step wait for its divergence.
  */
 final class PolicyGradientStep {
+  private static final String KL = "kl";
+  private static final String LOGIT_DIVERGENCE = "logit_divergence";
+  private static final String OLD = "attention";
+  private static final String TEACHER = "teacher_attention";
+
   private final TrainConfig.Rl config;
   private final AttentionTerm attention;
   private final Distillation distillation;
@@ -216,11 +221,6 @@ final class PolicyGradientStep {
       totals.count++;
     }
   }
-
-  private static final String KL = "kl";
-  private static final String LOGIT_DIVERGENCE = "logit_divergence";
-  private static final String OLD = "attention";
-  private static final String TEACHER = "teacher_attention";
 
   /** Sums over minibatches of what is reported as means. */
   private static final class Totals {

@@ -55,8 +55,8 @@ public record Experiment(
     String axis,
     List<String> baselines,
     List<Plan> plans) {
-  private static final ObjectNode KNOWN =
-      ConfigTree.of(Map.of("title", "", "seeds", List.of(), "evaluate", List.of()));
+  private static final List<String> SECTIONS =
+      List.of("common", "warmup", "teacher", "axes", "compare");
 
   /** What else may be said of the policy in {@code common}: warm-ups share it. */
   private static final List<String> OF_THE_POLICY =
@@ -161,11 +161,10 @@ public record Experiment(
     Reader(ObjectNode file, ObjectNode over) {
       this.file = file;
       this.over = over;
-      ObjectNode names = KNOWN.deepCopy();
-      for (String section : List.of("common", "warmup", "teacher", "axes", "compare")) {
-        // What is in them is checked by what they become.
-        names.set(section, section(section));
-      }
+      ObjectNode names = ConfigTree.JSON.createObjectNode();
+      List.of("title", "seeds", "evaluate").forEach(names::putNull);
+      // What is in them is checked by what they become.
+      SECTIONS.forEach(section -> names.set(section, section(section)));
       ConfigTree.requireNames(names, file, "");
       common = section("common");
     }

@@ -225,10 +225,16 @@ public final class ExperimentRunner {
     Path taught =
         plan.teacher() == null ? null : RunFolder.open(runFolder(plan.teacher().folder())).last();
     Path own = runFolder(job.name);
-    return train(
-        own,
-        plan.beginning(from, taught),
-        (trainer, seconds) -> archive.add(result(plan, own, trainer.policy(), seconds)));
+    boolean done =
+        train(
+            own,
+            plan.beginning(from, taught),
+            (trainer, seconds) -> archive.add(result(plan, own, trainer.policy(), seconds)));
+    if (done) {
+      // The largest of its files, and nobody goes on with it.
+      Files.deleteIfExists(RunFolder.open(own).latest());
+    }
+    return done;
   }
 
   private interface End {

@@ -299,7 +299,7 @@ class ExperimentTest {
       value = {
         "seeds: [1, 2, 3]       | seeds: [1, 1]            | seeds: expected integers that differ, got [1,1]",
         "seeds: [1, 2, 3]       | seeds: []                | seeds: expected a list of one or more, got none",
-        "seeds: [1, 2, 3]       | sedes: [1]               | sedes: is not the name of a value; known here: ",
+        "seeds: [1, 2, 3]       | sedes: [1]               | sedes: is not the name of a value; known here: title, seeds, evaluate, common, warmup,",
         "read: {task: read}     | read: {task: raed}       | unknown task \"raed\"",
         "read: {task: read}     | read: {taks: read}       | taks: is not the name of a value; known here: ",
         "read: {task: read}     | read: 3                  | axes.task.read: expected a mapping, got 3",
