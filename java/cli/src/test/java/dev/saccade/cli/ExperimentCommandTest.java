@@ -23,7 +23,7 @@ class ExperimentCommandTest {
 
   private static List<Path> experiments() throws IOException {
     try (Stream<Path> files = Files.list(EXPERIMENTS)) {
-      return files.sorted().toList();
+      return files.filter(file -> file.toString().endsWith(".yaml")).sorted().toList();
     }
   }
 
