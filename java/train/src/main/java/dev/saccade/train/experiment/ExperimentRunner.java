@@ -168,6 +168,9 @@ public final class ExperimentRunner {
         done = run(job);
       } catch (IOException | RuntimeException e) {
         reason = e;
+      } catch (Error e) {
+        // Others may wait for this job.
+        reason = new IllegalStateException(e);
       }
       synchronized (this) {
         running.remove(job);
