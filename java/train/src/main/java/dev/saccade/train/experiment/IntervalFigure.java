@@ -71,7 +71,10 @@ final class IntervalFigure {
           svg,
           left + PLOT + GAP,
           "difference from " + experiment.baselines().get(0) + ", paired by seed",
-          rows.stream().map(row -> row.differences().get(0)).toList(),
+          rows.stream()
+              .map(row -> row.differences().get(0))
+              .map(difference -> difference == null ? null : difference.accuracy())
+              .toList(),
           true);
     }
     return svg + "</svg>\n";

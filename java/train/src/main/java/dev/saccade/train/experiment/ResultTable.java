@@ -33,7 +33,25 @@ final class ResultTable {
    *
    * @param differences from each baseline, in order; null for itself
    */
-  record Row(Variant variant, String task, Statistics accuracy, List<Statistics> differences) {}
+  record Row(Variant variant, String task, Statistics accuracy, List<Difference> differences) {}
+
+  /**
+   * From a baseline, over the seeds that both have.
+   *
+   * @param accuracy its own less the baseline's
+   * @param relative the mean of that in parts of the baseline's mean, as OThink-MR1 has it
+   */
+  record Difference(Statistics accuracy, double relative) {
+    private String text() {
+      String text = accuracy.text(true);
+      if (accuracy.isSignificant()) {
+        text = "**" + text + "**";
+      }
+      return Double.isFinite(relative)
+          ? text + String.format(Locale.ROOT, " (%+.0f %%)", 100 * relative).replace('-', '−')
+          : text;
+    }
+  }
 
   ResultTable(Experiment experiment, Archive archive) {
     this.experiment = experiment;
@@ -79,19 +97,24 @@ final class ResultTable {
     return Statistics.of(values.values().stream().mapToDouble(Double::doubleValue).toArray());
   }
 
-  private List<Statistics> differences(Variant variant, String task, Map<Long, Double> own) {
-    List<Statistics> differences = new ArrayList<>();
+  private List<Difference> differences(Variant variant, String task, Map<Long, Double> own) {
+    List<Difference> differences = new ArrayList<>();
     for (String baseline : experiment.baselines()) {
       String name = variant.nameWith(experiment.axis(), baseline);
       Map<Long, Double> paired = new LinkedHashMap<>();
       Map<Long, Double> theirs = rates(name, task);
+      theirs.keySet().retainAll(own.keySet());
       own.forEach(
           (seed, rate) -> {
             if (theirs.containsKey(seed)) {
               paired.put(seed, rate - theirs.get(seed));
             }
           });
-      differences.add(name.equals(variant.name()) ? null : of(paired));
+      Statistics accuracy = of(paired);
+      differences.add(
+          name.equals(variant.name())
+              ? null
+              : new Difference(accuracy, accuracy.mean() / of(theirs).mean()));
     }
     return differences;
   }
@@ -121,16 +144,15 @@ final class ResultTable {
       List<String> cells = new ArrayList<>(row.variant.labels().values());
       cells.add(row.task);
       cells.add(row.accuracy.text(false));
-      for (Statistics difference : row.differences) {
-        String cell = difference == null ? "" : difference.text(true);
-        cells.add(difference != null && difference.isSignificant() ? "**" + cell + "**" : cell);
+      for (Difference difference : row.differences) {
+        cells.add(difference == null ? "" : difference.text());
       }
       cells.add(Integer.toString(row.accuracy.n()));
       line(text, cells);
     }
     return text
         + "\nMeans over seeds with 95 % intervals (Student's t); differences are paired by seed, bold"
-        + " where the interval leaves out 0.\n";
+        + " where the interval leaves out 0; in brackets, of the other's mean.\n";
   }
 
   private static void line(StringBuilder text, List<String> cells) {
@@ -146,15 +168,16 @@ final class ResultTable {
     text.append(",asked,seeds,accuracy,accuracy_half_width");
     for (String baseline : experiment.baselines()) {
       text.append(",minus_").append(baseline).append(",minus_").append(baseline);
-      text.append("_half_width");
+      text.append("_half_width,relative_to_").append(baseline);
     }
     text.append('\n');
     for (Row row : rows) {
       text.append(String.join(",", row.variant.labels().values())).append(',').append(row.task);
       text.append(',').append(row.accuracy.n());
       append(text, row.accuracy);
-      for (Statistics difference : row.differences) {
-        append(text, difference == null ? Statistics.of() : difference);
+      for (Difference difference : row.differences) {
+        append(text, difference == null ? Statistics.of() : difference.accuracy);
+        append(text, difference == null ? Double.NaN : difference.relative);
       }
       text.append('\n');
     }
@@ -162,11 +185,14 @@ final class ResultTable {
   }
 
   private static void append(StringBuilder text, Statistics statistics) {
-    for (double value : new double[] {statistics.mean(), statistics.halfWidth()}) {
-      text.append(',');
-      if (!Double.isNaN(value)) {
-        text.append(String.format(Locale.ROOT, "%.5f", value));
-      }
+    append(text, statistics.mean());
+    append(text, statistics.halfWidth());
+  }
+
+  private static void append(StringBuilder text, double value) {
+    text.append(',');
+    if (Double.isFinite(value)) {
+      text.append(String.format(Locale.ROOT, "%.5f", value));
     }
   }
 

@@ -288,8 +288,9 @@ class ExperimentTest {
     assertThat(grpo.variant().name()).isEqualTo("read/grpo");
     assertThat(grpo.accuracy().mean()).isCloseTo(0.42, within(1e-9));
     assertThat(grpo.accuracy().halfWidth()).isCloseTo(4.3027 * 0.2 / Math.sqrt(3), within(1e-4));
-    assertThat(grpo.differences().get(0).mean()).isCloseTo(0.02, within(1e-9));
-    assertThat(grpo.differences().get(0).halfWidth()).isCloseTo(0, within(1e-9));
+    assertThat(grpo.differences().get(0).accuracy().mean()).isCloseTo(0.02, within(1e-9));
+    assertThat(grpo.differences().get(0).accuracy().halfWidth()).isCloseTo(0, within(1e-9));
+    assertThat(grpo.differences().get(0).relative()).isCloseTo(0.05, within(1e-9));
     assertThat(grpo.differences().get(1)).isNull();
   }
 
