@@ -168,7 +168,7 @@ class ExperimentTest {
     assertThat(table)
         .containsPattern(
             "\\| read \\| grpo \\| read \\| 0\\.\\d{3} ± 0\\.\\d{3} \\|"
-                + " (\\*\\*)?[+−]0\\.\\d{3} ± 0\\.\\d{3}(\\*\\*)? \\|  \\| 3 \\|")
+                + " (\\*\\*)?[+−]0\\.\\d{3} ± 0\\.\\d{3}(\\*\\*)? \\([+−]\\d+ %\\) \\|  \\| 3 \\|")
         .containsPattern("\\| count \\| gkd \\| read \\| 0\\.");
     assertThat(table.lines().filter(line -> line.startsWith("| ") && line.endsWith("| 3 |")))
         .hasSize(16);
