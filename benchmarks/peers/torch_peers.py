@@ -62,11 +62,16 @@ class Timer:
     def measure(self, works, launches, capture, stream):
         """Milliseconds of a launch, in several measurements, by the clock and the median by events of the GPU."""
         turn = 0
+        # Results of a copy live until its next turn: else all would be written where a cache holds them.
+        results = [None] * len(works)
 
         def some(count):
             nonlocal turn
             for _ in range(count):
-                works[turn % len(works)]()
+                own = works[turn % len(works)]()
+                if len(works) > 1:
+                    results[turn % len(works)] = own
+                own = None
                 turn += 1
 
         some(len(works))  # compiles, and tunes
