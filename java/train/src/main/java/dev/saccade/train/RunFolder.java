@@ -60,6 +60,11 @@ public final class RunFolder {
     return run;
   }
 
+  /** The folder of a run that could not begin holds none. */
+  void forget() throws IOException {
+    Files.deleteIfExists(config());
+  }
+
   /** The launchers say of which commit the program is. */
   private static Map<String, String> build() {
     return new TreeMap<>(

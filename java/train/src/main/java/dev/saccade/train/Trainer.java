@@ -49,7 +49,10 @@ public final class Trainer implements AutoCloseable {
   private final Examples warmUpScenes;
   private final Evaluator evaluator;
   private final Transformer policy;
-  private final Transformer teacher;
+
+  /** Of the distillation; null where there is none. */
+  private Transformer teacher;
+
   private Transformer old;
   private Transformer reference;
   private Optimizer optimizer;
@@ -103,19 +106,12 @@ public final class Trainer implements AutoCloseable {
     policy = Transformer.create(context, config.transformer(), config.seed(), config.precision());
     optimizer = new Optimizer(policy, config.sft().optimizer());
     kl = config.rl().kl();
-    try {
-      teacher = config.algorithm() == Algorithm.SFT ? null : teacher();
-    } catch (IOException | RuntimeException e) {
-      release();
-      throw e;
-    }
   }
 
-  /** The teacher of the distillation; null where there is none. */
-  private Transformer teacher() throws IOException {
+  private void findTeacher() throws IOException {
     TrainConfig.Distillation distillation = config.rl().distillation();
-    if (!distillation.isOn()) {
-      return null;
+    if (config.algorithm() == Algorithm.SFT || !distillation.isOn()) {
+      return;
     }
     String name = "rl.distillation.teacher: " + distillation.teacher() + ": ";
     Path file = Checkpoint.find(Path.of(distillation.teacher()));
@@ -130,7 +126,7 @@ public final class Trainer implements AutoCloseable {
             name + "expected " + own.positions() + " positions or more, got " + theirs.positions());
       }
       TrainConfig.requireLayers("rl.distillation.layers", distillation.layers(), model.layers());
-      return model;
+      teacher = model;
     } catch (IOException | RuntimeException e) {
       model.close();
       throw e;
@@ -144,18 +140,21 @@ public final class Trainer implements AutoCloseable {
   }
 
   /**
-   * A new run.
+   * A new run. Where it cannot begin, the folder holds none afterwards.
    *
-   * @throws IOException if another process trains in the folder
+   * @throws IOException if another process trains in the folder, or if the policy to begin with or
+   *     the teacher cannot be read or does not fit
    */
   public static Trainer start(Context context, RunFolder run, TrainConfig config)
       throws IOException {
     Trainer trainer = new Trainer(context, run, config);
     try {
+      trainer.findTeacher();
       trainer.begin();
       return trainer;
     } catch (IOException | RuntimeException e) {
       trainer.close();
+      run.forget();
       throw e;
     }
   }
@@ -184,6 +183,7 @@ public final class Trainer implements AutoCloseable {
   public static Trainer resume(Context context, RunFolder run) throws IOException {
     Trainer trainer = new Trainer(context, run, run.readConfig());
     try {
+      trainer.findTeacher();
       if (Files.exists(run.latest())) {
         trainer.load();
       } else {
@@ -421,10 +421,6 @@ public final class Trainer implements AutoCloseable {
     if (teacher != null) {
       teacher.close();
     }
-    release();
-  }
-
-  private void release() {
     optimizer.close();
     policy.close();
     if (old != null) {

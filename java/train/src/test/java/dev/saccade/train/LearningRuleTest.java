@@ -294,6 +294,19 @@ class LearningRuleTest {
         .hasMessageContaining("none");
   }
 
+  @Test
+  void aRunThatCannotBeginLeavesItsFolderFree() throws IOException {
+    Path root = folder.resolve("free");
+    for (String name : List.of("rl.distillation.teacher", "sft.from")) {
+      TrainConfig config = rule(Algorithm.GKD, "rl.distillation.teacher", teacher(), name, "none");
+      try (Context context = Context.cpu()) {
+        assertThatThrownBy(() -> Trainer.start(context, RunFolder.create(root, config), config))
+            .isInstanceOf(IOException.class);
+      }
+      assertThat(root.resolve("config.json")).doesNotExist();
+    }
+  }
+
   // ---------------------------------------------------------------------------- beginnings,
   // numbers
 
