@@ -72,7 +72,7 @@ public final class Evaluator {
    *
    * @param patch side of a patch, in pixels
    */
-  static Prompt prompt(Example example, int patch) {
+  public static Prompt prompt(Example example, int patch) {
     float[] patches = example.image().patches(patch);
     return new Prompt(patches, patches.length / (patch * patch), example.question());
   }

@@ -528,7 +528,7 @@ public record TrainConfig(
   }
 
   /** Scenes to train on. */
-  Examples scenes() {
+  public Examples scenes() {
     return Examples.training(cells, seed, TaskMixture.parse(task));
   }
 
@@ -549,18 +549,18 @@ public record TrainConfig(
   }
 
   /** Tokens of the longest response. */
-  int responseLength() {
+  public int responseLength() {
     return scenes().tasks().responseLength(cells, thinking);
   }
 
   /** The rule that scores responses. */
-  Reward reward() {
+  public Reward reward() {
     return new Reward(
         rl.reward.accuracy, rl.reward.format, thinking, scenes().tasks().answerLength(cells));
   }
 
   /** Size of the policy for its tasks. */
-  TransformerConfig transformer() {
+  public TransformerConfig transformer() {
     int perSide = cells * Digits.SIDE / patch;
     TaskMixture own = allTasks();
     // Whatever the tokens allow, so that a policy of COUNT can be asked READ.

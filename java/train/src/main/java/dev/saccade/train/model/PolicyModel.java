@@ -88,7 +88,31 @@ public interface PolicyModel extends AutoCloseable {
    * @param dLogits f32, gradient of the loss with respect to the logits
    * @param attention gradients with respect to queries and keys, added where those activations are
    */
-  void backward(Activations activations, Tensor dLogits, List<AttentionGradient> attention);
+  default void backward(
+      Activations activations, Tensor dLogits, List<AttentionGradient> attention) {
+    backward(activations, dLogits, attention, null);
+  }
+
+  /**
+   * As above, and shows the gradients with respect to queries and keys.
+   *
+   * @param probe sees every layer; null where nobody looks
+   */
+  void backward(
+      Activations activations, Tensor dLogits, List<AttentionGradient> attention, Probe probe);
+
+  /** Looks at gradients on their way through {@link #backward}. */
+  interface Probe {
+    /**
+     * The whole gradient with respect to a layer's queries and keys, after position encoding; the
+     * last layer comes first.
+     *
+     * @param dq f32[rows, heads · head dimension], of all rows of the sequences, which may have
+     *     gaps between them; only during the call
+     * @param dk f32[rows, key heads · head dimension], the same
+     */
+    void attention(int layer, Tensor dq, Tensor dk);
+  }
 
   /**
    * Gradient of a loss with respect to the queries and keys that {@link Activations#attention}

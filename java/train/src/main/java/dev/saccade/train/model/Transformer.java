@@ -493,7 +493,8 @@ public final class Transformer implements PolicyModel {
   // -------------------------------------------------------------------------------------- backward
 
   @Override
-  public void backward(Activations activations, Tensor dLogits, List<AttentionGradient> attention) {
+  public void backward(
+      Activations activations, Tensor dLogits, List<AttentionGradient> attention, Probe probe) {
     if (!(activations instanceof Pass pass && pass.model() == this)) {
       throw new IllegalArgumentException("activations: expected those of this model, got others");
     }
@@ -510,7 +511,7 @@ public final class Transformer implements PolicyModel {
       GatherRows.gather(context, dGathered, null, in.rowIndex, false, dx);
       for (int l = blocks.size() - 1; l >= 0; l--) {
         try (Scope inner = context.scope()) {
-          layerBackward(inner, pass, l, dx, attention);
+          layerBackward(inner, pass, l, dx, attention, probe);
         }
       }
       ScatterAddRows.add(context, dx, in.position, position.gradient());
@@ -525,7 +526,7 @@ public final class Transformer implements PolicyModel {
 
   /** dx is the gradient of the layer's output and becomes that of its input. */
   private void layerBackward(
-      Scope scope, Pass pass, int l, Tensor dx, List<AttentionGradient> attention) {
+      Scope scope, Pass pass, int l, Tensor dx, List<AttentionGradient> attention, Probe probe) {
     Block block = blocks.get(l);
     Layer layer = pass.layers.get(l);
     long rows = dx.shape(0);
@@ -567,6 +568,10 @@ public final class Transformer implements PolicyModel {
             1,
             columnsOf(dQkv, config.heads(), config.kvHeads()));
       }
+    }
+    if (probe != null) {
+      probe.attention(
+          l, columnsOf(dQkv, 0, config.heads()), columnsOf(dQkv, config.heads(), config.kvHeads()));
     }
     Gemm.multiply(context, layer.norm1.y(), dQkv, weightGradient, block.qkv.gradient());
     Tensor dNorm1 = Gemm.multiply(scope, dQkv, block.qkv.value(), timesTransposed);

@@ -7,14 +7,14 @@ import java.util.Map;
  * The forward pass of {@link Transformer} in double precision, from its definition: one sequence
  * after another, one position after another, no packing and no cache.
  */
-final class ReferenceTransformer {
+public final class ReferenceTransformer {
   private static final double EPS = 1e-6;
 
   private final TransformerConfig config;
   private final Map<String, double[]> weights = new HashMap<>();
 
   /** Takes the weights that the model has now. */
-  ReferenceTransformer(Transformer model) {
+  public ReferenceTransformer(Transformer model) {
     config = model.config();
     for (Parameter parameter : model.parameters()) {
       weights.put(parameter.name(), parameter.value().toDoubles());
@@ -22,7 +22,7 @@ final class ReferenceTransformer {
   }
 
   /** A parameter's values, row-major; writing to them changes the next forward pass. */
-  double[] weights(String name) {
+  public double[] weights(String name) {
     return weights.get(name);
   }
 
@@ -33,9 +33,9 @@ final class ReferenceTransformer {
    * @param q for each layer [response rows][heads · head dimension]
    * @param k for each layer [rows][key heads · head dimension]
    */
-  record Result(double[][] logits, double[][][] q, double[][][] k) {}
+  public record Result(double[][] logits, double[][][] q, double[][][] k) {}
 
-  Result forward(Batch batch) {
+  public Result forward(Batch batch) {
     double[][] logits = new double[batch.responseRows()][];
     double[][][] q = new double[config.layers()][batch.responseRows()][];
     double[][][] k = new double[config.layers()][batch.rows()][];

@@ -1,0 +1,247 @@
+package dev.saccade.train.variance;
+
+import dev.saccade.Axpby;
+import dev.saccade.Scope;
+import dev.saccade.Tensor;
+import dev.saccade.train.model.Parameter;
+import dev.saccade.train.model.PolicyModel;
+import dev.saccade.train.model.Transformer;
+import dev.saccade.train.model.TransformerConfig;
+import java.util.ArrayList;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+
+/**
+ * Where the parts of a gradient sample lie in one flat vector, and which layer, head and row each
+ * belongs to.
+ *
+ * <p>For every layer: the gradients of the projections {@code q_proj}, {@code k_proj}, {@code
+ * v_proj} and {@code o_proj}, whose key heads are fewer where queries share them; of the queries
+ * {@code q} of the response rows; of the keys {@code k} of all rows. Rows are aligned by their
+ * index: query row t belongs to the t-th token of a response, key row j to the j-th position of the
+ * sequence; rows that a sequence lacks have gradient 0.
+ */
+final class Layout {
+  /**
+   * A part of the gradient that statistics are told of.
+   *
+   * @param target {@code q_proj}, {@code k_proj}, {@code v_proj}, {@code o_proj}, {@code q} or
+   *     {@code k}, or what a file of samples calls it
+   */
+  record Part(String target, int layer, int head) {}
+
+  /** Rows of a target of a layer: the segments that a row has, over the heads. */
+  record Row(String target, int layer, int row) {}
+
+  private final List<Part> parts = new ArrayList<>();
+  private final List<Row> rows = new ArrayList<>();
+  private final Map<Part, Integer> indexOfPart = new LinkedHashMap<>();
+  private final Map<Row, Integer> indexOfRow = new LinkedHashMap<>();
+  private final List<long[]> segments = new ArrayList<>();
+  private final List<Copy> copies = new ArrayList<>();
+  private long size;
+
+  /** A parameter's gradient, as it lies in the vector. */
+  private record Copy(String parameter, long begin, long end) {}
+
+  private final Map<Integer, long[]> queryRange = new LinkedHashMap<>();
+  private final Map<Integer, long[]> keyRange = new LinkedHashMap<>();
+
+  private Layout() {}
+
+  /**
+   * Of a policy.
+   *
+   * @param responseRows of the longest response
+   * @param keyRows of the longest sequence
+   */
+  static Layout of(TransformerConfig config, int responseRows, int keyRows) {
+    Layout layout = new Layout();
+    int h = config.heads();
+    int kv = config.kvHeads();
+    int d = config.headDim();
+    for (int l = 0; l < config.layers(); l++) {
+      long begin = layout.size;
+      for (int i = 0; i < config.width(); i++) {
+        for (int s = 0; s < h + 2 * kv; s++) {
+          String target = s < h ? "q_proj" : s < h + kv ? "k_proj" : "v_proj";
+          layout.segment(new Part(target, l, s < h ? s : (s - h) % kv), -1, d);
+        }
+      }
+      layout.copies.add(new Copy("layer" + l + ".qkv", begin, layout.size));
+      begin = layout.size;
+      for (int s = 0; s < h; s++) {
+        layout.segment(new Part("o_proj", l, s), -1, (long) d * config.width());
+      }
+      layout.copies.add(new Copy("layer" + l + ".output", begin, layout.size));
+      begin = layout.size;
+      for (int t = 0; t < responseRows; t++) {
+        for (int s = 0; s < h; s++) {
+          layout.segment(new Part("q", l, s), t, d);
+        }
+      }
+      layout.queryRange.put(l, new long[] {begin, layout.size});
+      begin = layout.size;
+      for (int t = 0; t < keyRows; t++) {
+        for (int s = 0; s < kv; s++) {
+          layout.segment(new Part("k", l, s), t, d);
+        }
+      }
+      layout.keyRange.put(l, new long[] {begin, layout.size});
+    }
+    return layout;
+  }
+
+  /** Of parts with given numbers of elements, without rows. */
+  static Layout of(Map<Part, Long> sizes) {
+    Layout layout = new Layout();
+    sizes.forEach((part, elements) -> layout.segment(part, -1, elements));
+    return layout;
+  }
+
+  private void segment(Part part, int row, long length) {
+    int p = indexOfPart.computeIfAbsent(part, any -> parts.size());
+    if (p == parts.size()) {
+      parts.add(part);
+    }
+    int r = -1;
+    if (row >= 0) {
+      Row own = new Row(part.target, part.layer, row);
+      r = indexOfRow.computeIfAbsent(own, any -> rows.size());
+      if (r == rows.size()) {
+        rows.add(own);
+      }
+    }
+    segments.add(new long[] {size, p, r});
+    size += length;
+  }
+
+  /** Elements of a sample. */
+  long size() {
+    return size;
+  }
+
+  List<Part> parts() {
+    return parts;
+  }
+
+  List<Row> rows() {
+    return rows;
+  }
+
+  /** i64[segments + 1]: where they begin. */
+  Tensor offsets(Scope scope) {
+    long[] offsets = new long[segments.size() + 1];
+    for (int i = 0; i < segments.size(); i++) {
+      offsets[i] = segments.get(i)[0];
+    }
+    offsets[segments.size()] = size;
+    return Tensor.of(scope, offsets, new long[] {offsets.length});
+  }
+
+  /** Sums values of segments over every part. */
+  double[] byPart(float[] values) {
+    return sum(values, parts.size(), 1);
+  }
+
+  /** Sums values of segments over every row. */
+  double[] byRow(float[] values) {
+    return sum(values, rows.size(), 2);
+  }
+
+  private double[] sum(float[] values, int count, int key) {
+    double[] sums = new double[count];
+    for (int i = 0; i < values.length; i++) {
+      int index = (int) segments.get(i)[key];
+      if (index >= 0) {
+        sums[index] += values[i];
+      }
+    }
+    return sums;
+  }
+
+  /** Inner products of two samples, by part. */
+  double[] products(float[] a, float[] b) {
+    double[] sums = new double[parts.size()];
+    for (int i = 0; i < segments.size(); i++) {
+      int begin = (int) segments.get(i)[0];
+      int end = (int) (i + 1 < segments.size() ? segments.get(i + 1)[0] : size);
+      double sum = 0;
+      for (int j = begin; j < end; j++) {
+        sum += (double) a[j] * b[j];
+      }
+      sums[(int) segments.get(i)[1]] += sum;
+    }
+    return sums;
+  }
+
+  /** The elements of every part, in order. */
+  Map<Part, float[]> split(float[] sample) {
+    int[] lengths = new int[parts.size()];
+    for (int pass = 0; ; pass++) {
+      Map<Part, float[]> split = new LinkedHashMap<>();
+      if (pass == 1) {
+        for (int p = 0; p < lengths.length; p++) {
+          split.put(parts.get(p), new float[lengths[p]]);
+          lengths[p] = 0;
+        }
+      }
+      for (int i = 0; i < segments.size(); i++) {
+        int begin = (int) segments.get(i)[0];
+        int end = (int) (i + 1 < segments.size() ? segments.get(i + 1)[0] : size);
+        int p = (int) segments.get(i)[1];
+        if (pass == 1) {
+          System.arraycopy(sample, begin, split.get(parts.get(p)), lengths[p], end - begin);
+        }
+        lengths[p] += end - begin;
+      }
+      if (pass == 1) {
+        return split;
+      }
+    }
+  }
+
+  /**
+   * The backward pass of one sequence, into a sample.
+   *
+   * @param responseRows of the sequence
+   * @param sample f32[size], overwritten
+   */
+  void backward(
+      Transformer policy,
+      PolicyModel.Activations pass,
+      Tensor dLogits,
+      List<PolicyModel.AttentionGradient> attention,
+      int responseRows,
+      Tensor sample) {
+    Map<String, Parameter> parameters = new LinkedHashMap<>();
+    policy.parameters().forEach(parameter -> parameters.put(parameter.name(), parameter));
+    for (Copy copy : copies) {
+      parameters.get(copy.parameter).gradient().zero();
+    }
+    policy.backward(
+        pass,
+        dLogits,
+        attention,
+        (layer, dq, dk) -> {
+          long rows = dq.shape(0);
+          fill(sample, queryRange.get(layer), dq.rows(rows - responseRows, rows));
+          fill(sample, keyRange.get(layer), dk);
+        });
+    for (Copy copy : copies) {
+      Tensor gradient = parameters.get(copy.parameter).gradient();
+      sample.rows(copy.begin, copy.end).reshape(gradient.shape()).copyFrom(gradient);
+    }
+  }
+
+  /** Rows into the first of a range; zeros behind them. */
+  private static void fill(Tensor sample, long[] range, Tensor from) {
+    long end = range[0] + from.size();
+    Tensor rows = sample.rows(range[0], end).reshape(from.shape());
+    Axpby.apply(sample.context(), 1, from, 0, rows);
+    if (end < range[1]) {
+      sample.rows(end, range[1]).zero();
+    }
+  }
+}

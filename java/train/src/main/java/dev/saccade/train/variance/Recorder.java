@@ -1,0 +1,205 @@
+package dev.saccade.train.variance;
+
+import dev.saccade.Axpby;
+import dev.saccade.Context;
+import dev.saccade.DType;
+import dev.saccade.GradientMoments;
+import dev.saccade.GradientMoments.Outputs;
+import dev.saccade.GradientMoments.State;
+import dev.saccade.Scope;
+import dev.saccade.Tensor;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.List;
+
+/**
+ * Takes gradient samples as they come, prompt by prompt and group by group, and keeps their moments
+ * alone: what it holds does not depend on how many there are.
+ */
+final class Recorder implements AutoCloseable {
+  private final Context context;
+  private final Scope scope;
+  private final Layout layout;
+  private final List<String> names;
+  private final boolean pairs;
+  private final Tensor offsets;
+  private final Outputs report;
+  private final List<Channel> channels = new ArrayList<>();
+  private final List<Pair> sums = new ArrayList<>();
+  private final Tensor scratch;
+  private int groups;
+  private int responses;
+  private Block block;
+  private int done;
+
+  /** Of an estimator. */
+  private final class Channel {
+    final Tensor group = Tensor.zeros(scope, DType.F32, layout.size());
+    final State ofGroups = State.zeros(scope, layout.size());
+    final State ofResponses = State.zeros(scope, layout.size());
+    final Tensor mean = Tensor.zeros(scope, DType.F32, layout.size());
+    double[] within;
+    double[] own;
+    double[] second;
+    double[] rows;
+
+    void begin(int prompts) {
+      mean.zero();
+      within = new double[layout.parts().size()];
+      own = new double[layout.parts().size()];
+      second = new double[layout.parts().size()];
+      rows = new double[prompts * layout.rows().size()];
+    }
+  }
+
+  /** The sum of two estimators' gradients, for their covariance. */
+  private final class Pair {
+    final int a;
+    final int b;
+    final State state = State.zeros(scope, layout.size());
+    double[] within;
+
+    Pair(int a, int b) {
+      this.a = a;
+      this.b = b;
+    }
+  }
+
+  /**
+   * @param names of the estimators
+   * @param pairs whether covariances between estimators are wanted
+   */
+  Recorder(Context context, Layout layout, List<String> names, boolean pairs) {
+    this.context = context;
+    this.layout = layout;
+    this.names = names;
+    this.pairs = pairs;
+    scope = context.scope();
+    offsets = layout.offsets(scope);
+    long segments = offsets.shape(0) - 1;
+    report =
+        new Outputs(
+            Tensor.empty(scope, DType.F32, segments),
+            Tensor.empty(scope, DType.F32, segments),
+            null,
+            null);
+    scratch = Tensor.empty(scope, DType.F32, layout.size());
+    for (int a = 0; a < names.size(); a++) {
+      channels.add(new Channel());
+      for (int b = a + 1; pairs && b < names.size(); b++) {
+        sums.add(new Pair(a, b));
+      }
+    }
+  }
+
+  /** Begins a block of prompts. */
+  void begin(int prompts) {
+    block = new Block(prompts);
+    done = 0;
+    channels.forEach(channel -> channel.begin(prompts));
+    sums.forEach(pair -> pair.within = new double[layout.parts().size()]);
+  }
+
+  /** Adds the contribution of a response to the open group, for an estimator. */
+  void add(int estimator, Tensor contribution) {
+    Channel channel = channels.get(estimator);
+    GradientMoments.update(context, channel.ofResponses, contribution);
+    Axpby.apply(context, 1, contribution, 1, channel.group);
+  }
+
+  /** The gradient of the open group, as far as it came. */
+  Tensor group(int estimator) {
+    return channels.get(estimator).group;
+  }
+
+  /**
+   * Ends a group.
+   *
+   * @param size responses that were added for each estimator
+   */
+  void endGroup(int size) {
+    for (Channel channel : channels) {
+      GradientMoments.update(context, channel.ofGroups, channel.group);
+    }
+    for (Pair pair : sums) {
+      scratch.copyFrom(channels.get(pair.a).group);
+      Axpby.apply(context, 1, channels.get(pair.b).group, 1, scratch);
+      GradientMoments.update(context, pair.state, scratch);
+    }
+    channels.forEach(channel -> channel.group.zero());
+    groups++;
+    responses += size;
+  }
+
+  /** Ends a prompt. */
+  void endPrompt() {
+    double size = (double) responses / groups;
+    for (Channel channel : channels) {
+      GradientMoments.report(context, channel.ofGroups, offsets, report);
+      float[] squares = report.meanSq().toFloats();
+      double[] meanSq = layout.byPart(squares);
+      float[] traces = report.trace().toFloats();
+      double[] trace = layout.byPart(traces);
+      double[] ofRows = layout.byRow(traces);
+      System.arraycopy(ofRows, 0, channel.rows, done * ofRows.length, ofRows.length);
+      GradientMoments.report(context, channel.ofResponses, offsets, report);
+      double[] ofResponses = layout.byPart(report.trace().toFloats());
+      for (int p = 0; p < trace.length; p++) {
+        double m2 = groups > 1 ? trace[p] * (groups - 1) : 0;
+        channel.second[p] += meanSq[p] + m2 / groups;
+        channel.within[p] += trace[p];
+        // Analysis of variance of the contributions, responses within groups.
+        double between = trace[p] / size;
+        double inside = (ofResponses[p] * (responses - 1) - m2 / size) / (groups * (size - 1));
+        channel.own[p] += between + (size - 1) * inside;
+      }
+      Axpby.apply(context, 1f / block.prompts, channel.ofGroups.mean(), 1, channel.mean);
+      channel.ofGroups.count().zero();
+      channel.ofResponses.count().zero();
+    }
+    for (Pair pair : sums) {
+      GradientMoments.report(context, pair.state, offsets, report);
+      double[] trace = layout.byPart(report.trace().toFloats());
+      for (int p = 0; p < trace.length; p++) {
+        pair.within[p] += trace[p];
+      }
+      pair.state.count().zero();
+    }
+    groups = 0;
+    responses = 0;
+    done++;
+  }
+
+  /**
+   * Ends the block.
+   *
+   * @param scores by estimator; an empty array where they are not known
+   */
+  Block end(List<double[]> scores) {
+    for (int e = 0; e < names.size(); e++) {
+      Channel channel = channels.get(e);
+      block.moments.put(
+          names.get(e),
+          new Block.Moments(
+              channel.within,
+              channel.own,
+              channel.second,
+              Arrays.copyOf(channel.rows, done * layout.rows().size()),
+              scores.get(e),
+              channel.mean.toFloats()));
+    }
+    for (Pair pair : sums) {
+      block.pairs.put(names.get(pair.a) + "|" + names.get(pair.b), pair.within);
+    }
+    return block;
+  }
+
+  boolean pairs() {
+    return pairs;
+  }
+
+  @Override
+  public void close() {
+    scope.close();
+  }
+}
