@@ -14,7 +14,7 @@ import javax.imageio.ImageIO;
  * Draws an {@link AttentionPicture}: the ink of the scene in white over patches coloured by
  * attention, before and after in one scale from 0 to the largest weight of the two.
  */
-final class SceneFigure {
+public final class SceneFigure {
 
   /**
    * Magma (van der Walt and Smith, 2015) up to 0.72, where white ink still stands out: lightness
@@ -28,7 +28,7 @@ final class SceneFigure {
 
   static String html(AttentionPicture picture) throws IOException {
     float max = Math.max(max(picture.before().attention()), max(picture.after().attention()));
-    String ink = Base64.getEncoder().encodeToString(png(picture));
+    String ink = ink(picture.canvas(), picture.side());
     return """
     <figure class="scene">
     <figcaption><b>%s</b> <span>truth <b>%s</b></span></figcaption>
@@ -62,34 +62,20 @@ final class SceneFigure {
       String when, AttentionPicture picture, Glance glance, float max, String ink) {
     boolean right = glance.answer().equals(picture.truth());
     String answer = glance.answer().isEmpty() ? "none" : glance.answer();
-    int side = picture.side();
-    int patch = side / picture.patchesPerSide();
-    StringBuilder patches = new StringBuilder();
-    for (int i = 0; i < glance.attention().length; i++) {
-      float weight = glance.attention()[i];
-      patches.append(
-          "<rect x=\"%s\" y=\"%s\" width=\"%s\" height=\"%<s\" fill=\"%s\"><title>%s</title></rect>"
-              .formatted(
-                  i % picture.patchesPerSide() * patch,
-                  i / picture.patchesPerSide() * patch,
-                  patch,
-                  colour(max > 0 ? weight / max : 0),
-                  decimal(weight, 3)));
-    }
     return """
     <div class="glance">
-    <svg viewBox="0 0 %s %<s" role="img" aria-label="Attention %s training" \
-    shape-rendering="crispEdges">%s\
-    <image href="data:image/png;base64,%s" width="%s" height="%<s" pointer-events="none"/></svg>
+    %s
     <p>%s: <b>%s</b> <span class="%s">%s</span></p>
     %s</div>
     """
         .formatted(
-            side,
-            when,
-            patches,
-            ink,
-            side,
+            drawing(
+                picture.side(),
+                picture.patchesPerSide(),
+                glance.attention(),
+                max,
+                ink,
+                "Attention " + when + " training"),
             when,
             Html.escape(answer),
             right ? "right" : "wrong",
@@ -99,21 +85,56 @@ final class SceneFigure {
                 : "<p class=\"note\">" + Html.escape(glance.response()) + "</p>\n");
   }
 
-  /** The ink as white of the pixel's opacity. */
-  private static byte[] png(AttentionPicture picture) throws IOException {
-    int side = picture.side();
+  /**
+   * Values of patches under the ink of a scene, as an SVG element.
+   *
+   * @param canvas [side, side], row-major: 0 paper … 1 ink
+   * @param side width and height in pixels
+   * @param patchesPerSide a divisor of {@code side}
+   * @param values of the patches in reading order, not negative; the largest is brightest
+   * @param label for readers that do not see it
+   */
+  public static String overlay(
+      float[] canvas, int side, int patchesPerSide, float[] values, String label)
+      throws IOException {
+    return drawing(side, patchesPerSide, values, max(values), ink(canvas, side), label);
+  }
+
+  private static String drawing(
+      int side, int patchesPerSide, float[] values, float max, String ink, String label) {
+    int patch = side / patchesPerSide;
+    StringBuilder patches = new StringBuilder();
+    for (int i = 0; i < values.length; i++) {
+      patches.append(
+          "<rect x=\"%s\" y=\"%s\" width=\"%s\" height=\"%<s\" fill=\"%s\"><title>%s</title></rect>"
+              .formatted(
+                  i % patchesPerSide * patch,
+                  i / patchesPerSide * patch,
+                  patch,
+                  colour(max > 0 ? values[i] / max : 0),
+                  number(values[i])));
+    }
+    return """
+    <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %s %<s" role="img" aria-label="%s" \
+    shape-rendering="crispEdges">%s\
+    <image href="data:image/png;base64,%s" width="%s" height="%<s" pointer-events="none"/></svg>"""
+        .formatted(side, Html.escape(label), patches, ink, side);
+  }
+
+  /** The ink as white of the pixel's opacity: a PNG in base 64. */
+  private static String ink(float[] canvas, int side) throws IOException {
     BufferedImage image = new BufferedImage(side, side, BufferedImage.TYPE_INT_ARGB);
-    for (int i = 0; i < picture.canvas().length; i++) {
-      int opacity = Math.round(255 * Math.max(0, Math.min(1, picture.canvas()[i])));
+    for (int i = 0; i < canvas.length; i++) {
+      int opacity = Math.round(255 * Math.max(0, Math.min(1, canvas[i])));
       image.setRGB(i % side, i / side, opacity << 24 | 0xffffff);
     }
     ByteArrayOutputStream bytes = new ByteArrayOutputStream();
     ImageIO.write(image, "png", bytes);
-    return bytes.toByteArray();
+    return Base64.getEncoder().encodeToString(bytes.toByteArray());
   }
 
-  /** The colour of a weight in [0, 1], between the two nearest of the scale. */
-  private static String colour(float weight) {
+  /** The colour of a weight in [0, 1], between the two nearest of the scale: dark to bright. */
+  public static String colour(float weight) {
     float at = Math.max(0, Math.min(1, weight)) * (MAGMA.length - 1);
     int low = Math.min((int) at, MAGMA.length - 2);
     int mixed = 0;
@@ -127,6 +148,13 @@ final class SceneFigure {
 
   private static String hex(int rgb) {
     return "#%06x".formatted(rgb);
+  }
+
+  /** Three places, or three digits where that would be nothing. */
+  private static String number(float value) {
+    return value == 0 || value >= 1e-3f
+        ? decimal(value, 3)
+        : String.format(Locale.ROOT, "%.2e", value);
   }
 
   private static String decimal(float value, int places) {

@@ -17,8 +17,8 @@ final class Block {
   /** By estimator. */
   final Map<String, Moments> moments = new LinkedHashMap<>();
 
-  /** Within-prompt variance of a sum of two estimators, Σ over prompts: {@code a|b} → by part. */
-  final Map<String, double[]> pairs = new LinkedHashMap<>();
+  /** Of the sum of two estimators, named {@code a|b}. */
+  final Map<String, Pair> pairs = new LinkedHashMap<>();
 
   /** Of every prompt and row of queries, mean entropy of the attention policy; NaN: no such row. */
   double[] entropy = {};
@@ -51,6 +51,9 @@ final class Block {
       double[] scores,
       float[] mean) {}
 
+  /** {@code within} and {@code second} of {@link Moments}. */
+  record Pair(double[] within, double[] second) {}
+
   Block(int prompts) {
     this.prompts = prompts;
   }
@@ -73,7 +76,9 @@ final class Block {
                 .add(name + ".rows", own.rows)
                 .add(name + ".scores", own.scores)
                 .add(name + ".mean", own.mean));
-    pairs.forEach((name, within) -> builder.add(name, within));
+    pairs.forEach(
+        (name, own) ->
+            builder.add(name + ".within", own.within).add(name + ".second", own.second));
     builder.write(file);
   }
 
@@ -92,7 +97,8 @@ final class Block {
               floats(values(stored, name + ".mean"))));
     }
     for (String name : names(stored, "pairs")) {
-      block.pairs.put(name, values(stored, name));
+      block.pairs.put(
+          name, new Pair(values(stored, name + ".within"), values(stored, name + ".second")));
     }
     block.entropy = values(stored, "entropy");
     block.mass = values(stored, "mass");

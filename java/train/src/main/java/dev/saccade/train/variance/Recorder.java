@@ -21,7 +21,6 @@ final class Recorder implements AutoCloseable {
   private final Scope scope;
   private final Layout layout;
   private final List<String> names;
-  private final boolean pairs;
   private final Tensor offsets;
   private final Outputs report;
   private final List<Channel> channels = new ArrayList<>();
@@ -58,6 +57,7 @@ final class Recorder implements AutoCloseable {
     final int b;
     final State state = State.zeros(scope, layout.size());
     double[] within;
+    double[] second;
 
     Pair(int a, int b) {
       this.a = a;
@@ -73,7 +73,6 @@ final class Recorder implements AutoCloseable {
     this.context = context;
     this.layout = layout;
     this.names = names;
-    this.pairs = pairs;
     scope = context.scope();
     offsets = layout.offsets(scope);
     long segments = offsets.shape(0) - 1;
@@ -97,7 +96,10 @@ final class Recorder implements AutoCloseable {
     block = new Block(prompts);
     done = 0;
     channels.forEach(channel -> channel.begin(prompts));
-    sums.forEach(pair -> pair.within = new double[layout.parts().size()]);
+    for (Pair pair : sums) {
+      pair.within = new double[layout.parts().size()];
+      pair.second = new double[layout.parts().size()];
+    }
   }
 
   /** Adds the contribution of a response to the open group, for an estimator. */
@@ -160,8 +162,10 @@ final class Recorder implements AutoCloseable {
     for (Pair pair : sums) {
       GradientMoments.report(context, pair.state, offsets, report);
       double[] trace = layout.byPart(report.trace().toFloats());
+      double[] meanSq = layout.byPart(report.meanSq().toFloats());
       for (int p = 0; p < trace.length; p++) {
         pair.within[p] += trace[p];
+        pair.second[p] += meanSq[p] + (groups > 1 ? trace[p] * (groups - 1) / groups : 0);
       }
       pair.state.count().zero();
     }
@@ -189,13 +193,11 @@ final class Recorder implements AutoCloseable {
               channel.mean.toFloats()));
     }
     for (Pair pair : sums) {
-      block.pairs.put(names.get(pair.a) + "|" + names.get(pair.b), pair.within);
+      block.pairs.put(
+          names.get(pair.a) + "|" + names.get(pair.b),
+          new Block.Pair(pair.within, pair.second));
     }
     return block;
-  }
-
-  boolean pairs() {
-    return pairs;
   }
 
   @Override
