@@ -8,6 +8,7 @@ import java.util.Comparator;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.function.IntToDoubleFunction;
 import java.util.function.ToDoubleFunction;
 import java.util.stream.IntStream;
 
@@ -74,8 +75,7 @@ final class Analysis {
    * @param groups of a prompt, on average
    * @param replicates of the bootstrap
    */
-  Analysis(
-      List<Block> blocks, Layout layout, double groups, int replicates, long seed) {
+  Analysis(List<Block> blocks, Layout layout, double groups, int replicates, long seed) {
     this.blocks = blocks;
     this.layout = layout;
     this.groups = groups;
@@ -90,25 +90,40 @@ final class Analysis {
   }
 
   List<Row> run() {
-    Map<String, Map<List<String>, Sums>> all = new LinkedHashMap<>();
+    Map<String, Map<List<String>, double[][]>> all = new LinkedHashMap<>();
     for (String estimator : blocks.get(0).moments.keySet()) {
-      Map<List<String>, Sums> sums = sums(estimator);
-      all.put(estimator, sums);
-      sums.forEach((key, own) -> describe(estimator, key, own));
-      heads(estimator, sums);
+      Map<List<String>, double[][]> own = statistics(sums(estimator));
+      all.put(estimator, own);
+      own.forEach((key, values) -> describe(estimator, key, values));
+      heads(estimator, own);
       queryRows(estimator);
       scores(estimator);
     }
     for (String pair : blocks.get(0).pairs.keySet()) {
       String[] names = pair.split("\\|");
-      pairSums(pair)
+      statistics(pairSums(pair))
           .forEach(
               (key, sum) ->
-                  covariance(pair, key, all.get(names[0]).get(key), all.get(names[1]).get(key), sum));
+                  covariance(
+                      pair, key, all.get(names[0]).get(key), all.get(names[1]).get(key), sum));
     }
     positions();
     totals();
     return rows;
+  }
+
+  /** By set of parts: first of the blocks as they are, then of every replicate. */
+  private Map<List<String>, double[][]> statistics(Map<List<String>, Sums> sums) {
+    Map<List<String>, double[][]> statistics = new LinkedHashMap<>();
+    sums.forEach(
+        (key, own) ->
+            statistics.put(
+                key,
+                IntStream.rangeClosed(0, draws.length)
+                    .parallel()
+                    .mapToObj(b -> statistics(own, b == 0 ? ones() : draws[b - 1]))
+                    .toArray(double[][]::new)));
+    return statistics;
   }
 
   // ------------------------------------------------------------------------------------------ sums
@@ -161,8 +176,7 @@ final class Analysis {
     for (Part part : layout.parts()) {
       for (List<String> key : keys(part)) {
         sums.computeIfAbsent(
-            key,
-            any -> new Sums(new double[n], new double[n], new double[n], new double[n][n]));
+            key, any -> new Sums(new double[n], new double[n], new double[n], new double[n][n]));
       }
     }
     for (int k = 0; k < n; k++) {
@@ -241,42 +255,30 @@ final class Analysis {
     };
   }
 
-  private void describe(String estimator, List<String> key, Sums sums) {
-    double[] values = statistics(sums, ones());
-    double[][] replicates =
-        Arrays.stream(draws).map(draw -> statistics(sums, draw)).toArray(double[][]::new);
-    for (int i = 0; i < values.length; i++) {
+  private void describe(String estimator, List<String> key, double[][] values) {
+    for (int i = 0; i < NAMES.size(); i++) {
       int own = i;
-      add(
-          estimator,
-          key,
-          NAMES.get(i),
-          values[i],
-          Arrays.stream(replicates).mapToDouble(r -> r[own]).toArray());
+      addReplicates(estimator, key, NAMES.get(i), b -> values[b][own]);
     }
   }
 
-  private void covariance(String pair, List<String> key, Sums a, Sums b, Sums sum) {
+  private void covariance(
+      String pair, List<String> key, double[][] a, double[][] b, double[][] sum) {
     for (int i : new int[] {0, 1, 2}) {
-      ToDoubleFunction<double[]> covariance =
-          w -> (statistics(sum, w)[i] - statistics(a, w)[i] - statistics(b, w)[i]) / 2;
-      add(pair, key, "covariance_" + NAMES.get(i), covariance);
+      addReplicates(
+          pair, key, "covariance_" + NAMES.get(i), r -> (sum[r][i] - a[r][i] - b[r][i]) / 2);
     }
-    add(
+    addReplicates(
         pair,
         key,
         "correlation",
-        w -> {
-          double ofA = statistics(a, w)[0];
-          double ofB = statistics(b, w)[0];
-          return (statistics(sum, w)[0] - ofA - ofB) / 2 / Math.sqrt(ofA * ofB);
-        });
+        r -> (sum[r][0] - a[r][0] - b[r][0]) / 2 / Math.sqrt(a[r][0] * b[r][0]));
   }
 
   /** The share of the heads of all layers that carries 90 % of the total variance. */
-  private void heads(String estimator, Map<List<String>, Sums> sums) {
-    Map<String, List<Sums>> byTarget = new LinkedHashMap<>();
-    sums.forEach(
+  private void heads(String estimator, Map<List<String>, double[][]> statistics) {
+    Map<String, List<double[][]>> byTarget = new LinkedHashMap<>();
+    statistics.forEach(
         (key, own) -> {
           if (!key.get(2).equals(ALL)) {
             byTarget.computeIfAbsent(key.get(0), any -> new ArrayList<>()).add(own);
@@ -284,11 +286,11 @@ final class Analysis {
         });
     byTarget.forEach(
         (target, own) ->
-            add(
+            addReplicates(
                 estimator,
                 List.of(target, ALL, ALL),
                 "share_of_heads_90",
-                w -> carrying(own.stream().mapToDouble(s -> statistics(s, w)[0]).toArray())));
+                b -> carrying(own.stream().mapToDouble(values -> values[b][0]).toArray())));
   }
 
   /** The least share of values that sums to 90 % of all. */
@@ -434,7 +436,8 @@ final class Analysis {
     return xy / Math.sqrt(xx * yy);
   }
 
-  // ----------------------------------------------------------------------------------------- scores
+  // -----------------------------------------------------------------------------------------
+  // scores
 
   private int heads() {
     return layout.parts().stream()
@@ -497,14 +500,14 @@ final class Analysis {
       int own = line;
       add(
           estimator,
-          List.of(
-              "scores", Integer.toString(line / heads()), Integer.toString(line % heads())),
+          List.of("scores", Integer.toString(line / heads()), Integer.toString(line % heads())),
           statistic,
           w -> value.at(w, own));
     }
   }
 
-  // ----------------------------------------------------------------------------------------- totals
+  // -----------------------------------------------------------------------------------------
+  // totals
 
   private void totals() {
     if (blocks.get(0).totals[5] == 0) {
@@ -524,7 +527,8 @@ final class Analysis {
     return IntStream.range(0, size).mapToDouble(k -> weight[k] * blocks.get(k).totals[index]).sum();
   }
 
-  // ------------------------------------------------------------------------------------------- rows
+  // -------------------------------------------------------------------------------------------
+  // rows
 
   private double[] ones() {
     double[] ones = new double[size];
@@ -532,19 +536,26 @@ final class Analysis {
     return ones;
   }
 
+  /** Of weights of the blocks. */
   private void add(
       String estimator, List<String> key, String statistic, ToDoubleFunction<double[]> of) {
-    add(
-        estimator,
-        key,
-        statistic,
-        of.applyAsDouble(ones()),
-        Arrays.stream(draws).mapToDouble(of).toArray());
+    addReplicates(estimator, key, statistic, b -> of.applyAsDouble(b == 0 ? ones() : draws[b - 1]));
   }
 
-  private void add(
-      String estimator, List<String> key, String statistic, double value, double[] replicates) {
-    double[] sorted = Arrays.stream(replicates).filter(Double::isFinite).sorted().toArray();
+  /**
+   * Adds a number with its interval.
+   *
+   * @param of 0: of the blocks as they are; b: of replicate b − 1
+   */
+  private void addReplicates(
+      String estimator, List<String> key, String statistic, IntToDoubleFunction of) {
+    double[] sorted =
+        IntStream.rangeClosed(1, draws.length)
+            .parallel()
+            .mapToDouble(of)
+            .filter(Double::isFinite)
+            .sorted()
+            .toArray();
     boolean known = size > 1 && sorted.length > 0;
     rows.add(
         new Row(
@@ -553,7 +564,7 @@ final class Analysis {
             key.get(1),
             key.get(2),
             statistic,
-            value,
+            of.applyAsDouble(0),
             known ? quantile(sorted, 0.025) : Double.NaN,
             known ? quantile(sorted, 0.975) : Double.NaN));
   }

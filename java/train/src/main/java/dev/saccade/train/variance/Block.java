@@ -77,8 +77,7 @@ final class Block {
                 .add(name + ".scores", own.scores)
                 .add(name + ".mean", own.mean));
     pairs.forEach(
-        (name, own) ->
-            builder.add(name + ".within", own.within).add(name + ".second", own.second));
+        (name, own) -> builder.add(name + ".within", own.within).add(name + ".second", own.second));
     builder.write(file);
   }
 

@@ -74,8 +74,7 @@ final class Plot {
     double[] ys =
         range(
             all.stream()
-                .flatMapToDouble(
-                    p -> java.util.stream.DoubleStream.of(y(p.y), y(p.low), y(p.high)))
+                .flatMapToDouble(p -> java.util.stream.DoubleStream.of(y(p.y), y(p.low), y(p.high)))
                 .filter(Double::isFinite)
                 .toArray(),
             0.05);

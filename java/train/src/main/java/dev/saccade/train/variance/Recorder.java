@@ -194,8 +194,7 @@ final class Recorder implements AutoCloseable {
     }
     for (Pair pair : sums) {
       block.pairs.put(
-          names.get(pair.a) + "|" + names.get(pair.b),
-          new Block.Pair(pair.within, pair.second));
+          names.get(pair.a) + "|" + names.get(pair.b), new Block.Pair(pair.within, pair.second));
     }
     return block;
   }

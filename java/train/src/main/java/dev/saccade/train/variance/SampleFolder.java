@@ -111,7 +111,7 @@ public final class SampleFolder {
         HEAD.matcher(LAYER.matcher(name).replaceFirst(""))
             .replaceFirst("")
             .replaceAll("[^A-Za-z0-9_]+", ".")
-            .replaceAll("^\\.|\\.$", "");
+            .replaceAll("^[._]+|[._]+$", "");
     return new Part(target.isEmpty() ? "gradient" : target, ofLayer, ofHead);
   }
 
@@ -145,8 +145,7 @@ public final class SampleFolder {
           for (int i = 0; i < samples; i++) {
             for (int e = 0; e < estimators.size(); e++) {
               try (Scope scope = context.scope()) {
-                recorder.add(
-                    e, Tensor.of(scope, read(own.get(estimators.get(e)).get(i))));
+                recorder.add(e, Tensor.of(scope, read(own.get(estimators.get(e)).get(i))));
               }
               progress.accept(++done);
             }
@@ -189,11 +188,7 @@ public final class SampleFolder {
         throw new IOException(
             "%s: %s: expected %d elements in all of layer %d, head %d, got more"
                 .formatted(
-                    file,
-                    own.getKey(),
-                    to.length,
-                    own.getValue().layer(),
-                    own.getValue().head()));
+                    file, own.getKey(), to.length, own.getValue().layer(), own.getValue().head()));
       }
       for (int i = 0; i < values.length; i++) {
         to[at + i] = (float) values[i];

@@ -97,7 +97,10 @@ public record VarianceConfig(
     require(prompts >= 1, "prompts", "1 or more", prompts);
     require(groups >= 1, "groups", "1 or more", groups);
     require(
-        blocks >= 1 && prompts % blocks == 0, "blocks", "a divisor of prompts = " + prompts, blocks);
+        blocks >= 1 && prompts % blocks == 0,
+        "blocks",
+        "a divisor of prompts = " + prompts,
+        blocks);
     layers = List.copyOf(layers);
     require(!layers.isEmpty(), "layers", "a layer or more", layers);
     require(beta > 0 && beta < 1, "beta", "a number between 0 and 1", beta);

@@ -274,8 +274,7 @@ record VarianceResult(
         Row total = base().find(names.get(i), target(), Analysis.ALL, Analysis.ALL, "total");
         double by = total.value();
         points.add(
-            new Plot.Point(
-                i, names.get(i), row.value() / by, row.low() / by, row.high() / by));
+            new Plot.Point(i, names.get(i), row.value() / by, row.low() / by, row.high() / by));
       }
       plot.add(part.replace('_', ' '), points);
     }
@@ -302,8 +301,7 @@ record VarianceResult(
       boolean ofSnr = map.getKey().endsWith(" snr");
       int x0 = ofSnr ? 340 : 0;
       svg.append(
-          "<text x=\"%d\" y=\"%d\">%s</text>\n"
-              .formatted(x0, y + 14, Html.escape(map.getKey())));
+          "<text x=\"%d\" y=\"%d\">%s</text>\n".formatted(x0, y + 14, Html.escape(map.getKey())));
       int layers = 0;
       for (Row row : map.getValue()) {
         int layer = Integer.parseInt(row.layer());

@@ -312,8 +312,7 @@ public final class VarianceStudy {
                       "layer%d.head%d.%s".formatted(part.layer(), part.head(), part.target()),
                       values));
       try {
-        builder.write(
-            to.resolve("%s-%05d-%05d.safetensors".formatted(estimator, prompt, group)));
+        builder.write(to.resolve("%s-%05d-%05d.safetensors".formatted(estimator, prompt, group)));
       } catch (IOException e) {
         throw new UncheckedIOException(e);
       }
