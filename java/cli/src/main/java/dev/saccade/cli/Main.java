@@ -62,7 +62,7 @@ import picocli.CommandLine.UnmatchedArgumentException;
       "  saccade train               learn to answer questions about images",
       "  saccade eval runs/my-run    how often a trained policy is right",
       "  saccade experiment kl       a comparison over seeds: table and figure",
-      "  saccade variance RUN        what the noise in its attention gradients is made of",
+      "  saccade variance RUN        what the noise in attention gradients is",
       "  saccade report RUN RUN      their curves on one page",
       "  saccade op golden/          check the kernels against recorded results",
       "  saccade bench --quick       how fast the kernels are here",

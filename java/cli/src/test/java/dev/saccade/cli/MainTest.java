@@ -61,7 +61,7 @@ class MainTest {
   @CsvSource(
       delimiter = '|',
       value = {
-        "trian | saccade: unknown command 'trian'; did you mean train or experiment? (see 'saccade --help')",
+        "trian | saccade: unknown command 'trian'; did you mean variance or train or experiment? (see 'saccade --help')",
         "op | saccade op: missing required parameter: 'CASE' (see 'saccade op --help')",
         "op --devize cpu | saccade op: unknown option '--devize'; did you mean --device or",
         "train --stepz 3 | saccade train: unknown option '--stepz'; did you mean --steps?",

@@ -5,8 +5,6 @@ import static org.assertj.core.api.Assertions.withinPercentage;
 
 import dev.saccade.train.io.Safetensors;
 import java.io.IOException;
-import java.io.PrintWriter;
-import java.io.StringWriter;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
@@ -16,13 +14,6 @@ import org.junit.jupiter.api.io.TempDir;
 
 class VarianceCommandTest {
   @TempDir private Path folder;
-
-  private final StringWriter out = new StringWriter();
-  private final StringWriter err = new StringWriter();
-
-  private int run(String... args) {
-    return Main.run(new PrintWriter(out, true), new PrintWriter(err, true), args);
-  }
 
   @Test
   void samplesOfAnotherFrameworkGiveTheTable() throws IOException {
@@ -42,11 +33,11 @@ class VarianceCommandTest {
     }
     Path results = folder.resolve("results");
 
-    int status = run("variance", "--samples", samples.toString(), "--out", results.toString());
+    Cli run = Cli.run("variance", "--samples", samples.toString(), "--out", results.toString());
 
-    assertThat(err.toString()).isEmpty();
-    assertThat(status).isZero();
-    assertThat(out.toString().strip()).isEqualTo(results.resolve("report.html").toString());
+    assertThat(run.err()).isEmpty();
+    assertThat(run.status()).isZero();
+    assertThat(run.out().strip()).isEqualTo(results.resolve("report.html").toString());
     double variance = (squares - sum * sum / count) / (count - 1);
     List<String> lines = Files.readAllLines(results.resolve("results.csv"));
     String row = "base,,samples,model.q_proj.weight,";
@@ -64,15 +55,18 @@ class VarianceCommandTest {
 
   @Test
   void oneOfCheckpointAndSamplesIsAsked() {
-    assertThat(run("variance")).isEqualTo(Main.REJECTED);
-    assertThat(err.toString()).contains("expected a checkpoint or --samples, and not both");
+    Cli run = Cli.run("variance");
+
+    assertThat(run.status()).isEqualTo(Main.REJECTED);
+    assertThat(run.err()).contains("expected a checkpoint or --samples, and not both");
   }
 
   @Test
   void badValuesAreTold() {
-    assertThat(run("variance", "policy.safetensors", "--set", "estimators=[ppo]"))
-        .isEqualTo(Main.REJECTED);
-    assertThat(err.toString()).contains("estimators: expected none, grpo").hasLineCount(1);
+    Cli run = Cli.run("variance", "policy.safetensors", "--set", "estimators=[ppo]");
+
+    assertThat(run.status()).isEqualTo(Main.REJECTED);
+    assertThat(run.err()).contains("estimators: expected none, grpo").hasLineCount(1);
   }
 
   @Test
@@ -80,8 +74,10 @@ class VarianceCommandTest {
     Safetensors.builder().add("layer0.a", new float[] {1}).write(folder.resolve("0.safetensors"));
     Safetensors.builder().add("layer0.b", new float[] {1}).write(folder.resolve("1.safetensors"));
 
-    assertThat(run("variance", "--samples", folder.toString(), "--out", folder.toString()))
-        .isEqualTo(Main.REJECTED);
-    assertThat(err.toString()).contains("1.safetensors: expected the tensors [layer0.a]");
+    Cli run =
+        Cli.run("variance", "--samples", folder.toString(), "--out", folder.toString());
+
+    assertThat(run.status()).isEqualTo(Main.REJECTED);
+    assertThat(run.err()).contains("1.safetensors: expected the tensors [layer0.a]");
   }
 }

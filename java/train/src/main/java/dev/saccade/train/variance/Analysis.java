@@ -62,7 +62,10 @@ final class Analysis {
           "signal",
           "snr",
           "cosine_halves",
-          "effective_samples");
+          "effective_samples",
+          "share_between",
+          "share_within_responses",
+          "share_within_covariance");
 
   /**
    * What a statistic is computed from, for some parts of the gradient: by block.
@@ -251,7 +254,10 @@ final class Analysis {
       signal,
       signal / total,
       across / Math.sqrt(even * odd),
-      total / ofMean
+      total / ofMean,
+      between / total,
+      own / total,
+      (within - own) / total
     };
   }
 

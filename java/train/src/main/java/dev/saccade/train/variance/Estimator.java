@@ -15,6 +15,7 @@ import dev.saccade.train.model.PolicyModel.AttentionGradient;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
+import java.util.Map;
 
 /**
  * An estimator of a gradient from a group of responses to a prompt: a sum of contributions, one of
@@ -52,6 +53,7 @@ interface Estimator {
    *     attention}: f32[rows, keys]
    * @param visual i32[1, 2]: its visual tokens
    * @param rewards of the group
+   * @param advantages of the group, as far as they were asked for
    * @param lengths tokens of the responses of the group
    * @param index of this response in the group
    * @param longest tokens of the longest possible response
@@ -69,6 +71,7 @@ interface Estimator {
       List<Tensor> oldMaps,
       Tensor visual,
       float[] rewards,
+      Map<GroupAdvantage.Estimator, float[]> advantages,
       int[] lengths,
       int index,
       int longest,
@@ -79,7 +82,10 @@ interface Estimator {
 
     /** The advantage of this response; null: no baseline, the reward itself. */
     double advantage(GroupAdvantage.Estimator estimator) {
-      return estimator == null ? rewards[index] : advantages(scope, rewards, estimator)[index];
+      return estimator == null
+          ? rewards[index]
+          : advantages.computeIfAbsent(
+              estimator, any -> Estimator.advantages(scope, rewards, estimator))[index];
     }
 
     /** The weight of a token of this response in the mean over the group. */

@@ -4,6 +4,7 @@ import dev.saccade.AttentionPolicy;
 import dev.saccade.Axpby;
 import dev.saccade.Context;
 import dev.saccade.DType;
+import dev.saccade.GroupAdvantage;
 import dev.saccade.Scope;
 import dev.saccade.Tensor;
 import dev.saccade.TokenLogProbs;
@@ -17,8 +18,10 @@ import dev.saccade.train.variance.Estimator.Look;
 import dev.saccade.train.variance.Estimator.Signal;
 import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.EnumMap;
 import java.util.LinkedHashSet;
 import java.util.List;
+import java.util.Map;
 import java.util.Set;
 import java.util.stream.IntStream;
 
@@ -216,9 +219,10 @@ class Laboratory implements AutoCloseable {
     }
     totals[1] += same ? 1 : 0;
     totals[2]++;
+    Map<GroupAdvantage.Estimator, float[]> advantages = new EnumMap<>(GroupAdvantage.Estimator.class);
     for (int i = 0; i < responses.length; i++) {
       try (Scope inner = context.scope()) {
-        Look look = look(inner, p, g, responses[i], earned, lengths, i, totals);
+        Look look = look(inner, p, g, responses[i], earned, advantages, lengths, i, totals);
         for (int e = 0; e < estimators.size(); e++) {
           Signal signal = estimators.get(e).of(look);
           if (signal == null) {
@@ -271,6 +275,7 @@ class Laboratory implements AutoCloseable {
       int g,
       int[] response,
       float[] earned,
+      Map<GroupAdvantage.Estimator, float[]> advantages,
       int[] lengths,
       int index,
       double[] totals) {
@@ -302,6 +307,7 @@ class Laboratory implements AutoCloseable {
             maps,
             visual,
             earned,
+            advantages,
             lengths,
             index,
             sampling.responseLength,

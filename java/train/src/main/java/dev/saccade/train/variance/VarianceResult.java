@@ -270,11 +270,9 @@ record VarianceResult(
       List<Plot.Point> points = new ArrayList<>();
       List<String> names = estimators();
       for (int i = 0; i < names.size(); i++) {
-        Row row = base().find(names.get(i), target(), Analysis.ALL, Analysis.ALL, part);
-        Row total = base().find(names.get(i), target(), Analysis.ALL, Analysis.ALL, "total");
-        double by = total.value();
-        points.add(
-            new Plot.Point(i, names.get(i), row.value() / by, row.low() / by, row.high() / by));
+        Row row =
+            base().find(names.get(i), target(), Analysis.ALL, Analysis.ALL, "share_" + part);
+        points.add(new Plot.Point(i, names.get(i), row.value(), row.low(), row.high()));
       }
       plot.add(part.replace('_', ' '), points);
     }
