@@ -74,8 +74,7 @@ class VarianceCommandTest {
     Safetensors.builder().add("layer0.a", new float[] {1}).write(folder.resolve("0.safetensors"));
     Safetensors.builder().add("layer0.b", new float[] {1}).write(folder.resolve("1.safetensors"));
 
-    Cli run =
-        Cli.run("variance", "--samples", folder.toString(), "--out", folder.toString());
+    Cli run = Cli.run("variance", "--samples", folder.toString(), "--out", folder.toString());
 
     assertThat(run.status()).isEqualTo(Main.REJECTED);
     assertThat(run.err()).contains("1.safetensors: expected the tensors [layer0.a]");

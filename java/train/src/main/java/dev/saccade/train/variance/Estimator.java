@@ -84,8 +84,9 @@ interface Estimator {
     double advantage(GroupAdvantage.Estimator estimator) {
       return estimator == null
           ? rewards[index]
-          : advantages.computeIfAbsent(
-              estimator, any -> Estimator.advantages(scope, rewards, estimator))[index];
+          : advantages
+              .computeIfAbsent(estimator, any -> Estimator.advantages(scope, rewards, estimator))[
+              index];
     }
 
     /** The weight of a token of this response in the mean over the group. */

@@ -219,7 +219,8 @@ class Laboratory implements AutoCloseable {
     }
     totals[1] += same ? 1 : 0;
     totals[2]++;
-    Map<GroupAdvantage.Estimator, float[]> advantages = new EnumMap<>(GroupAdvantage.Estimator.class);
+    Map<GroupAdvantage.Estimator, float[]> advantages =
+        new EnumMap<>(GroupAdvantage.Estimator.class);
     for (int i = 0; i < responses.length; i++) {
       try (Scope inner = context.scope()) {
         Look look = look(inner, p, g, responses[i], earned, advantages, lengths, i, totals);

@@ -270,8 +270,7 @@ record VarianceResult(
       List<Plot.Point> points = new ArrayList<>();
       List<String> names = estimators();
       for (int i = 0; i < names.size(); i++) {
-        Row row =
-            base().find(names.get(i), target(), Analysis.ALL, Analysis.ALL, "share_" + part);
+        Row row = base().find(names.get(i), target(), Analysis.ALL, Analysis.ALL, "share_" + part);
         points.add(new Plot.Point(i, names.get(i), row.value(), row.low(), row.high()));
       }
       plot.add(part.replace('_', ' '), points);

@@ -1,0 +1,121 @@
+package dev.saccade.train.variance;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.within;
+
+import dev.saccade.Context;
+import dev.saccade.DType;
+import dev.saccade.Divergence;
+import dev.saccade.Scope;
+import dev.saccade.Tensor;
+import dev.saccade.train.MatrixProducts;
+import dev.saccade.train.model.Batch;
+import dev.saccade.train.model.PolicyModel.Activations;
+import dev.saccade.train.model.PolicyModel.AttentionGradient;
+import dev.saccade.train.model.PolicyModel.Inputs;
+import dev.saccade.train.variance.Layout.Part;
+import java.util.List;
+import java.util.Map;
+import java.util.Random;
+import org.junit.jupiter.api.Test;
+
+/** Where gradients lie in a sample. */
+class LayoutTest {
+  private static final int RESPONSE_ROWS = 3;
+  private static final int KEY_ROWS = 6;
+
+  @Test
+  void aSampleHoldsTheGradientsOfQueriesAndKeysByHead() {
+    try (Context context = Context.builder().threads(1).build();
+        Scope scope = context.scope()) {
+      MatrixProducts.provideTo(context);
+      TinyPolicy policy = new TinyPolicy(context, 3, 2);
+      Layout layout = Layout.of(TinyPolicy.SIZE, RESPONSE_ROWS, KEY_ROWS);
+      Tensor sample = Tensor.of(scope, normal((int) layout.size()));
+      Batch batch = Batch.of(List.of(TinyPolicy.prompt(0)), new int[] {0}, new int[][] {{1, 2}});
+      Inputs inputs = policy.model.prepare(scope, batch);
+      Activations pass = policy.model.forward(scope, inputs, 0);
+      float[] dq = normal(2 * 2 * 4);
+      float[] dk = normal(batch.rows() * 4);
+
+      layout.backward(
+          policy.model,
+          pass,
+          Tensor.zeros(scope, DType.F32, 2, 4),
+          List.of(
+              new AttentionGradient(
+                  0, Tensor.of(scope, dq, 2, 2, 4), Tensor.of(scope, dk, batch.rows(), 1, 4))),
+          2,
+          sample);
+
+      Map<Part, float[]> parts = layout.split(sample.toFloats());
+      for (int head = 0; head < 2; head++) {
+        float[] own = parts.get(new Part("q", 0, head));
+        assertThat(own).hasSize(RESPONSE_ROWS * 4);
+        for (int i = 0; i < own.length; i++) {
+          float expected = i < 8 ? dq[i / 4 * 8 + head * 4 + i % 4] : 0;
+          assertThat(own[i]).as("q, head %d, element %d", head, i).isEqualTo(expected);
+        }
+      }
+      float[] keys = parts.get(new Part("k", 0, 0));
+      assertThat(keys).hasSize(KEY_ROWS * 4);
+      for (int i = 0; i < keys.length; i++) {
+        assertThat(keys[i]).as("k, element %d", i).isEqualTo(i < dk.length ? dk[i] : 0);
+      }
+      // The loss does not reach values and outputs, but the projections of queries and keys.
+      assertThat(parts.get(new Part("v_proj", 0, 0))).containsOnly(0);
+      assertThat(parts.get(new Part("o_proj", 0, 1))).containsOnly(0);
+      float[] projection = parts.get(new Part("q_proj", 0, 1));
+      Tensor qkv =
+          policy.model.parameters().stream()
+              .filter(parameter -> parameter.name().equals("layer0.qkv"))
+              .findFirst()
+              .orElseThrow()
+              .gradient();
+      float[] whole = qkv.toFloats();
+      for (int i = 0; i < projection.length; i++) {
+        assertThat(projection[i]).isNotZero().isEqualTo(whole[i / 4 * 16 + 4 + i % 4]);
+      }
+      policy.model.close();
+    }
+  }
+
+  private static float[] normal(int count) {
+    Random random = new Random(count);
+    float[] values = new float[count];
+    for (int i = 0; i < count; i++) {
+      values[i] = (float) random.nextGaussian();
+    }
+    return values;
+  }
+
+  @Test
+  void aSumOfEstimatorsIsTheSumOfTheirGradients() {
+    try (Context context = Context.builder().threads(1).build()) {
+      MatrixProducts.provideTo(context);
+      TinyPolicy policy = new TinyPolicy(context, 3, 2);
+      TinyPolicy old = TinyPolicy.near(policy, 0.2);
+      try (Laboratory laboratory =
+          new Laboratory(
+              new Laboratory.Models(policy.model, old.model, null),
+              List.of(TinyPolicy.prompt(0)),
+              (prompt, response) -> TinyPolicy.reward(response),
+              Setting.DEFAULT,
+              new AttentionChoice(new int[] {0}, 0, -1, Divergence.JSD, 0.5f, null),
+              new Laboratory.Sampling(1, 7, 2, TinyPolicy.STOP),
+              List.of("rloo", "ral", "rloo+ral"),
+              false)) {
+        List<float[]> gradients = laboratory.gradients(0, new int[][] {{1, 0}, {0, 2}, {3}});
+        float most = 0;
+        for (int i = 0; i < gradients.get(0).length; i++) {
+          float sum = gradients.get(0)[i] + gradients.get(1)[i];
+          assertThat(gradients.get(2)[i]).isCloseTo(sum, within(1e-6f));
+          most = Math.max(most, Math.abs(gradients.get(1)[i]));
+        }
+        assertThat(most).isGreaterThan(1e-5f);
+      }
+      policy.model.close();
+      old.model.close();
+    }
+  }
+}
