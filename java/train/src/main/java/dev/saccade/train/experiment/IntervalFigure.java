@@ -2,6 +2,7 @@ package dev.saccade.train.experiment;
 
 import dev.saccade.train.experiment.ResultTable.Row;
 import dev.saccade.train.report.Html;
+import dev.saccade.train.report.Ticks;
 import java.util.List;
 import java.util.Locale;
 
@@ -91,7 +92,7 @@ final class IntervalFigure {
         high = Math.max(high, value.mean() + half);
       }
     }
-    double step = step(high - low);
+    double step = Ticks.step(Math.max(high - low, 1e-3));
     low = Math.floor(low / step) * step;
     high = Math.max(low + step, Math.ceil(high / step) * step);
     int bottom = HEAD + ROW * rows.size();
@@ -107,7 +108,13 @@ final class IntervalFigure {
           <line x1="%s" x2="%1$s" y1="%d" y2="%d" stroke="%s"/>
           <text x="%1$s" y="%d" text-anchor="middle" fill="#57606a">%s</text>
           """
-              .formatted(x, HEAD - 4, bottom, stroke, bottom + 18, number(tick, step)));
+              .formatted(
+                  x,
+                  HEAD - 4,
+                  bottom,
+                  stroke,
+                  bottom + 18,
+                  Ticks.text(Math.rint(tick / step) * step)));
     }
     for (int i = 0; i < values.size(); i++) {
       Statistics value = values.get(i);
@@ -141,24 +148,6 @@ final class IntervalFigure {
   private static String last(Experiment.Variant variant) {
     List<String> labels = List.copyOf(variant.labels().values());
     return labels.get(labels.size() - 1);
-  }
-
-  /** 1, 2 or 5 times a power of ten: at most six steps. */
-  private static double step(double range) {
-    double least = Math.max(range, 1e-3) / 6;
-    double power = Math.pow(10, Math.floor(Math.log10(least)));
-    for (double times : new double[] {1, 2, 5}) {
-      if (times * power >= least) {
-        return times * power;
-      }
-    }
-    return 10 * power;
-  }
-
-  private static String number(double value, double step) {
-    int decimals = Math.max(0, (int) Math.ceil(-Math.log10(step)));
-    String text = String.format(Locale.ROOT, "%." + decimals + "f", value);
-    return text.matches("-0\\.?0*") ? text.substring(1) : text.replace('-', '−');
   }
 
   private static String place(double value, double low, double high, int left) {

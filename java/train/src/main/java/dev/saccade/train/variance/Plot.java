@@ -1,6 +1,7 @@
 package dev.saccade.train.variance;
 
 import dev.saccade.train.report.Html;
+import dev.saccade.train.report.Ticks;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -98,32 +99,12 @@ final class Plot {
     return document(WIDTH, HEIGHT + 18 * ((curves.size() - 1) / 4), svg.toString());
   }
 
-  /** 1, 2 or 5 times powers of ten, between ends that are logarithms where {@code log}. */
-  private static List<Double> ticks(double low, double high, boolean log) {
-    List<Double> ticks = new ArrayList<>();
-    if (!log) {
-      double power = Math.pow(10, Math.floor(Math.log10(high - low)));
-      double step =
-          (high - low) / power > 5 ? 2 * power : (high - low) / power > 2 ? power : power / 2;
-      for (double i = Math.ceil(low / step); i * step <= high; i++) {
-        ticks.add(i * step);
-      }
-      return ticks;
-    }
-    boolean wide = high - low > 2.5;
-    for (double power = Math.floor(low); power <= high; power++) {
-      for (double digit : wide ? new double[] {1} : new double[] {1, 2, 5}) {
-        double tick = digit * Math.pow(10, power);
-        if (Math.log10(tick) >= low && Math.log10(tick) <= high) {
-          ticks.add(tick);
-        }
-      }
-    }
-    return ticks;
-  }
-
   private void axes(StringBuilder svg, List<Point> all, double[] xs, double[] ys) {
-    for (double tick : ticks(ys[0], ys[1], yLog)) {
+    List<Double> ticks =
+        yLog
+            ? Ticks.logarithmic(Math.pow(10, ys[0]), Math.pow(10, ys[1]))
+            : Ticks.linear(ys[0], ys[1]);
+    for (double tick : ticks) {
       double at = y(tick);
       svg.append(
           """
@@ -131,7 +112,7 @@ final class Plot {
           <text x="%d" y="%s" text-anchor="end" fill="#57606a">%s</text>
           """
               .formatted(
-                  LEFT, WIDTH - RIGHT, placeY(at, ys), LEFT - 6, placeY(at, ys), number(tick)));
+                  LEFT, WIDTH - RIGHT, placeY(at, ys), LEFT - 6, placeY(at, ys), Ticks.text(tick)));
     }
     Map<Double, String> labels = new LinkedHashMap<>();
     all.forEach(p -> labels.putIfAbsent(p.x, p.label));
