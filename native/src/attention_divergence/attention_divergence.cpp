@@ -23,7 +23,10 @@ AttentionDivergenceWorkspace layout(const saccade_context* context, const saccad
   workspace.centre = carver.take<AttentionCentre>(gradient && !products ? args.heads * args.rows : 0);
   if (products) {
     workspace.packing = carve_packing(args.sequences, carver);
-    if (tiles && gradient) workspace.query_parts = carve_query_parts(carver, args);
+    if (tiles && gradient) {
+      workspace.query_parts = carve_query_parts(carver, args);
+      workspace.turn = carver.take<int32_t>(1);
+    }
     if (tiles) {
       workspace.tiles = carve_policy(carver, args, args.heads, args.kv_heads, args.head_dim);
       if (has_ref_policy(args))

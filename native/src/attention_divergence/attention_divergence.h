@@ -90,6 +90,7 @@ struct AttentionDivergenceWorkspace {
   float* ref_map;                // [ref_rows, padded(max_keys)]: the reference's policy, of some rows at a time
   int64_t ref_rows;
   QueryParts query_parts;  // Hopper, for the gradient
+  int32_t* turn;           // Hopper, for the gradient: how many of query_kernel's turns are taken
   int64_t bytes;
 
   static constexpr int64_t kScratchRows = 4 * kRows;  // scores, which may be f64; policy; reference

@@ -41,9 +41,11 @@ constexpr int kCopiers = 96;
 
 // kQueries: of a block, at most.
 constexpr int kFewQueries = 32;
+template <int kQueries>
+constexpr int kSlots = kQueries == kFewQueries ? 4 : 3;
 template <int kDim, int kQueries>
 using GradientRing = Ring<MmaTile<1, kStepKeys, kDim>::kBytes + (kQueries * kGradientStride + 1023) / 1024 * 1024, 32,
-                          kQueries == kFewQueries ? 4 : 3, kGroups, kCopiers>;
+                          kSlots<kQueries>, kGroups, kCopiers>;
 
 // Copies `rows` rows of f32 to shared memory, the first 4 * kColumns bytes of each `stride` bytes apart: those of the
 // map before `left` columns, then zeros.  The threads that copy do so together.
@@ -91,88 +93,145 @@ __device__ float* part_of(const Call<kDim>& call, int part, int64_t head, int64_
   return call.work.query_parts.sums + number * (2 * kDim + QueryParts::kNumbers);
 }
 
+// What a block of query_kernel does at once: a part of the keys of what stays.
+struct Turn {
+  HeadedRows block;
+  int part, first, tiles;  // tiles of keys of the part; < 0: no row has a gradient
+  int least;               // keys that the first query sees, or less than none
+
+  __device__ bool last() const { return block.empty(); }
+};
+
+template <int kDim, int kQueries>
+struct QueryMemory {
+  // A group that has a turn's first slot is done with what filled as many slots before.
+  static constexpr int kTurns = kSlots<kQueries> + 1;
+
+  alignas(1024) unsigned char queries[MmaTile<1, kStay, kDim>::kBytes];
+  alignas(1024) unsigned char steps[GradientRing<kDim, kQueries>::kShared];
+  Squares squares;
+  Turn turns[kTurns];
+  int next;
+};
+
 // dq, and what dk takes of the rows, in one pass.  Tiles of keys move by, and the queries' rows of dP with them:
 //   dq = sum P (dP - delta) K = sum P (dP - c) K - (delta - c) sum P K,   delta = sum P dP
 // for any c.  Rounding P and P (dP - c) to bf16 costs as little as rounding dS, where c is near delta: it is the mean
 // so far, taken anew as often as the mass seen has doubled, or dP of the key of which the head is all but certain.
+// One block a multiprocessor, which takes one of `turns` after another, while there are some: the threads that copy
+// are at the next one while the others finish, each group of them on its own.
 template <int kDim, int kQueries>
 __global__ void __launch_bounds__(kBlockThreads, 1)
-    query_kernel(const __grid_constant__ Call<kDim> call, const __grid_constant__ HeadedGrid grid) {
+    query_kernel(const __grid_constant__ Call<kDim> call, const __grid_constant__ HeadedGrid grid, int turns) {
   if constexpr (!kHopper) return;
   wait_for_last();
   using Stay = MmaTile<1, kStay, kDim>;
   using Keys = MmaTile<1, kStepKeys, kDim>;
+  using Steps = GradientRing<kDim, kQueries>;
   constexpr int kBlocks = kStepKeys / 8, kHalves = kKeyTile / kStepKeys;
   extern __shared__ __align__(1024) unsigned char shared[];
-  const Stay q{shared_address(shared)};
-  const GradientRing<kDim, kQueries> ring(shared + Stay::kBytes);
-  Squares& squares = *reinterpret_cast<Squares*>(shared + Stay::kBytes + GradientRing<kDim, kQueries>::kShared);
+  auto& memory = *reinterpret_cast<QueryMemory<kDim, kQueries>*>(shared);
+  const Stay q{shared_address(memory.queries)};
+  const Steps ring(memory.steps);
+  Squares& squares = memory.squares;
   const saccade_attention_divergence_args& args = call.args;
   const TiledPolicy& policy = call.policy;
-  const int parts = call.work.query_parts.count, part = static_cast<int>(blockIdx.x % parts);
-  const HeadedRows block(policy, grid, blockIdx.x / parts, gridDim.x / parts);
-  if (block.empty()) return;
-  const int64_t s = block.s;
-  const bool bad = call.sequences().bad[s];
+  const Sequences& sequences = call.sequences();
+  const int parts = call.work.query_parts.count;
   float* dscore_sq = pointer<float>(args.dscore_sq);
+  if (threadIdx.x == 0) ring.init();
+  __syncthreads();
+
+  if (uniform(group()) == kGroups) {
+    few_registers();
+    const bool copies = threadIdx.x >= kBlockThreads - kCopiers, leads = threadIdx.x == kConsumers;
+    const int width = static_cast<int>(call.width());
+    uint32_t step = 0;
+    for (uint32_t turn = 0;;) {
+      if (leads) memory.next = static_cast<int>(atomicAdd(call.work.turn, 1));
+      group_sync();
+      const int number = uniform(memory.next);
+      group_sync();
+      const bool last = number >= turns;
+      // The last queries, which see the most keys, come first.
+      const HeadedRows block(policy, grid, last ? 0 : number / parts, turns / parts);
+      if (!last && block.empty()) continue;
+      const int64_t s = block.s;
+      const int part = number % parts;
+      // The last key that the first query sees may be before the first one.
+      const int least =
+          static_cast<int>(sequences.keys(s) - sequences.rows(s) + block.begin - sequences.first_row(s) + 1);
+      const int most = least + block.queries - 1, all = most > 0 ? (most + kStepKeys - 1) / kStepKeys : 0;
+      bool live = false;
+      for (int r = static_cast<int>(threadIdx.x % 32); r < block.queries; r += 32) live |= call.active(block.begin + r);
+      live = __any_sync(~0u, live) && all > 0 && !sequences.bad[s] && !last;
+      if (!last && !live && parts > 1) continue;
+      const int first = uniform(all * part / parts), tiles = live ? uniform(all * (part + 1) / parts) - first : 0;
+      if (leads) {
+        Turn& next = memory.turns[turn % QueryMemory<kDim, kQueries>::kTurns];
+        next = {block, part, first, live ? tiles : -1, least};
+        if (last) next.block.queries = 0;
+      }
+      const float* map = call.map(block.begin);
+      for (int j = 0; j == 0 || j < tiles; ++j, ++step) {
+        ring.wait_empty(step);
+        const int key = (first + j) * kStepKeys;
+        if (copies) {
+          if (j < tiles)
+            copy_rows<kStepKeys>(ring.slot(step) + Keys::kBytes, kGradientStride, map + key, width, block.queries,
+                                 width - key);
+          ring.arrive_copied(step);
+        } else if (leads) {
+          ring.expect(step, j < tiles ? Keys::kBytes : 0);
+          if (j >= tiles) continue;
+          const uint8_t* tile = policy.key_tile<kDim>(policy.first_key_tile(s) + (first + j) / kHalves, block.kv) +
+                                (first + j) % kHalves * (kStepKeys * Keys::kRow);
+          for (int panel = 0; panel < kDim / 64; ++panel)
+            ring.copy(step, panel * Keys::kPanel, tile + panel * KeyTile<kDim>::kPanel, Keys::kPanel);
+        }
+      }
+      __syncwarp();
+      if (last) break;
+      ++turn;
+    }
+    return;
+  }
+
+  many_registers();
+  const bool never = args.rows < 0;
+  const float grad_output = call.grad_output();
   const auto with_gradient = [&](const auto& body) {
     if (args.grad_dtype == SACCADE_F32)
       body(heads_of<float>(args.dq, args.dq_row_stride, args.dq_head_stride));
     else
       body(heads_of<bf16>(args.dq, args.dq_row_stride, args.dq_head_stride));
   };
-  // The last key that the first query sees may be before the first one.
-  const int least = static_cast<int>(call.sequences().keys(s) - call.sequences().rows(s) + block.begin -
-                                     call.sequences().first_row(s) + 1);
-  const int most = least + block.queries - 1, all_tiles = most > 0 ? (most + kStepKeys - 1) / kStepKeys : 0;
-  const int first = uniform(all_tiles * part / parts), tiles = uniform(all_tiles * (part + 1) / parts) - first;
-  const bool live_row = !bad && threadIdx.x < block.queries && call.active(block.begin + threadIdx.x);
-  if (!__syncthreads_or(live_row) || all_tiles == 0) {
-    if (parts > 1) return;
-    const float value = bad ? kNan : 0.0f;
-    for (int h = 0; h < block.heads; ++h) {
-      const int64_t head = block.first_head + h;
-      with_gradient([&](const auto& dq) {
-        fill_heads(dq, block.begin, block.begin + block.queries, head, args.head_dim, value);
-      });
-      if (dscore_sq && threadIdx.x < block.queries) dscore_sq[head * args.rows + block.begin + threadIdx.x] = value;
-    }
-    return;
-  }
-  if (threadIdx.x == 0) ring.init();
-  __syncthreads();
-
-  if (uniform(group()) == kGroups) {
-    few_registers();
-    if (threadIdx.x >= kBlockThreads - kCopiers) {
-      const float* map = call.map(block.begin);
-      const int width = static_cast<int>(call.width());
-      for (int j = 0; j < tiles; ++j) {
-        ring.wait_empty(j);
-        const int key = (first + j) * kStepKeys;
-        copy_rows<kStepKeys>(ring.slot(j) + Keys::kBytes, kGradientStride, map + key, width, block.queries,
-                             width - key);
-        ring.arrive_copied(j);
+  uint32_t step = 0;
+  for (uint32_t turn = 0;; ++turn) {
+    ring.wait(step);
+    const Turn& own = memory.turns[turn % QueryMemory<kDim, kQueries>::kTurns];
+    if (own.last()) return;
+    const HeadedRows block = own.block;
+    const int first = uniform(own.first), tiles = uniform(own.tiles), least = own.least, part = own.part;
+    const int64_t s = block.s;
+    if (tiles < 0) {
+      ring.release(step++);
+      const float value = sequences.bad[s] ? kNan : 0.0f;
+      for (int h = 0; h < block.heads; ++h) {
+        const int64_t head = block.first_head + h;
+        with_gradient([&](const auto& dq) {
+          fill_heads(dq, block.begin, block.begin + block.queries, head, args.head_dim, value, kConsumers);
+        });
+        if (dscore_sq && threadIdx.x < block.queries) dscore_sq[head * args.rows + block.begin + threadIdx.x] = value;
       }
-    } else if (threadIdx.x == kConsumers) {
-      for (int j = 0; j < tiles; ++j) {
-        ring.wait_empty(j);
-        ring.expect(j, Keys::kBytes);
-        const uint8_t* tile = policy.key_tile<kDim>(policy.first_key_tile(s) + (first + j) / kHalves, block.kv) +
-                              (first + j) % kHalves * (kStepKeys * Keys::kRow);
-        for (int panel = 0; panel < kDim / 64; ++panel)
-          ring.copy(j, panel * Keys::kPanel, tile + panel * KeyTile<kDim>::kPanel, Keys::kPanel);
-      }
+      continue;
     }
-  } else {
-    many_registers();
-    load_rows(q, policy, block);
     float lse[2], centre[2] = {}, mass[2] = {}, moment[2] = {};
     float watch[2];  // mass of a lane's keys beyond which the centre moves
     bool live[2];
     int seen[2], row_offset[2];  // keys beyond those that the first query sees
     const auto statistics = [&](int r) {
-      return policy.statistics<kDim>(s, block.begin + block.query(r) - call.sequences().first_row(s), block.head(r));
+      return policy.statistics<kDim>(s, block.begin + block.query(r) - sequences.first_row(s), block.head(r));
     };
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
@@ -184,6 +243,8 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
       live[i] = lse[i] != INFINITY;
       watch[i] = 0x1p-12f;
     }
+    group_sync();  // nothing of the rows before is being multiplied
+    load_rows(q, policy, block);
     if (dscore_sq) squares.clear();
     float moments[kDim / 8][4], means[kDim / 8][4];  // sums of P (dP - centre) K, and of P K
     clear(moments);
@@ -261,8 +322,8 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
       }
     };
     const auto begin = [&](float(&x)[kBlocks][4], int j) {
-      ring.wait(j);
-      wgmma_multiply_transposed(x, q, 64 * group(), Keys{shared_address(ring.slot(j))});
+      ring.wait(step + j);
+      wgmma_multiply_transposed(x, q, 64 * group(), Keys{shared_address(ring.slot(step + j))});
     };
     // Probabilities become products with dP.
     const auto multiply = [&](float(&x)[kBlocks][4], const unsigned char* slot) {
@@ -279,7 +340,6 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
 #pragma unroll
       for (int i = 0; i < 2; ++i) moment[i] += m[i];
     };
-    const bool never = args.rows < 0;
     // What ends the products under way.
     WgmmaWeights<kStepKeys> p{}, p_dp{};
     const auto finish = [&] {
@@ -296,7 +356,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
       wgmma_settle(x);
     }
     for (int j = 0; j < tiles; ++j) {
-      const unsigned char* slot = ring.slot(j);
+      const unsigned char* slot = ring.slot(step + j);
       probabilities(x, j);
       float w[2] = {}, change[2] = {};
 #pragma unroll
@@ -316,7 +376,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
 #pragma unroll
           for (int e = 0; e < 4; ++e) moments[n][e] = fmaf(change[e / 2], means[n][e], moments[n][e]);
       }
-      if (j > 0) ring.release(j - 1);
+      if (j > 0) ring.release(step + j - 1);
       p.set(x);
       multiply(x, slot);
       p_dp.set(x);
@@ -329,8 +389,9 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
       wgmma_settle(x);
     }
     finish();
+    step += tiles > 0 ? tiles : 1;
+    ring.release(step - 1);
 
-    const float grad_output = call.grad_output();
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const float whole = add_lanes(mass[i]), whole_moment = add_lanes(moment[i]), delta = whole_moment / whole;
@@ -647,10 +708,10 @@ __global__ void __launch_bounds__(kBlockThreads, 1) key_kernel(const __grid_cons
 template <int kDim, int kQueries>
 void launch_queries(const Device& device, const Call<kDim>& call, const HeadedGrid& grid) {
   const int parts = call.work.query_parts.count;
-  launch_shared_overlapping(
-      device, query_kernel<kDim, kQueries>, grid.blocks(call.policy, call.args.sequences) * parts, kBlockThreads,
-      MmaTile<1, kStay, kDim>::kBytes + GradientRing<kDim, kQueries>::kShared + static_cast<int>(sizeof(Squares)), call,
-      grid);
+  const int64_t turns = grid.blocks(call.policy, call.args.sequences) * parts;
+  launch_shared_overlapping(device, query_kernel<kDim, kQueries>, std::min<int64_t>(turns, device.processors),
+                            kBlockThreads, static_cast<int>(sizeof(QueryMemory<kDim, kQueries>)), call, grid,
+                            static_cast<int>(turns));
   if (parts > 1)
     launch_overlapping(device, join_kernel<kDim>, divide_up(call.heads.count() * call.args.rows * 32, kRowThreads),
                        kRowThreads, call);

@@ -55,6 +55,7 @@ __global__ void __launch_bounds__(kComparing, 3) row_kernel(const __grid_constan
   const int step = 4 * static_cast<int>(blockDim.x);
   const saccade_attention_divergence_args& args = call.args;
   const int64_t row = first + blockIdx.x;
+  if (row == 0 && threadIdx.x == 0 && call.work.turn) *call.work.turn = 0;
   const int64_t s = sequence_of_row(call.sequences(), row);
   if (call.sequences().bad[s]) {
     if (threadIdx.x == 0) call.add_row(row, kNan, kNan, kNan);

@@ -104,14 +104,14 @@ __global__ void __launch_bounds__(kWriters)
 
 // -------------------------------------------------------------------------------------------------- blocks
 
-// Rows of a block to shared memory, by all threads of the consumers.
+// Rows of a block that a group multiplies, to shared memory, by its threads.
 template <int kDim>
 __device__ __forceinline__ void load_rows(const MmaTile<1, kStay, kDim>& to, const TiledPolicy& policy,
                                           const HeadedRows& block) {
   const int64_t first = block.begin - policy.sequences().first_row(block.s), tiles = policy.first_query_tile(block.s);
 #pragma unroll 4
-  for (int i = static_cast<int>(threadIdx.x); i < kStay * kDim / 8; i += kConsumers) {
-    const int r = i / (kDim / 8), chunk = i % (kDim / 8);
+  for (int i = static_cast<int>(threadIdx.x % 128); i < 64 * kDim / 8; i += 128) {
+    const int r = 64 * group() + i / (kDim / 8), chunk = i % (kDim / 8);
     uint4 bits = {};
     if (r < block.count()) {
       const int64_t row = first + block.query(r);
@@ -122,7 +122,7 @@ __device__ __forceinline__ void load_rows(const MmaTile<1, kStay, kDim>& to, con
     store_16(to.address(0, r, chunk), bits);
   }
   bulk_fence();
-  consumers_sync();
+  group_sync();
 }
 
 // use(s, i) for items 0 to count - 1 in order, each with the products that begin(s, i) began; those of the next item

@@ -273,10 +273,11 @@ __device__ __forceinline__ void store_pair(T* row, int64_t column, int64_t dim, 
   }
 }
 
-// Fills rows [begin, end) of one head.
+// Fills rows [begin, end) of one head, by the block's first `threads` threads.
 template <class T>
-__device__ void fill_heads(const Heads<T>& x, int64_t begin, int64_t end, int64_t head, int64_t dim, float value) {
-  for (int64_t e = threadIdx.x; e < (end - begin) * dim; e += blockDim.x)
+__device__ void fill_heads(const Heads<T>& x, int64_t begin, int64_t end, int64_t head, int64_t dim, float value,
+                           uint32_t threads = blockDim.x) {
+  for (int64_t e = threadIdx.x; e < (end - begin) * dim; e += threads)
     x.at(begin + e / dim, head)[e % dim] = from_float<T>(value);
 }
 

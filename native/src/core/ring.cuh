@@ -126,4 +126,11 @@ __device__ __forceinline__ int uniform(int x) { return __shfl_sync(~0u, x, 0); }
 
 __device__ __forceinline__ int group() { return static_cast<int>(threadIdx.x / 128); }
 
+// The threads of one group.
+__device__ __forceinline__ void group_sync() {
+#if defined(SACCADE_HOPPER)
+  asm volatile("bar.sync %0, 128;" ::"r"(2 + group()) : "memory");
+#endif
+}
+
 }  // namespace saccade::cuda
