@@ -150,6 +150,7 @@ def in_turn(*calls):
 
 class SampledKl(Operation):
     leaves = (0,)
+    triton = "sampled_kl"
 
     def make(self, p):
         self.one = torch.ones((), device=self.device).expand(p["rows"])
@@ -175,6 +176,7 @@ class LogitDivergence(Logits):
     KINDS = ["JSD", "FORWARD_KL", "REVERSE_KL"]
 
     def make(self, p):
+        self.triton = "logit_divergence_" + p["kind"].lower()
         logits = self.logits(p)
         near = torch.randn(logits.shape, device=self.device, generator=self.generator, dtype=logits.dtype) * 0.5
         return logits, near.add_(logits), self.normal(p["rows"], mean=1, std=0.3)
@@ -251,6 +253,7 @@ class Policy(Logits):
 
 class PolicyLoss(Policy):
     leaves = (0,)
+    triton = "policy_loss"
 
     def make(self, p):
         log_prob = self.normal(p["sequences"] * p["length"], mean=-3)
