@@ -41,6 +41,16 @@ final class GradientWatch implements Update {
   }
 
   @Override
+  public void prepare() {
+    update.prepare();
+  }
+
+  @Override
+  public boolean looks() {
+    return true;
+  }
+
+  @Override
   public void ran(Supplier<OperationCase> operation) {
     operations.add(operation.get().file());
   }

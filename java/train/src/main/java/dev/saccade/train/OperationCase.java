@@ -35,7 +35,8 @@ record OperationCase(String operation, Map<String, ?> attributes, Map<String, Te
     attributes.put("tau_neg", policy.tauNeg());
     attributes.put("constant", policy.constant());
     attributes.put("normalizer", policy.normalizer());
-    attributes.put("kl_coef", policy.klCoef());
+    Tensor klCoef = in.policy().klCoef();
+    attributes.put("kl_coef", klCoef == null ? policy.klCoef() : klCoef.item());
     attributes.put("kl_estimator", policy.klEstimator());
     attributes.put("advantage_per_sequence", policy.advantagePerSequence());
     attributes.put("importance_corrected", policy.klImportanceCorrected());

@@ -28,6 +28,9 @@ final class Optimizer implements AutoCloseable {
   private final List<Tensor> gradients = new ArrayList<>();
   private final Tensor clip;
   private final Tensor skipped;
+  private final Tensor rate;
+  private final Tensor step;
+  private float learningRate = Float.NaN;
   private long steps;
 
   Optimizer(PolicyModel model, TrainConfig.Optimizer config) {
@@ -46,6 +49,31 @@ final class Optimizer implements AutoCloseable {
     }
     clip = Tensor.zeros(scope, DType.F32, 1);
     skipped = Tensor.zeros(scope, DType.I32, 1);
+    rate = Tensor.zeros(scope, DType.F32, 1);
+    step = Tensor.zeros(scope, DType.I64, 1);
+  }
+
+  /** An update of this optimizer. */
+  Update update(double learningRate) {
+    return new Update() {
+      @Override
+      public void prepare() {
+        Optimizer.this.prepare((float) learningRate);
+      }
+
+      @Override
+      public void step(Tensor norm) {
+        Optimizer.this.step(norm);
+      }
+    };
+  }
+
+  private void prepare(float learningRate) {
+    if (this.learningRate != learningRate) {
+      this.learningRate = learningRate;
+      rate.copyFrom(new float[] {learningRate});
+    }
+    step.copyFrom(new long[] {++steps});
   }
 
   /**
@@ -54,7 +82,7 @@ final class Optimizer implements AutoCloseable {
    *
    * @param norm f32[1], receives the norm of the gradients before clipping
    */
-  void step(double learningRate, Tensor norm) {
+  private void step(Tensor norm) {
     GradNorm.forward(
         context,
         gradients,
@@ -63,9 +91,9 @@ final class Optimizer implements AutoCloseable {
     AdamW.step(
         context,
         state,
-        new AdamW.Options((float) learningRate, BETA1, BETA2, EPS, 1),
-        ++steps,
-        new AdamW.Scalars(null, clip, null, skipped));
+        new AdamW.Options(0, BETA1, BETA2, EPS, 1),
+        1,
+        new AdamW.Scalars(rate, clip, step, skipped));
     for (Tensor gradient : gradients) {
       gradient.zero();
     }

@@ -20,6 +20,7 @@ import dev.saccade.train.model.PolicyModel;
 import dev.saccade.train.model.PolicyModel.Activations;
 import dev.saccade.train.model.PolicyModel.AttentionGradient;
 import dev.saccade.train.model.Prompt;
+import dev.saccade.train.model.Replays;
 import dev.saccade.train.task.Example;
 import dev.saccade.train.task.Reward;
 import dev.saccade.train.task.Score;
@@ -30,9 +31,10 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.function.IntFunction;
+import java.util.function.UnaryOperator;
 
 /**
- * One rollout batch of the learning rule: sample groups of responses, score them, then several
+ * Rollout batches of the learning rule. Each: sample groups of responses, score them, then several
  * optimizer steps on
  *
  * <pre>
@@ -47,9 +49,10 @@ import java.util.function.IntFunction;
  *
  * <p>To a GPU go the prompts, tables of indices and the rewards; back come the tokens, for λ &gt; 0
  * the advantages, and after the last optimizer step the numbers to be reported. An adaptive
- * coefficient of the KL term makes every step wait for its divergence.
+ * coefficient of the KL term makes every step wait for its divergence. Minibatches are padded to
+ * the same shapes, so that passes and optimizer steps are recorded once and launched again.
  */
-final class PolicyGradientStep {
+final class PolicyGradientStep implements AutoCloseable {
   private static final String KL = "kl";
   private static final String LOGIT_DIVERGENCE = "logit_divergence";
   private static final String OLD = "attention";
@@ -67,6 +70,8 @@ final class PolicyGradientStep {
   private final int patch;
   private final Reward reward;
   private final int responseLength;
+  private final boolean timed;
+  private final Replays replays;
   private KlCoefficient kl;
 
   /**
@@ -80,12 +85,21 @@ final class PolicyGradientStep {
   record Models(PolicyModel policy, PolicyModel old, PolicyModel reference, PolicyModel teacher) {}
 
   /**
-   * @param kl the coefficient of the KL term at the first optimizer step
+   * @param models stay where they are as long as this is open, as does what an {@link Update} has
    */
-  PolicyGradientStep(TrainConfig config, KlCoefficient kl, Models models) {
+  PolicyGradientStep(TrainConfig config, Models models) {
+    this(config, models, false);
+  }
+
+  /**
+   * @param timed whether every stage is waited for, so that its time is its own
+   */
+  PolicyGradientStep(TrainConfig config, Models models, boolean timed) {
     this.config = config.rl();
-    this.kl = kl;
+    this.kl = this.config.kl();
     this.models = models;
+    this.timed = timed;
+    replays = new Replays(models.policy.context());
     policy = models.policy;
     attention = this.config.attention();
     distillation = this.config.distillation();
@@ -143,9 +157,24 @@ final class PolicyGradientStep {
       int layer,
       AttentionDivergence.Reference.Map reference,
       Tensor weight,
-      Tensor entropyWeight) {}
+      Tensor entropyWeight) {
+    Comparison with(UnaryOperator<Tensor> input) {
+      return new Comparison(
+          name,
+          layer,
+          new AttentionDivergence.Reference.Map(input.apply(reference.map())),
+          input.apply(weight),
+          input.apply(entropyWeight));
+    }
+  }
 
-  /** A minibatch with what was computed for it before the first optimizer step. */
+  /**
+   * A minibatch with what was computed for it before the first optimizer step.
+   *
+   * @param visual i32[sequences, 2]; null where the support is another
+   * @param teaching null without a teacher's logits
+   * @param numbers receives what {@link Numbers} describes; null before it has a place
+   */
   private record Minibatch(
       Batch batch,
       PolicyModel.Inputs inputs,
@@ -153,7 +182,37 @@ final class PolicyGradientStep {
       PolicyLoss.Inputs policy,
       Tensor visual,
       List<Comparison> comparisons,
-      Teaching teaching) {}
+      Teaching teaching,
+      Tensor numbers)
+      implements Replays.Data<Minibatch> {
+    @Override
+    public Minibatch with(UnaryOperator<Tensor> input, UnaryOperator<Tensor> output) {
+      return new Minibatch(
+          batch,
+          inputs.with(input),
+          input.apply(targets),
+          new PolicyLoss.Inputs(
+              null,
+              input.apply(policy.oldLogProb()),
+              input.apply(policy.refLogProb()),
+              input.apply(policy.advantage()),
+              null,
+              null,
+              input.apply(policy.offsets()),
+              input.apply(policy.klCoef()),
+              input.apply(policy.gradOutput())),
+          input.apply(visual),
+          comparisons.stream().map(comparison -> comparison.with(input)).toList(),
+          teaching == null ? null : teaching.with(input),
+          output.apply(numbers));
+    }
+
+    /** For an optimizer step. */
+    Minibatch at(Tensor klCoef, Tensor place) {
+      return new Minibatch(
+          batch, inputs, targets, policy.withKlCoef(klCoef), visual, comparisons, teaching, place);
+    }
+  }
 
   /**
    * What the teacher says.
@@ -161,63 +220,93 @@ final class PolicyGradientStep {
    * @param logits f32[response rows, vocabulary]
    * @param weight f32[response rows]
    */
-  private record Teaching(Tensor logits, Tensor weight) {}
+  private record Teaching(Tensor logits, Tensor weight) {
+    Teaching with(UnaryOperator<Tensor> input) {
+      return new Teaching(input.apply(logits), input.apply(weight));
+    }
+  }
 
-  /** What an optimizer step leaves to be reported. */
+  /** Where an optimizer step leaves what is to be reported. */
   private static final class Numbers {
-    final double klCoef;
-    final double weight;
-    final Reading loss;
+    final Readings readings = new Readings();
+    final Reading loss = readings.take(1);
+    final Reading metrics = readings.take(PolicyLoss.Metrics.COUNT);
+    final Reading norm = readings.take(1);
     final Reading entropy;
-    final Reading metrics;
-    final Reading norm;
 
-    /** Losses that are added to {@link #loss}. */
+    /** Of each comparison a loss that is added to {@link #loss}, divergences and entropies. */
     final List<Reading> terms = new ArrayList<>();
 
-    /** Of every response row; several under one name are averaged. */
+    final List<Reading> divergences = new ArrayList<>();
+    final List<Reading> entropies = new ArrayList<>();
+
+    /** Of every response row, to be reported; several under one name are averaged. */
     final Map<String, List<Reading>> rows = new LinkedHashMap<>();
 
-    Numbers(Readings readings, int rows, double klCoef, double weight) {
-      this.klCoef = klCoef;
-      this.weight = weight;
-      loss = readings.take(1);
-      entropy = readings.take(rows);
-      metrics = readings.take(PolicyLoss.Metrics.COUNT);
-      norm = readings.take(1);
+    /**
+     * @param kl whether there is a KL term
+     */
+    Numbers(Minibatch minibatch, boolean kl) {
+      int count = minibatch.batch.responseRows();
+      entropy = readings.take(count);
+      for (Comparison comparison : minibatch.comparisons) {
+        terms.add(readings.take(1));
+        divergences.add(ofRows(comparison.name + "_divergence", count));
+        entropies.add(ofRows("attention_entropy", count));
+      }
+      if (kl) {
+        ofRows(KL, count);
+      }
+      if (minibatch.teaching != null) {
+        ofRows(LOGIT_DIVERGENCE, count);
+      }
     }
 
-    Tensor ofRows(Readings readings, String name, int count) {
+    private Reading ofRows(String name, int count) {
       Reading reading = readings.take(count);
       rows.computeIfAbsent(name, any -> new ArrayList<>()).add(reading);
-      return reading.tensor();
+      return reading;
     }
 
-    double mean(String name) {
-      return rows.get(name).stream().mapToDouble(Reading::mean).average().orElseThrow();
+    /** The only one under its name. */
+    Reading row(String name) {
+      return rows.get(name).get(0);
     }
 
-    void addTo(Totals totals, double mu) {
-      double total = weight * loss.value();
+    /** Mean over the response tokens. */
+    static double mean(float[] values, int[] targets) {
+      double sum = 0;
+      int count = 0;
+      for (int r = 0; r < values.length; r++) {
+        if (targets[r] != Batch.IGNORED) {
+          sum += values[r];
+          count++;
+        }
+      }
+      return sum / count;
+    }
+
+    void addTo(Totals totals, float[] read, int[] targets, double weight, double mu) {
+      double total = weight * loss.value(read);
       for (Reading term : terms) {
-        total += term.value();
+        total += term.value(read);
       }
-      for (String name : rows.keySet()) {
-        totals.add(name, mean(name));
-      }
-      if (rows.containsKey(LOGIT_DIVERGENCE)) {
-        total += mu * mean(LOGIT_DIVERGENCE);
+      for (Map.Entry<String, List<Reading>> entry : rows.entrySet()) {
+        double mean =
+            entry.getValue().stream()
+                .mapToDouble(reading -> mean(reading.in(read), targets))
+                .average()
+                .orElseThrow();
+        totals.add(entry.getKey(), mean);
+        total += entry.getKey().equals(LOGIT_DIVERGENCE) ? mu * mean : 0;
       }
       totals.add("loss", total);
-      totals.add("entropy", entropy.mean());
-      if (rows.containsKey(KL)) {
-        totals.add("kl_coef", klCoef);
-      }
-      PolicyLoss.Metrics policy = PolicyLoss.Metrics.of(metrics.values());
+      totals.add("entropy", mean(entropy.in(read), targets));
+      PolicyLoss.Metrics policy = PolicyLoss.Metrics.of(metrics.in(read));
       totals.add("ratio", policy.ratio());
       totals.add("clipped_low", policy.clippedLow());
       totals.add("clipped_high", policy.clippedHigh());
-      totals.add("grad_norm", norm.value());
+      totals.add("grad_norm", norm.value(read));
       totals.count++;
     }
   }
@@ -239,16 +328,23 @@ final class PolicyGradientStep {
   /**
    * @param questions the next so many
    * @param rollout counts rollout batches; with the seed it fixes the samples
+   * @param coefficient of the KL term at the first optimizer step
    * @throws Update.NotFinite if a gradient was not finite
    */
   Map<String, Object> run(
-      IntFunction<List<Example>> questions, long seed, long rollout, Update update) {
+      IntFunction<List<Example>> questions,
+      long seed,
+      long rollout,
+      KlCoefficient coefficient,
+      Update update) {
+    kl = coefficient;
     Map<String, Object> metrics = new LinkedHashMap<>();
-    List<Group> groups = sample(questions, seed, rollout, metrics);
+    Context context = policy.context();
+    Stages stages = new Stages(context, timed);
+    List<Group> groups = sample(questions, seed, rollout, metrics, stages);
     if (rollout % attention.referenceInterval() == 0) {
       models.old.copyFrom(policy);
     }
-    Context context = policy.context();
     try (Scope scope = context.scope()) {
       float[] rewards = new float[groups.size() * config.group()];
       int[] offsets = new int[groups.size() + 1];
@@ -260,52 +356,97 @@ final class PolicyGradientStep {
           GroupAdvantage.forward(
               scope, Tensor.of(scope, rewards), Tensor.of(scope, offsets), null, advantage);
       List<Minibatch> minibatches = prepare(scope, groups, advantages.advantage(), rollout);
-      Readings readings = new Readings(scope, numbers(minibatches));
-      List<Numbers> numbers = new ArrayList<>();
-      long step = rollout * config.updates();
-      long steps = (long) config.steps() * config.updates();
+      stages.end("prepare");
+      Numbers numbers = new Numbers(minibatches.get(0), !kl.isZero());
+      float[] read = update(scope, minibatches, numbers, rollout, update, metrics);
+      int size = numbers.readings.size();
+      Totals totals = new Totals();
       long rows = 0;
-      for (int epoch = 0; epoch < config.epochs(); epoch++) {
-        for (Minibatch minibatch : minibatches) {
-          Numbers own = gradient(minibatch, kl.at(step++, steps), readings, update);
-          update.step(own.norm.tensor());
-          numbers.add(own);
-          rows += minibatch.batch.rows();
+      for (int u = 0; u < config.updates(); u++) {
+        float[] own = Arrays.copyOfRange(read, u * size, (u + 1) * size);
+        if (!Float.isFinite(numbers.norm.value(own))) {
+          throw new Update.NotFinite();
         }
-      }
-      readings.read();
-      if (!numbers.stream().allMatch(own -> own.norm.isFinite())) {
-        throw new Update.NotFinite();
+        Batch batch = minibatches.get(u % minibatches.size()).batch;
+        numbers.addTo(totals, own, batch.targets(), config.weight(), distillation.mu());
+        rows += batch.filledRows();
       }
       int degenerate = 0;
       for (byte b : advantages.degenerate().toBytes()) {
         degenerate += b;
       }
+      stages.end("update");
       metrics.put("degenerate", (double) degenerate / groups.size());
-      Totals totals = new Totals();
-      numbers.forEach(own -> own.addTo(totals, distillation.mu()));
       totals.into(metrics);
       metrics.put("tokens", rows);
     }
+    stages.into(metrics);
     return metrics;
   }
 
-  /** Room for the numbers of all optimizer steps. */
-  private int numbers(List<Minibatch> minibatches) {
-    long all = 0;
-    for (Minibatch minibatch : minibatches) {
-      int comparisons = minibatch.comparisons.size();
-      int perRow =
-          1 + (kl.isZero() ? 0 : 1) + 2 * comparisons + (minibatch.teaching == null ? 0 : 1);
-      all += 2 + PolicyLoss.Metrics.COUNT + comparisons;
-      all += (long) perRow * minibatch.batch.responseRows();
+  /**
+   * The optimizer steps.
+   *
+   * @return for each what {@code numbers} describes
+   */
+  private float[] update(
+      Scope scope,
+      List<Minibatch> minibatches,
+      Numbers numbers,
+      long rollout,
+      Update update,
+      Map<String, Object> metrics) {
+    int updates = config.updates();
+    long first = rollout * updates;
+    long steps = (long) config.steps() * updates;
+    double[] coefficients = new double[updates];
+    float[] rounded = new float[updates];
+    for (int u = 0; u < updates; u++) {
+      coefficients[u] = kl.at(first + u, steps);
+      rounded[u] = (float) coefficients[u];
     }
-    return Math.toIntExact(all * config.epochs());
+    Tensor klCoef = kl.isZero() ? null : Tensor.of(scope, rounded);
+    int size = numbers.readings.size();
+    Tensor log = Tensor.empty(scope, DType.F32, updates, size);
+    for (int u = 0; u < updates; u++) {
+      Tensor place = log.rows(u, u + 1).reshape(size);
+      Minibatch minibatch =
+          minibatches
+              .get(u % minibatches.size())
+              .at(klCoef == null ? null : klCoef.rows(u, u + 1), place);
+      update.prepare();
+      if (update.looks()) {
+        step(minibatch, update);
+      } else {
+        replays.run(
+            List.of("update", minibatch.batch.longest()), minibatch, own -> step(own, update));
+      }
+      if (kl.schedule() == KlCoefficient.Schedule.ADAPTIVE) {
+        // The next step's coefficient waits for this one's divergence.
+        float[] measured = numbers.row(KL).in(place).toFloats();
+        kl =
+            kl.after(
+                Numbers.mean(measured, minibatch.batch.targets()), minibatch.batch.sequences());
+        if (u + 1 < updates) {
+          coefficients[u + 1] = kl.coef();
+          klCoef.rows(u + 1, u + 2).copyFrom(new float[] {(float) kl.coef()});
+        }
+      }
+    }
+    if (klCoef != null) {
+      metrics.put("kl_coef", Arrays.stream(coefficients).sum() / updates);
+    }
+    return log.toFloats();
   }
 
   /** The coefficient of the KL term after the optimizer steps. */
   KlCoefficient kl() {
     return kl;
+  }
+
+  @Override
+  public void close() {
+    replays.close();
   }
 
   // -------------------------------------------------------------------------------------- sampling
@@ -315,7 +456,11 @@ final class PolicyGradientStep {
    * others only where the last round left too few.
    */
   private List<Group> sample(
-      IntFunction<List<Example>> questions, long seed, long rollout, Map<String, Object> metrics) {
+      IntFunction<List<Example>> questions,
+      long seed,
+      long rollout,
+      Map<String, Object> metrics,
+      Stages stages) {
     List<Group> kept = new ArrayList<>();
     List<Group> spare = new ArrayList<>();
     double total = 0;
@@ -328,6 +473,7 @@ final class PolicyGradientStep {
       List<Example> examples = questions.apply(config.prompts());
       List<Prompt> prompts =
           examples.stream().map(example -> Evaluator.prompt(example, patch)).toList();
+      stages.end("question");
       int[][] responses =
           policy.sample(
               prompts,
@@ -338,6 +484,7 @@ final class PolicyGradientStep {
                   Vocabulary.END_ANSWER,
                   seed,
                   rollout * config.rounds() + round));
+      stages.end("sample");
       asked += responses.length;
       for (int g = 0; g < prompts.size(); g++) {
         int first = g * config.group();
@@ -354,6 +501,7 @@ final class PolicyGradientStep {
         Group group = new Group(prompts.get(g), own, rewards);
         (config.rounds() == 1 || group.tells() ? kept : spare).add(group);
       }
+      stages.end("score");
     }
     for (int i = 0; kept.size() < config.prompts(); i++) {
       kept.add(spare.get(i));
@@ -378,17 +526,20 @@ final class PolicyGradientStep {
     int group = config.group();
     int size = groups.size() / config.minibatches();
     float[] advantages = attention.lambda() == 0 ? null : advantage.toFloats();
-    Tensor weight = config.weight() == 1 ? null : of(scope, 1, config.weight());
+    Tensor weight =
+        config.weight() == 1 ? null : Tensor.of(scope, new float[] {(float) config.weight()});
+    Batch.Room room = Batch.Room.of(groups.stream().map(Group::prompt).toList(), responseLength);
     List<Minibatch> minibatches = new ArrayList<>();
     for (int first = 0; first < groups.size(); first += size) {
       List<Group> own = groups.subList(first, first + size);
       int[] promptOf = new int[size * group];
       Arrays.setAll(promptOf, s -> s / group);
       Batch batch =
-          Batch.of(
+          Batch.padded(
               own.stream().map(Group::prompt).toList(),
               promptOf,
-              own.stream().flatMap(g -> Arrays.stream(g.responses)).toArray(int[][]::new));
+              own.stream().flatMap(g -> Arrays.stream(g.responses)).toArray(int[][]::new),
+              room);
       int begin = first * group;
       int end = (first + size) * group;
       PolicyModel.Inputs inputs = policy.prepare(scope, batch);
@@ -396,12 +547,17 @@ final class PolicyGradientStep {
       Tensor visual = visual(scope, batch);
       boolean fresh = attention.referenceInterval() == 1;
       int[] compared = comparesWithOld() ? layers : new int[0];
-      Seen before =
-          look(scope, policy, batch, inputs, targets, visual, fresh ? compared : new int[0]);
+      Look before =
+          look(
+              "policy",
+              policy,
+              looking(scope, batch, inputs, targets, visual, fresh ? compared : new int[0]));
       List<Tensor> maps =
-          fresh ? before.maps : look(scope, models.old, batch, inputs, null, visual, compared).maps;
+          fresh
+              ? before.maps
+              : look("old", models.old, looking(scope, batch, inputs, null, visual, compared)).maps;
       List<Comparison> comparisons = new ArrayList<>();
-      int rows = batch.responseRows();
+      double tokens = batch.tokens();
       if (comparesWithOld()) {
         Tensor ofDivergence =
             advantages == null
@@ -410,22 +566,27 @@ final class PolicyGradientStep {
         Tensor ofEntropy =
             attention.entropy() == 0
                 ? null
-                : of(scope, rows, attention.entropy() / layers.length / rows);
+                : ofTokens(scope, batch, attention.entropy() / layers.length / tokens);
         add(comparisons, OLD, maps, ofDivergence, ofEntropy);
       }
       Teaching teaching = null;
       if (distillation.isOn()) {
-        Seen taught = teach(scope, batch, models.teacher.prepare(scope, batch), visual);
-        Tensor ofMaps = of(scope, rows, distillation.gamma() / layers.length / rows);
+        Look taught = teach(scope, batch, visual);
+        Tensor ofMaps = ofTokens(scope, batch, distillation.gamma() / layers.length / tokens);
         add(comparisons, TEACHER, taught.maps, ofMaps, null);
         if (taught.logits != null) {
-          teaching = new Teaching(taught.logits, of(scope, rows, distillation.mu() / rows));
+          teaching =
+              new Teaching(taught.logits, ofTokens(scope, batch, distillation.mu() / tokens));
         }
       }
       Tensor refLogProb =
           kl.isZero()
               ? null
-              : look(scope, models.reference, batch, inputs, targets, visual, new int[0]).logProb;
+              : look(
+                      "reference",
+                      models.reference,
+                      looking(scope, batch, inputs, targets, visual, new int[0]))
+                  .logProb;
       minibatches.add(
           new Minibatch(
               batch,
@@ -440,7 +601,8 @@ final class PolicyGradientStep {
                   .withGradOutput(weight),
               visual,
               comparisons,
-              teaching));
+              teaching,
+              null));
     }
     return minibatches;
   }
@@ -462,20 +624,21 @@ final class PolicyGradientStep {
     }
   }
 
-  /** λ · A, for the mean over layers and response rows. */
+  /** λ · A, for the mean over layers and response tokens. */
   private Tensor weights(Scope scope, Batch batch, float[] advantages, long rollout) {
     double lambda = attention.lambda(rollout) / layers.length;
     float[] perRow = batch.perResponseRow(advantages);
     for (int r = 0; r < perRow.length; r++) {
-      perRow[r] = (float) (lambda * perRow[r] / perRow.length);
+      perRow[r] = (float) (lambda * perRow[r] / batch.tokens());
     }
     return Tensor.of(scope, perRow);
   }
 
-  private static Tensor of(Scope scope, int size, double value) {
-    float[] values = new float[size];
+  /** A value for each response token. */
+  private static Tensor ofTokens(Scope scope, Batch batch, double value) {
+    float[] values = new float[batch.sequences()];
     Arrays.fill(values, (float) value);
-    return Tensor.of(scope, values);
+    return Tensor.of(scope, batch.perResponseRow(values));
   }
 
   /** The visual tokens of each sequence; null where the support is another. */
@@ -497,51 +660,108 @@ final class PolicyGradientStep {
             input.q(), input.k(), input.offsetsQ(), input.offsetsK(), input.maxKeys(), visual);
   }
 
-  /** What a model that does not learn from it says to a minibatch. */
-  private record Seen(Tensor logProb, Tensor logits, List<Tensor> maps) {}
+  /**
+   * What a model that does not learn from it says to a minibatch.
+   *
+   * @param layers whose attention policies go to {@code maps}
+   * @param logProb null where there are no targets
+   * @param logits null where they are not wanted
+   */
+  private record Look(
+      Batch batch,
+      PolicyModel.Inputs inputs,
+      Tensor targets,
+      Tensor visual,
+      int[] layers,
+      Tensor logProb,
+      Tensor logits,
+      List<Tensor> maps)
+      implements Replays.Data<Look> {
+    @Override
+    public Look with(UnaryOperator<Tensor> input, UnaryOperator<Tensor> output) {
+      return new Look(
+          batch,
+          inputs.with(input),
+          input.apply(targets),
+          input.apply(visual),
+          layers,
+          output.apply(logProb),
+          output.apply(logits),
+          maps.stream().map(output).toList());
+    }
 
-  /** Log-probabilities where there are targets, and attention policies of layers. */
-  private Seen look(
+    boolean isEmpty() {
+      return logProb == null && logits == null && layers.length == 0;
+    }
+  }
+
+  private Look looking(
       Scope scope,
-      PolicyModel model,
       Batch batch,
       PolicyModel.Inputs inputs,
       Tensor targets,
       Tensor visual,
       int[] layers) {
-    Context context = model.context();
-    if (targets == null && layers.length == 0) {
-      return new Seen(null, null, List.of());
-    }
     Tensor logProb = targets == null ? null : Tensor.empty(scope, DType.F32, batch.responseRows());
-    List<Tensor> maps = maps(scope, batch, layers);
-    try (Scope inner = context.scope()) {
-      Activations pass = model.forward(inner, inputs, layers);
-      if (targets != null) {
-        TokenLogProbs.forward(
-            context,
-            pass.logits(),
-            targets,
-            TokenLogProbs.Options.DEFAULT.withTemperature((float) config.temperature()),
-            new TokenLogProbs.Outputs(logProb, null, null));
-      }
-      fill(maps, pass, layers, visual, divergence.policy());
+    return new Look(
+        batch, inputs, targets, visual, layers, logProb, null, maps(scope, batch, layers));
+  }
+
+  private Look look(String role, PolicyModel model, Look look) {
+    if (!look.isEmpty()) {
+      List<Object> key =
+          List.of(role, Arrays.hashCode(look.layers), look.batch.longest(), look.layers.length);
+      replays.run(key, look, own -> see(model, own, divergence.policy()));
     }
-    return new Seen(logProb, null, maps);
+    return look;
   }
 
   /** The teacher's logits, and the attention policies of its layers, over all their heads. */
-  private Seen teach(Scope scope, Batch batch, PolicyModel.Inputs inputs, Tensor visual) {
-    List<Tensor> maps = maps(scope, batch, teacherLayers);
-    Tensor logits = null;
-    try (Scope inner = models.teacher.context().scope()) {
-      Activations pass = models.teacher.forward(inner, inputs, teacherLayers);
-      if (distillation.mu() != 0) {
-        logits = Tensor.empty(scope, DType.F32, pass.logits().shape()).copyFrom(pass.logits());
+  private Look teach(Scope scope, Batch batch, Tensor visual) {
+    PolicyModel teacher = models.teacher;
+    Tensor logits =
+        distillation.mu() == 0
+            ? null
+            : Tensor.empty(scope, DType.F32, batch.responseRows(), teacher.vocabulary());
+    Look look =
+        new Look(
+            batch,
+            teacher.prepare(scope, batch),
+            null,
+            visual,
+            teacherLayers,
+            null,
+            logits,
+            maps(scope, batch, teacherLayers));
+    replays.run(List.of("teacher", batch.longest()), look, own -> see(teacher, own, heads(0, -1)));
+    return look;
+  }
+
+  private void see(PolicyModel model, Look look, AttentionPolicy.Options options) {
+    Context context = model.context();
+    try (Scope inner = context.scope()) {
+      Activations pass = model.forward(inner, look.inputs, look.layers);
+      if (look.logits != null) {
+        look.logits.copyFrom(pass.logits());
       }
-      fill(maps, pass, teacherLayers, visual, heads(0, -1));
+      if (look.logProb != null) {
+        TokenLogProbs.forward(
+            context,
+            pass.logits(),
+            look.targets,
+            TokenLogProbs.Options.DEFAULT
+                .withTemperature((float) config.temperature())
+                .withIgnoreIndex(Batch.IGNORED),
+            new TokenLogProbs.Outputs(look.logProb, null, null));
+      }
+      for (int i = 0; i < look.layers.length; i++) {
+        AttentionPolicy.forward(
+            context,
+            over(pass.attention(look.layers[i]), look.visual),
+            options,
+            new AttentionPolicy.Outputs(null, null, null, look.maps.get(i)));
+      }
     }
-    return new Seen(null, logits, maps);
   }
 
   private List<Tensor> maps(Scope scope, Batch batch, int[] layers) {
@@ -554,104 +774,68 @@ final class PolicyGradientStep {
         .toList();
   }
 
-  private static void fill(
-      List<Tensor> maps,
-      Activations pass,
-      int[] layers,
-      Tensor visual,
-      AttentionPolicy.Options options) {
-    for (int i = 0; i < layers.length; i++) {
-      AttentionPolicy.forward(
-          maps.get(i).context(),
-          over(pass.attention(layers[i]), visual),
-          options,
-          new AttentionPolicy.Outputs(null, null, null, maps.get(i)));
-    }
-  }
-
   // ------------------------------------------------------------------------------------- gradients
 
-  /** Adds the gradient of a minibatch. All but the norm are of it. */
-  private Numbers gradient(Minibatch minibatch, double klCoef, Readings readings, Update update) {
+  /** An optimizer step on a minibatch. */
+  private void step(Minibatch minibatch, Update update) {
     Context context = policy.context();
-    int rows = minibatch.batch.responseRows();
+    Numbers numbers = new Numbers(minibatch, !kl.isZero());
     try (Scope scope = context.scope()) {
       Activations pass =
           policy.forward(
               scope, minibatch.inputs, minibatch.comparisons.isEmpty() ? new int[0] : layers);
       Tensor dLogits = Tensor.empty(scope, DType.F32, pass.logits().shape());
       List<AttentionGradient> gradients = new ArrayList<>();
-      Numbers numbers = new Numbers(readings, rows, klCoef, config.weight());
-      for (Comparison comparison : minibatch.comparisons) {
-        gradients.add(compare(scope, pass, minibatch, comparison, numbers, readings, update));
+      for (int i = 0; i < minibatch.comparisons.size(); i++) {
+        gradients.add(compare(scope, pass, minibatch, i, numbers, update));
       }
-      policyLoss(pass, minibatch, numbers, readings, dLogits, update);
+      policyLoss(pass, minibatch, numbers, dLogits, update);
       if (minibatch.teaching != null) {
-        distil(scope, pass, minibatch, numbers, readings, dLogits, update);
+        distil(scope, pass, minibatch, numbers, dLogits, update);
       }
       policy.backward(pass, dLogits, gradients);
-      if (kl.schedule() == KlCoefficient.Schedule.ADAPTIVE) {
-        // The next step's coefficient waits for this one's divergence.
-        float[] measured = numbers.rows.get(KL).get(0).tensor().toFloats();
-        kl = kl.after(Readings.mean(measured), minibatch.batch.sequences());
-      }
-      return numbers;
+      update.step(numbers.norm.in(minibatch.numbers));
     }
   }
 
   private void policyLoss(
-      Activations pass,
-      Minibatch minibatch,
-      Numbers numbers,
-      Readings readings,
-      Tensor dLogits,
-      Update update) {
+      Activations pass, Minibatch minibatch, Numbers numbers, Tensor dLogits, Update update) {
     PolicyLossFromLogits.Inputs inputs =
         new PolicyLossFromLogits.Inputs(pass.logits(), minibatch.targets, minibatch.policy);
     PolicyLossFromLogits.Options options =
         PolicyLossFromLogits.Options.DEFAULT
             .withTemperature((float) config.temperature())
+            .withIgnoreIndex(Batch.IGNORED)
             .withEntropyCoef((float) config.loss().entropy())
             .withPolicy(
-                config
-                    .loss()
-                    .options(
-                        numbers.klCoef, (double) minibatch.batch.sequences() * responseLength));
-    Tensor ofRows =
-        kl.isZero() ? null : numbers.ofRows(readings, KL, minibatch.batch.responseRows());
+                config.loss().options((double) minibatch.batch.sequences() * responseLength));
+    Tensor all = minibatch.numbers;
     PolicyLossFromLogits.forward(
         policy.context(),
         inputs,
         options,
         new PolicyLossFromLogits.Outputs(
             new PolicyLossFromLogits.Values(
-                numbers.loss.tensor(),
+                numbers.loss.in(all),
                 null,
-                numbers.metrics.tensor(),
+                numbers.metrics.in(all),
                 null,
-                numbers.entropy.tensor(),
+                numbers.entropy.in(all),
                 null,
-                ofRows),
+                kl.isZero() ? null : numbers.row(KL).in(all)),
             dLogits));
     update.ran(() -> OperationCase.of(inputs, options));
   }
 
   private AttentionGradient compare(
-      Scope scope,
-      Activations pass,
-      Minibatch minibatch,
-      Comparison comparison,
-      Numbers numbers,
-      Readings readings,
-      Update update) {
+      Scope scope, Activations pass, Minibatch minibatch, int i, Numbers numbers, Update update) {
+    Comparison comparison = minibatch.comparisons.get(i);
     AttentionPolicy.Input looked = over(pass.attention(comparison.layer), minibatch.visual);
     AttentionDivergence.Weights weights =
         new AttentionDivergence.Weights(comparison.weight, comparison.entropyWeight, null, null);
     Tensor dq = Tensor.empty(scope, DType.F32, looked.q().shape());
     Tensor dk = Tensor.empty(scope, DType.F32, looked.k().shape());
-    Reading loss = readings.take(1);
-    numbers.terms.add(loss);
-    int rows = minibatch.batch.responseRows();
+    Tensor all = minibatch.numbers;
     AttentionDivergence.forwardBackward(
         policy.context(),
         looked,
@@ -659,9 +843,9 @@ final class PolicyGradientStep {
         weights,
         divergence,
         new AttentionDivergence.Outputs(
-            loss.tensor(),
-            numbers.ofRows(readings, comparison.name + "_divergence", rows),
-            numbers.ofRows(readings, "attention_entropy", rows),
+            numbers.terms.get(i).in(all),
+            numbers.divergences.get(i).in(all),
+            numbers.entropies.get(i).in(all),
             null,
             dq,
             dk,
@@ -676,7 +860,6 @@ final class PolicyGradientStep {
       Activations pass,
       Minibatch minibatch,
       Numbers numbers,
-      Readings readings,
       Tensor dLogits,
       Update update) {
     LogitDivergence.Inputs inputs =
@@ -691,8 +874,7 @@ final class PolicyGradientStep {
         policy.context(),
         inputs,
         options,
-        new LogitDivergence.Outputs(
-            numbers.ofRows(readings, LOGIT_DIVERGENCE, minibatch.batch.responseRows()), own));
+        new LogitDivergence.Outputs(numbers.row(LOGIT_DIVERGENCE).in(minibatch.numbers), own));
     Axpby.apply(policy.context(), 1, own, 1, dLogits);
     update.ran(() -> OperationCase.of(inputs, options));
   }

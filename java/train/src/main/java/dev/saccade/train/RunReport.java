@@ -175,7 +175,33 @@ public final class RunReport {
               : new SummaryRow.Comparison(HELD_OUT, warm, last));
     }
     rows.add(new SummaryRow.Fact("held-out scenes", Integer.toString(config.evaluationScenes())));
+    String stages = stages(metrics);
+    if (!stages.isEmpty()) {
+      rows.add(new SummaryRow.Fact("time of the rollout batches", stages));
+    }
     return rows;
+  }
+
+  /** The share of each stage of the rollout batches, and their time. */
+  private static String stages(List<Map<String, Object>> metrics) {
+    Map<String, Double> seconds = new LinkedHashMap<>();
+    for (Map<String, Object> row : metrics) {
+      row.forEach(
+          (name, value) -> {
+            if (name.endsWith(Stages.SECONDS)) {
+              String stage = name.substring(0, name.length() - Stages.SECONDS.length());
+              seconds.merge(stage, ((Number) value).doubleValue(), Double::sum);
+            }
+          });
+    }
+    double total = seconds.values().stream().mapToDouble(Double::doubleValue).sum();
+    List<String> shares = new ArrayList<>();
+    seconds.forEach(
+        (stage, own) ->
+            shares.add(String.format(Locale.ROOT, "%s %.0f %%", stage, 100 * own / total)));
+    return shares.isEmpty()
+        ? ""
+        : String.format(Locale.ROOT, "%.3g s: %s", total, String.join(", ", shares));
   }
 
   private static Map<String, String> flatten(TrainConfig config) throws IOException {

@@ -35,17 +35,17 @@ public final class Successor {
     TrainConfig.Rl rl = plain.rl();
     Transformer next = policy.copy();
     try (Transformer old = policy.copy();
-        Optimizer optimizer = new Optimizer(next, rl.optimizer())) {
-      PolicyGradientStep rule =
-          new PolicyGradientStep(
-              plain, rl.kl(), new PolicyGradientStep.Models(next, old, policy, null));
+        Optimizer optimizer = new Optimizer(next, rl.optimizer());
+        PolicyGradientStep rule =
+            new PolicyGradientStep(plain, new PolicyGradientStep.Models(next, old, policy, null))) {
       for (int step = 0; step < steps; step++) {
         long begin = FIRST_EXAMPLE + (long) step * rl.prompts();
         rule.run(
             count -> plain.scenes().get(begin, count),
             seed,
             step,
-            norm -> optimizer.step(rl.optimizer().learningRate(), norm));
+            rl.kl(),
+            optimizer.update(rl.optimizer().learningRate()));
       }
       return next;
     } catch (RuntimeException e) {

@@ -49,9 +49,10 @@ final class SupervisedStep {
             responses);
     Context context = model.context();
     try (Scope scope = context.scope()) {
-      Readings readings = new Readings(scope, 2);
+      Readings readings = new Readings();
       Readings.Reading loss = readings.take(1);
       Readings.Reading norm = readings.take(1);
+      Tensor numbers = Tensor.empty(scope, DType.F32, readings.size());
       Activations pass = model.forward(scope, batch);
       Tensor targets = Tensor.of(scope, batch.targets());
       TokenLogProbs.Options options = TokenLogProbs.Options.DEFAULT;
@@ -64,16 +65,17 @@ final class SupervisedStep {
           context,
           PolicyLoss.Inputs.of(tokens.logProb(), tokens.logProb(), Tensor.of(scope, ones), offsets),
           PolicyLoss.Options.DEFAULT.withObjective(PolicyLoss.Objective.REINFORCE),
-          new PolicyLoss.Outputs(loss.tensor(), null, dLogProb, null));
+          new PolicyLoss.Outputs(loss.in(numbers), null, dLogProb, null));
       Tensor drawn = SampleTokens.sample(scope, pass.logits(), SampleTokens.Options.GREEDY);
       Tensor dLogits = Tensor.empty(scope, DType.F32, pass.logits().shape());
       TokenLogProbs.backward(context, pass.logits(), targets, options, dLogProb, null, dLogits);
       model.backward(pass, dLogits, List.of());
       update.ran(() -> OperationCase.of(pass.logits(), targets, dLogProb, options));
-      update.step(norm.tensor());
+      update.prepare();
+      update.step(norm.in(numbers));
 
-      readings.read();
-      if (!norm.isFinite()) {
+      float[] read = numbers.toFloats();
+      if (!Float.isFinite(norm.value(read))) {
         throw new Update.NotFinite();
       }
       int[] likeliest = drawn.toInts();
@@ -89,10 +91,10 @@ final class SupervisedStep {
                 : 0;
       }
       Map<String, Object> metrics = new LinkedHashMap<>();
-      metrics.put("loss", (double) loss.value());
+      metrics.put("loss", (double) loss.value(read));
       metrics.put("accuracy", (double) right / examples.size());
-      metrics.put("tokens", batch.rows());
-      metrics.put("grad_norm", (double) norm.value());
+      metrics.put("tokens", batch.filledRows());
+      metrics.put("grad_norm", (double) norm.value(read));
       return metrics;
     }
   }

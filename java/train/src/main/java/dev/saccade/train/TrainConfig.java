@@ -230,7 +230,7 @@ public record TrainConfig(
     /**
      * @param constant divisor of {@code CONSTANT}
      */
-    PolicyLoss.Options options(double klCoef, double constant) {
+    PolicyLoss.Options options(double constant) {
       PolicyLoss.Options options =
           PolicyLoss.Options.DEFAULT
               .withObjective(objective)
@@ -242,7 +242,6 @@ public record TrainConfig(
               .withTauPos((float) tauPos)
               .withTauNeg((float) tauNeg)
               .withKlEstimator(klEstimator)
-              .withKlCoef((float) klCoef)
               .withAdvantagePerSequence(true);
       return aggregation == PolicyLoss.Aggregation.CONSTANT
           ? options.withConstant((float) constant)

@@ -57,6 +57,9 @@ public final class Trainer implements AutoCloseable {
   private Transformer reference;
   private Optimizer optimizer;
 
+  /** Null before reinforcement learning. */
+  private PolicyGradientStep rule;
+
   private Stage stage = Stage.SFT;
   private int step;
   private long cursor;
@@ -280,12 +283,9 @@ public final class Trainer implements AutoCloseable {
   private Map<String, Object> policyStep() {
     TrainConfig.Rl rl = config.rl();
     double rate = rl.optimizer().rate(step, rl.steps());
-    PolicyGradientStep rollout =
-        new PolicyGradientStep(
-            config, kl, new PolicyGradientStep.Models(policy, old, reference, teacher));
     Map<String, Object> metrics =
-        rollout.run(this::questions, config.seed(), step, update(rl.optimizer(), rate));
-    kl = rollout.kl();
+        rule.run(this::questions, config.seed(), step, kl, update(rl.optimizer(), rate));
+    kl = rule.kl();
     metrics.put("learning_rate", rate);
     return metrics;
   }
@@ -296,7 +296,7 @@ public final class Trainer implements AutoCloseable {
   }
 
   private Update update(TrainConfig.Optimizer settings, double rate) {
-    Update update = norm -> optimizer.step(rate, norm);
+    Update update = optimizer.update(rate);
     return faulty < 0
         ? update
         : new GradientWatch(policy, settings.maxGradNorm(), run.fault(), where(), update);
@@ -349,6 +349,9 @@ public final class Trainer implements AutoCloseable {
     optimizer = new Optimizer(policy, config.rl().optimizer());
     old = policy.copy();
     reference = policy.copy();
+    rule =
+        new PolicyGradientStep(
+            config, new PolicyGradientStep.Models(policy, old, reference, teacher));
   }
 
   private void checkpoint() throws IOException {
@@ -418,6 +421,9 @@ public final class Trainer implements AutoCloseable {
 
   @Override
   public void close() {
+    if (rule != null) {
+      rule.close();
+    }
     if (teacher != null) {
       teacher.close();
     }

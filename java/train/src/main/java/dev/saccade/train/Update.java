@@ -5,8 +5,19 @@ import java.util.function.Supplier;
 
 /** What a trainer does about the gradients of a minibatch. */
 interface Update {
-  /** Takes an optimizer step with the gradients as they are, and writes their norm to f32[1]. */
+  /** Brings to the device what the next {@link #step} reads there. */
+  default void prepare() {}
+
+  /**
+   * Takes an optimizer step with the gradients as they are, and writes their norm to f32[1]. Unless
+   * it {@link #looks}, by nothing but operations, which may be recorded and run again.
+   */
   void step(Tensor norm);
+
+  /** Whether it reads tensors of the minibatch. */
+  default boolean looks() {
+    return false;
+  }
 
   /**
    * Sees an operation that the gradients come from, once it has run and before {@link #step}. Its

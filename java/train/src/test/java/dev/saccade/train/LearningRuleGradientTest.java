@@ -70,7 +70,7 @@ class LearningRuleGradientTest {
     try (Optimizer optimizer = new Optimizer(model, config.sft().optimizer())) {
       SupervisedStep step = new SupervisedStep(model, config);
       for (int i = 0; i < steps; i++) {
-        step.run(config.scenes().get(64L * i, 64), norm -> optimizer.step(3e-3, norm));
+        step.run(config.scenes().get(64L * i, 64), optimizer.update(3e-3));
       }
     }
     return model;
@@ -188,11 +188,12 @@ class LearningRuleGradientTest {
   private static Map<String, Object> run(TrainConfig config, Update update) {
     IntFunction<List<Example>> questions = count -> config.scenes().get(10_000, count);
     boolean taught = config.rl().distillation().isOn();
-    return new PolicyGradientStep(
+    try (PolicyGradientStep rule =
+        new PolicyGradientStep(
             config,
-            config.rl().kl(),
-            new PolicyGradientStep.Models(policy, copyOfOther(), other, taught ? teacher : null))
-        .run(questions, 5, 1, update);
+            new PolicyGradientStep.Models(policy, copyOfOther(), other, taught ? teacher : null))) {
+      return rule.run(questions, 5, 1, config.rl().kl(), update);
+    }
   }
 
   /** A fresh reference takes the policy's weights: that must not reach the one of the KL term. */

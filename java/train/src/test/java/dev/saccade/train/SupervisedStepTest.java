@@ -36,7 +36,7 @@ class SupervisedStepTest {
         do {
           assertThat(steps).isLessThan(400);
           double rate = config.sft().optimizer().rate(steps++, 400);
-          metrics = step.run(examples, norm -> optimizer.step(rate, norm));
+          metrics = step.run(examples, optimizer.update(rate));
         } while ((double) metrics.get("accuracy") < 1 || (double) metrics.get("loss") > 0.02);
         int[][] responses = Evaluator.answer(policy, config, examples);
         for (int i = 0; i < responses.length; i++) {

@@ -5,6 +5,7 @@ import dev.saccade.Context;
 import dev.saccade.Scope;
 import dev.saccade.Tensor;
 import java.util.List;
+import java.util.function.UnaryOperator;
 
 /**
  * What a trainer needs of a policy. Implement it to train another model: the losses, their
@@ -45,7 +46,10 @@ public interface PolicyModel extends AutoCloseable {
   record Sampling(float temperature, int maxTokens, int stopToken, long seed, long offset) {}
 
   /** What {@link #forward} needs of a batch, on the device. */
-  interface Inputs {}
+  interface Inputs {
+    /** The same of other tensors, for a batch of the same shapes. */
+    Inputs with(UnaryOperator<Tensor> tensors);
+  }
 
   /**
    * Brings a batch to the device, for any number of passes of this model and of others of its
@@ -56,7 +60,8 @@ public interface PolicyModel extends AutoCloseable {
   Inputs prepare(Scope scope, Batch batch);
 
   /**
-   * Runs the model on a batch.
+   * Runs the model on a batch: nothing but operations of the context, which {@link Replays} may
+   * record.
    *
    * @param scope holds every activation that {@link #backward} needs; close it when done
    * @param inputs the batch; its scope must be open until {@link #backward} is through
@@ -82,7 +87,8 @@ public interface PolicyModel extends AutoCloseable {
   }
 
   /**
-   * Adds the gradient of a loss to the parameters' gradients.
+   * Adds the gradient of a loss to the parameters' gradients: nothing but operations, as {@link
+   * #forward}.
    *
    * @param activations what {@link #forward} of this model returned, its scope still open
    * @param dLogits f32, gradient of the loss with respect to the logits

@@ -21,6 +21,7 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Random;
+import java.util.function.UnaryOperator;
 
 /**
  * A small multimodal policy: a decoder-only transformer over [image patches | question | response],
@@ -32,9 +33,6 @@ import java.util.Random;
 public final class Transformer implements PolicyModel {
   private static final float EPS = 1e-6f;
 
-  /** Tokens that are drawn on a GPU before the host looks whether all responses have ended. */
-  private static final int UNSEEN = 16;
-
   private final Context context;
   private final TransformerConfig config;
   private final Precision precision;
@@ -43,6 +41,7 @@ public final class Transformer implements PolicyModel {
   private final Gemm.Options timesTransposed;
   private final Gemm.Options weightGradient;
   private final Scope scope;
+  private final Replays replays;
   private final List<Parameter> parameters = new ArrayList<>();
   private final Parameter patch;
   private final Parameter token;
@@ -69,6 +68,7 @@ public final class Transformer implements PolicyModel {
     timesTransposed = plain.withTransB(true);
     weightGradient = plain.withTransA(true).withBeta(1);
     this.scope = context.scope();
+    this.replays = new Replays(context);
     int d = config.width();
     patch = parameter("patch", config.patchSize(), d);
     token = parameter("token", config.vocabulary(), d);
@@ -180,18 +180,23 @@ public final class Transformer implements PolicyModel {
 
   @Override
   public void close() {
+    replays.close();
     scope.close();
   }
 
   // ------------------------------------------------------------------------------------- sequences
 
-  /** Rows of packed sequences, as indices into the tables that their inputs come from. */
+  /**
+   * Rows of packed sequences, as indices into the tables that their inputs come from; -1 in rows
+   * beyond the end of a sequence.
+   */
   private record Rows(
       float[] patches, int patchRows, int[] token, int[] patch, int[] position, int[] offsets) {
     /**
      * @param tokens for each sequence the tokens after its patches
+     * @param offsets first row of each sequence, and the end
      */
-    static Rows of(List<Prompt> prompts, int[] promptOf, int[][] tokens) {
+    static Rows of(List<Prompt> prompts, int[] promptOf, int[][] tokens, int[] offsets) {
       int[] firstPatch = new int[prompts.size()];
       int patchRows = 0;
       int values = 0;
@@ -206,28 +211,26 @@ public final class Transformer implements PolicyModel {
         System.arraycopy(prompt.patches(), 0, patches, at, prompt.patches().length);
         at += prompt.patches().length;
       }
-      int[] offsets = new int[tokens.length + 1];
-      for (int s = 0; s < tokens.length; s++) {
-        offsets[s + 1] = offsets[s] + prompts.get(promptOf[s]).patchCount() + tokens[s].length;
-      }
       int rows = offsets[tokens.length];
       int[] token = new int[rows];
       int[] patch = new int[rows];
       int[] position = new int[rows];
+      Arrays.fill(token, -1);
+      Arrays.fill(patch, -1);
+      Arrays.fill(position, -1);
       for (int s = 0; s < tokens.length; s++) {
         int count = prompts.get(promptOf[s]).patchCount();
-        for (int i = 0; i < offsets[s + 1] - offsets[s]; i++) {
+        for (int i = 0; i < count + tokens[s].length; i++) {
           int row = offsets[s] + i;
           position[row] = i;
-          token[row] = i < count ? -1 : tokens[s][i - count];
-          patch[row] = i < count ? firstPatch[promptOf[s]] + i : -1;
+          if (i < count) {
+            patch[row] = firstPatch[promptOf[s]] + i;
+          } else {
+            token[row] = tokens[s][i - count];
+          }
         }
       }
       return new Rows(patches, patchRows, token, patch, position, offsets);
-    }
-
-    int count() {
-      return token.length;
     }
 
     int longest() {
@@ -239,7 +242,7 @@ public final class Transformer implements PolicyModel {
     }
   }
 
-  private Rows rows(List<Prompt> prompts, int[] promptOf, int[][] tokens) {
+  private Rows rows(List<Prompt> prompts, int[] promptOf, int[][] tokens, int[] offsets) {
     for (Prompt prompt : prompts) {
       int count = prompt.patchCount();
       if (prompt.patches().length != (long) count * config.patchSize()) {
@@ -250,17 +253,16 @@ public final class Transformer implements PolicyModel {
                 + prompt.patches().length / count);
       }
     }
-    for (int[] sequence : tokens) {
-      for (int token : sequence) {
+    for (int s = 0; s < tokens.length; s++) {
+      requirePositions(prompts.get(promptOf[s]).patchCount() + (long) tokens[s].length);
+      for (int token : tokens[s]) {
         if (token < 0 || token >= config.vocabulary()) {
           throw new IllegalArgumentException(
               "tokens: expected 0 to " + (config.vocabulary() - 1) + ", got " + token);
         }
       }
     }
-    Rows rows = Rows.of(prompts, promptOf, tokens);
-    requirePositions(rows.longest());
-    return rows;
+    return Rows.of(prompts, promptOf, tokens, offsets);
   }
 
   private void requirePositions(long length) {
@@ -307,7 +309,21 @@ public final class Transformer implements PolicyModel {
       long longest,
       Tensor rowIndex,
       Tensor offsetsQ)
-      implements Inputs {}
+      implements Inputs {
+    @Override
+    public Packed with(UnaryOperator<Tensor> tensors) {
+      return new Packed(
+          config,
+          tensors.apply(token),
+          tensors.apply(patches),
+          tensors.apply(patch),
+          tensors.apply(position),
+          tensors.apply(offsets),
+          longest,
+          tensors.apply(rowIndex),
+          tensors.apply(offsetsQ));
+    }
+  }
 
   private Packed upload(Scope scope, Rows rows, int[] rowIndex, int[] offsetsQ) {
     boolean images = rows.patchRows > 0;
@@ -452,13 +468,12 @@ public final class Transformer implements PolicyModel {
   public Inputs prepare(Scope scope, Batch batch) {
     int[] promptOf = new int[batch.sequences()];
     Arrays.setAll(promptOf, batch::promptOf);
-    Rows rows = rows(batch.prompts(), promptOf, inputTokens(batch));
+    Rows rows = rows(batch.prompts(), promptOf, inputTokens(batch), batch.offsets());
     int[] responseOffsets = batch.responseOffsets();
     int[] rowIndex = new int[batch.responseRows()];
     for (int s = 0; s < batch.sequences(); s++) {
-      int count = responseOffsets[s + 1] - responseOffsets[s];
-      for (int i = 0; i < count; i++) {
-        rowIndex[responseOffsets[s] + i] = rows.offsets[s + 1] - count + i;
+      for (int i = responseOffsets[s]; i < responseOffsets[s + 1]; i++) {
+        rowIndex[i] = rows.offsets[s + 1] - responseOffsets[s + 1] + i;
       }
     }
     return upload(scope, rows, rowIndex, responseOffsets);
@@ -586,40 +601,67 @@ public final class Transformer implements PolicyModel {
 
   // -------------------------------------------------------------------------------------- sampling
 
-  /** Keys and values of growing sequences, one region of fixed capacity each, for every layer. */
-  private final class Cache {
-    final List<Tensor> keys = new ArrayList<>();
-    final List<Tensor> values = new ArrayList<>();
-    final int[] offsets;
-    final int[] lengths;
-    final long capacity;
-
-    Cache(Scope scope, int[] promptLengths, int[] promptOf, int room) {
-      offsets = new int[promptOf.length + 1];
-      lengths = new int[promptOf.length];
-      int most = 0;
-      for (int s = 0; s < promptOf.length; s++) {
-        lengths[s] = promptLengths[promptOf[s]];
-        offsets[s + 1] = offsets[s] + lengths[s] + room;
-        most = Math.max(most, lengths[s] + room);
-      }
-      capacity = most;
-      long width = (long) config.kvHeads() * config.headDim();
-      for (int l = 0; l < config.layers(); l++) {
-        keys.add(Tensor.empty(scope, DType.F32, offsets[promptOf.length], width));
-        values.add(Tensor.empty(scope, DType.F32, offsets[promptOf.length], width));
-      }
+  /**
+   * Prompts to be answered, and tables of where things are. Prompts have rows of the same number
+   * each, {@code length}; caches of keys and values a region of {@code length + steps} rows for
+   * each response.
+   *
+   * @param prompts their last rows are those that logits are wanted for
+   * @param promptOf i32[responses]
+   * @param cacheFrom i32[responses · length], the prompts' rows that the caches begin with
+   * @param cacheTo i32[responses · length], where they go
+   * @param cacheOffsets i32[responses + 1]
+   * @param one i32[responses + 1], offsets of a row each
+   * @param position i32[steps, responses], of every token that is drawn
+   * @param at i32[steps, responses], its row in the caches
+   * @param visible i32[steps, responses], keys that it sees
+   * @param counter i64[steps], of the random numbers
+   * @param tokens i32[steps, responses], receives what is drawn
+   */
+  private record Generation(
+      Packed prompts,
+      Tensor promptOf,
+      Tensor cacheFrom,
+      Tensor cacheTo,
+      Tensor cacheOffsets,
+      Tensor one,
+      Tensor position,
+      Tensor at,
+      Tensor visible,
+      Tensor counter,
+      Tensor tokens)
+      implements Replays.Data<Generation> {
+    @Override
+    public Generation with(UnaryOperator<Tensor> input, UnaryOperator<Tensor> output) {
+      return new Generation(
+          prompts.with(input),
+          input.apply(promptOf),
+          input.apply(cacheFrom),
+          input.apply(cacheTo),
+          input.apply(cacheOffsets),
+          input.apply(one),
+          input.apply(position),
+          input.apply(at),
+          input.apply(visible),
+          input.apply(counter),
+          output.apply(tokens));
     }
 
-    /** Copies rows of a layer's keys and values in. */
-    void write(int layer, Tensor qkv, Tensor index, Tensor outIndex) {
-      int h = config.heads();
-      int kv = config.kvHeads();
-      GatherRows.gather(context, columnsOf(qkv, h, kv), index, outIndex, false, keys.get(layer));
-      GatherRows.gather(
-          context, columnsOf(qkv, h + kv, kv), index, outIndex, false, values.get(layer));
+    int steps() {
+      return (int) tokens.shape(0);
+    }
+
+    int responses() {
+      return (int) tokens.shape(1);
+    }
+
+    static Tensor row(Tensor table, int step) {
+      return table.rows(step, step + 1).reshape(table.shape(1));
     }
   }
+
+  /** Work on prompts of the same shapes. */
+  private record Generating(float temperature, long seed, long longest) {}
 
   @Override
   public int[][] sample(List<Prompt> prompts, int group, Sampling sampling) {
@@ -634,162 +676,164 @@ public final class Transformer implements PolicyModel {
     if (count == 0) {
       return new int[0][];
     }
-    int[] promptOf = new int[count];
-    Arrays.setAll(promptOf, s -> s / group);
+    try (Scope inner = context.scope()) {
+      Generation generation = generation(inner, prompts, group, sampling);
+      replays.run(
+          new Generating(sampling.temperature(), sampling.seed(), generation.prompts.longest),
+          generation,
+          own -> generate(own, sampling));
+      return responses(generation.tokens.toInts(), count, sampling.stopToken());
+    }
+  }
+
+  private Generation generation(Scope scope, List<Prompt> prompts, int group, Sampling sampling) {
+    int steps = sampling.maxTokens();
+    int count = prompts.size() * group;
+    int length = prompts.stream().mapToInt(Prompt::length).max().orElse(0);
+    int room = Math.addExact(length, steps);
+    requirePositions(room - 1L);
     int[][] questions = new int[prompts.size()][];
     int[] own = new int[prompts.size()];
+    int[] offsets = new int[prompts.size() + 1];
+    int[] lastRows = new int[prompts.size()];
     for (int p = 0; p < questions.length; p++) {
       questions[p] = prompts.get(p).question();
       own[p] = p;
+      offsets[p + 1] = Math.addExact(offsets[p], length);
+      lastRows[p] = offsets[p] + prompts.get(p).length() - 1;
     }
-    int[][] drawn = new int[sampling.maxTokens()][count];
-    try (Scope scope = context.scope()) {
-      Rows rows = rows(prompts, own, questions);
-      requirePositions(rows.longest() + sampling.maxTokens() - 1L);
-      int[] lastRows = new int[prompts.size()];
-      Arrays.setAll(lastRows, p -> rows.offsets[p + 1] - 1);
-      int[] promptLengths = new int[prompts.size()];
-      Arrays.setAll(promptLengths, p -> rows.offsets[p + 1] - rows.offsets[p]);
-      Cache cache = new Cache(scope, promptLengths, promptOf, sampling.maxTokens());
+    Rows rows = rows(prompts, own, questions, offsets);
+    int[] promptOf = new int[count];
+    Arrays.setAll(promptOf, s -> s / group);
+    int[] from = new int[Math.multiplyExact(count, length)];
+    Arrays.setAll(from, i -> offsets[promptOf[i / length]] + i % length);
+    int[] to = new int[from.length];
+    Arrays.setAll(to, i -> Math.addExact(Math.multiplyExact(i / length, room), i % length));
+    int[] cacheOffsets = new int[count + 1];
+    Arrays.setAll(cacheOffsets, s -> s * room);
+    int[] one = new int[count + 1];
+    Arrays.setAll(one, s -> s);
+    int[][] tables = new int[3][Math.multiplyExact(steps, count)];
+    for (int i = 0; i < tables[0].length; i++) {
+      int s = i % count;
+      int position = prompts.get(promptOf[s]).length() + i / count;
+      tables[0][i] = position;
+      tables[1][i] = cacheOffsets[s] + position;
+      tables[2][i] = position + 1;
+    }
+    long[] counter = new long[steps];
+    Arrays.setAll(counter, step -> sampling.offset() * steps + step);
+    return new Generation(
+        upload(scope, rows, lastRows, null),
+        Tensor.of(scope, promptOf),
+        Tensor.of(scope, from),
+        Tensor.of(scope, to),
+        Tensor.of(scope, cacheOffsets),
+        Tensor.of(scope, one),
+        Tensor.of(scope, tables[0], steps, count),
+        Tensor.of(scope, tables[1], steps, count),
+        Tensor.of(scope, tables[2], steps, count),
+        Tensor.of(scope, counter, new long[0]),
+        Tensor.empty(scope, DType.I32, steps, count));
+  }
+
+  /** Keys and values of growing sequences, for every layer. */
+  private final class Cache {
+    final List<Tensor> keys = new ArrayList<>();
+    final List<Tensor> values = new ArrayList<>();
+
+    Cache(Scope scope, long rows) {
+      long width = (long) config.kvHeads() * config.headDim();
+      for (int l = 0; l < config.layers(); l++) {
+        keys.add(Tensor.empty(scope, DType.F32, rows, width));
+        values.add(Tensor.empty(scope, DType.F32, rows, width));
+      }
+    }
+
+    /** Copies rows of a layer's keys and values in. */
+    void write(int layer, Tensor qkv, Tensor index, Tensor outIndex) {
+      int h = config.heads();
+      int kv = config.kvHeads();
+      GatherRows.gather(context, columnsOf(qkv, h, kv), index, outIndex, false, keys.get(layer));
+      GatherRows.gather(
+          context, columnsOf(qkv, h + kv, kv), index, outIndex, false, values.get(layer));
+    }
+
+    Tensor heads(Tensor rows) {
+      return rows.reshape(rows.shape(0), config.kvHeads(), config.headDim());
+    }
+  }
+
+  /** Draws all tokens; on the CPU, where a look costs nothing, until every response has ended. */
+  private void generate(Generation in, Sampling sampling) {
+    try (Scope inner = context.scope()) {
+      long room = in.prompts.longest + in.steps();
+      Cache cache = new Cache(inner, in.responses() * room);
       Tensor logits;
       try (Scope prefill = context.scope()) {
-        Pass pass = new Pass(prefill, upload(prefill, rows, lastRows, null));
-        fill(prefill, cache, pass, rows, promptOf);
-        logits = GatherRows.gather(scope, pass.logits, Tensor.of(prefill, promptOf));
+        Pass pass = new Pass(prefill, in.prompts);
+        for (int l = 0; l < config.layers(); l++) {
+          cache.write(l, pass.layers.get(l).qkv, in.cacheFrom, in.cacheTo);
+        }
+        logits = GatherRows.gather(inner, pass.logits, in.promptOf);
       }
-      Growth growth = new Growth(scope, cache, sampling.maxTokens());
-      Tensor tokens = Tensor.empty(scope, DType.I32, sampling.maxTokens(), count);
-      // On the CPU a look costs nothing; on a GPU it waits for all that was launched.
-      int unseen = context.device().kind() == Device.Kind.CPU ? 1 : UNSEEN;
-      boolean[] ended = new boolean[count];
-      int open = count;
-      int seen = 0;
-      for (int step = 0; ; step++) {
-        Tensor next = tokens.rows(step, step + 1).reshape(count);
+      boolean looks = context.device().kind() == Device.Kind.CPU;
+      boolean[] ended = new boolean[in.responses()];
+      for (int step = 0; step < in.steps(); step++) {
+        if (step > 0) {
+          decode(in, cache, room, step - 1, logits);
+        }
+        Tensor next = Generation.row(in.tokens, step);
         SampleTokens.sample(
             context,
             logits,
             null,
             new SampleTokens.Options(
-                sampling.temperature(),
-                sampling.seed(),
-                sampling.offset() * sampling.maxTokens() + step),
+                sampling.temperature(), sampling.seed(), 0, in.counter.rows(step, step + 1)),
             next);
-        boolean last = step + 1 == sampling.maxTokens();
-        if (last || step + 1 - seen == unseen) {
-          int[] fresh = tokens.rows(seen, step + 1).toInts();
-          for (int i = 0; i < fresh.length; i++) {
-            int s = i % count;
-            drawn[seen + i / count][s] = fresh[i];
-            if (!ended[s] && fresh[i] == sampling.stopToken()) {
-              ended[s] = true;
-              open--;
-            }
-          }
-          seen = step + 1;
+        if (looks && allEnded(next.toInts(), sampling.stopToken(), ended)) {
+          return;
         }
-        if (open == 0 || last) {
-          break;
-        }
-        decode(cache, growth, step, next, logits);
       }
-    }
-    return responses(drawn, count, sampling.stopToken());
-  }
-
-  private void fill(Scope scope, Cache cache, Pass pass, Rows rows, int[] promptOf) {
-    int total = 0;
-    for (int p : promptOf) {
-      total += rows.offsets[p + 1] - rows.offsets[p];
-    }
-    int[] from = new int[total];
-    int[] to = new int[total];
-    int n = 0;
-    for (int s = 0; s < promptOf.length; s++) {
-      int begin = rows.offsets[promptOf[s]];
-      for (int i = 0; i < cache.lengths[s]; i++, n++) {
-        from[n] = begin + i;
-        to[n] = cache.offsets[s] + i;
-      }
-    }
-    Tensor index = Tensor.of(scope, from);
-    Tensor outIndex = Tensor.of(scope, to);
-    for (int l = 0; l < config.layers(); l++) {
-      cache.write(l, pass.layers.get(l).qkv, index, outIndex);
     }
   }
 
-  /** Where the tokens that are drawn go: a row for each token of every sequence. */
-  private final class Growth {
-    final Tensor positions;
-    final Tensor at;
-    final Tensor lengths;
-    final Tensor offsetsQ;
-    final Tensor offsetsK;
-
-    Growth(Scope scope, Cache cache, int steps) {
-      int count = cache.lengths.length;
-      int[][] rows = new int[3][Math.multiplyExact(steps, count)];
-      for (int i = 0; i < rows[0].length; i++) {
-        int s = i % count;
-        int position = cache.lengths[s] + i / count;
-        rows[0][i] = position;
-        rows[1][i] = cache.offsets[s] + position;
-        rows[2][i] = position + 1;
-      }
-      int[] one = new int[count + 1];
-      Arrays.setAll(one, s -> s);
-      positions = Tensor.of(scope, rows[0], steps, count);
-      at = Tensor.of(scope, rows[1], steps, count);
-      lengths = Tensor.of(scope, rows[2], steps, count);
-      offsetsQ = Tensor.of(scope, one);
-      offsetsK = Tensor.of(scope, cache.offsets);
+  private static boolean allEnded(int[] tokens, int stopToken, boolean[] ended) {
+    boolean all = true;
+    for (int s = 0; s < ended.length; s++) {
+      ended[s] |= tokens[s] == stopToken;
+      all &= ended[s];
     }
-
-    Tensor row(Tensor rows, int step) {
-      return rows.rows(step, step + 1).reshape(rows.shape(1));
-    }
+    return all;
   }
 
-  /**
-   * Adds token {@code step} to every sequence: the logits of the next go to {@code logits}.
-   *
-   * @param tokens i32[sequences]
-   */
-  private void decode(Cache cache, Growth growth, int step, Tensor tokens, Tensor logits) {
-    int count = cache.lengths.length;
-    try (Scope scope = context.scope()) {
-      Tensor x = GatherRows.gather(scope, token.value(), tokens);
-      Tensor positions = growth.row(growth.positions, step);
-      GatherRows.gather(context, position.value(), positions, null, true, x);
-      Tensor outIndex = growth.row(growth.at, step);
-      Tensor lengths = growth.row(growth.lengths, step);
+  /** Adds token {@code step} to every sequence: the logits of the next go to {@code logits}. */
+  private void decode(Generation in, Cache cache, long room, int step, Tensor logits) {
+    try (Scope inner = context.scope()) {
+      Tensor x = GatherRows.gather(inner, token.value(), Generation.row(in.tokens, step));
+      GatherRows.gather(
+          context, position.value(), Generation.row(in.position, step), null, true, x);
+      Tensor at = Generation.row(in.at, step);
+      Tensor visible = Generation.row(in.visible, step);
       for (int l = 0; l < config.layers(); l++) {
         int layer = l;
         x =
             layer(
-                    scope,
+                    inner,
                     blocks.get(l),
                     x,
                     (qkv, o, lse) -> {
-                      cache.write(layer, qkv, null, outIndex);
-                      long rows = cache.offsets[count];
+                      cache.write(layer, qkv, null, at);
                       Attention.forward(
                           context,
                           new Attention.Input(
                               queries(qkv),
-                              cache
-                                  .keys
-                                  .get(layer)
-                                  .reshape(rows, config.kvHeads(), config.headDim()),
-                              cache
-                                  .values
-                                  .get(layer)
-                                  .reshape(rows, config.kvHeads(), config.headDim()),
-                              growth.offsetsQ,
-                              growth.offsetsK,
-                              lengths,
-                              cache.capacity,
+                              cache.heads(cache.keys.get(layer)),
+                              cache.heads(cache.values.get(layer)),
+                              in.one,
+                              in.cacheOffsets,
+                              visible,
+                              room,
                               scale(),
                               precision),
                           o,
@@ -797,24 +841,28 @@ public final class Transformer implements PolicyModel {
                     })
                 .out;
       }
-      RmsNorm.Outputs norm = RmsNorm.forward(scope, x, finalNorm.value(), EPS);
+      RmsNorm.Outputs norm = RmsNorm.forward(inner, x, finalNorm.value(), EPS);
       Gemm.multiply(context, norm.y(), head.value(), plain, logits);
     }
   }
 
-  private static int[][] responses(int[][] drawn, int count, int stopToken) {
+  /**
+   * @param drawn [steps, count]
+   */
+  private static int[][] responses(int[] drawn, int count, int stopToken) {
+    int steps = drawn.length / count;
     int[][] responses = new int[count][];
     for (int s = 0; s < count; s++) {
       int length = 0;
-      while (length < drawn.length) {
+      while (length < steps) {
         length++;
-        if (drawn[length - 1][s] == stopToken) {
+        if (drawn[(length - 1) * count + s] == stopToken) {
           break;
         }
       }
       responses[s] = new int[length];
       for (int i = 0; i < length; i++) {
-        responses[s][i] = drawn[i][s];
+        responses[s][i] = drawn[i * count + s];
       }
     }
     return responses;

@@ -1,0 +1,104 @@
+package dev.saccade.train;
+
+import dev.saccade.Context;
+import dev.saccade.train.model.Transformer;
+import dev.saccade.train.task.Example;
+import java.util.ArrayList;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+
+/**
+ * How long rollout batches take, without metrics, evaluations and checkpoints: of a fresh policy,
+ * on questions that are drawn beforehand.
+ */
+public final class TrainingLoop {
+  /** The first records what others launch again. */
+  private static final int WARM_UP = 3;
+
+  private TrainingLoop() {}
+
+  /**
+   * Times of a rollout batch, medians.
+   *
+   * @param seconds from the questions to the numbers of the last optimizer step
+   * @param stages seconds of each stage, where the device is waited for at its end: {@code
+   *     question} (cutting images), {@code sample}, {@code score}, {@code prepare} (what models say
+   *     before the first optimizer step) and {@code update}
+   */
+  public record Times(double seconds, Map<String, Double> stages) {}
+
+  /**
+   * Runs rollout batches.
+   *
+   * @param context on whose device the time is measured
+   * @param config of a rule without a teacher
+   * @param batches that are measured, at least 1
+   */
+  public static Times measure(Context context, TrainConfig config, int batches) {
+    MatrixProducts.provideTo(context);
+    List<Example> examples = config.scenes().get(0, config.rl().prompts());
+    try (Transformer policy = policy(context, config);
+        Transformer old = policy.copy();
+        Transformer reference = policy.copy();
+        Optimizer optimizer = new Optimizer(policy, config.rl().optimizer())) {
+      PolicyGradientStep.Models models =
+          new PolicyGradientStep.Models(policy, old, reference, null);
+      Update update = optimizer.update(config.rl().optimizer().learningRate());
+      List<Double> seconds = new ArrayList<>();
+      Map<String, List<Double>> stages = new LinkedHashMap<>();
+      for (boolean timed : new boolean[] {false, true}) {
+        try (PolicyGradientStep rule = new PolicyGradientStep(config, models, timed)) {
+          for (int i = 0; i < WARM_UP + batches; i++) {
+            long begin = System.nanoTime();
+            Map<String, Object> metrics =
+                rule.run(count -> examples, config.seed(), i, config.rl().kl(), update);
+            double taken = (System.nanoTime() - begin) * 1e-9;
+            if (i < WARM_UP) {
+              continue;
+            }
+            if (timed) {
+              metrics.forEach((name, value) -> add(stages, name, value));
+            } else {
+              seconds.add(taken);
+            }
+          }
+        }
+      }
+      Map<String, Double> medians = new LinkedHashMap<>();
+      stages.forEach((name, all) -> medians.put(name, median(all)));
+      return new Times(median(seconds), medians);
+    }
+  }
+
+  private static Transformer policy(Context context, TrainConfig config) {
+    return Transformer.create(context, config.transformer(), config.seed(), config.precision());
+  }
+
+  private static void add(Map<String, List<Double>> stages, String name, Object value) {
+    if (name.endsWith(Stages.SECONDS)) {
+      String stage = name.substring(0, name.length() - Stages.SECONDS.length());
+      stages.computeIfAbsent(stage, any -> new ArrayList<>()).add((Double) value);
+    }
+  }
+
+  private static double median(List<Double> values) {
+    return values.stream().sorted().toList().get(values.size() / 2);
+  }
+
+  /** Tokens of the longest response of a configuration. */
+  public static int responseLength(TrainConfig config) {
+    return config.responseLength();
+  }
+
+  /** Size of the longest prompt of a configuration: its visual tokens, and those of text. */
+  public static int[] promptLengths(TrainConfig config) {
+    int visual = 0;
+    int text = 0;
+    for (Example example : config.scenes().get(0, config.rl().prompts())) {
+      visual = Math.max(visual, Evaluator.prompt(example, config.patch()).patchCount());
+      text = Math.max(text, example.question().length);
+    }
+    return new int[] {visual, text};
+  }
+}
