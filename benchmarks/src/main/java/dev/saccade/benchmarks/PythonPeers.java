@@ -12,6 +12,7 @@ import java.io.PrintWriter;
 import java.io.Writer;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.ArrayList;
 import java.util.Comparator;
 import java.util.HashSet;
 import java.util.LinkedHashMap;
@@ -36,8 +37,15 @@ final class PythonPeers {
   /** In the order of tables. */
   static final List<String> NAMES = List.of("eager", "compiled", "triton", CTYPES);
 
+  static final String TRAINING_LOOP = "training_loop.py";
+
   private static final List<String> FILES =
-      List.of("torch_peers.py", "operations.py", "saccade_library.py", "triton_kernels.py");
+      List.of(
+          "torch_peers.py",
+          "operations.py",
+          "saccade_library.py",
+          "triton_kernels.py",
+          TRAINING_LOOP);
 
   /**
    * Work that Saccade did.
@@ -52,11 +60,12 @@ final class PythonPeers {
       Result.Machine machine,
       int launches) {}
 
+  private static final ObjectMapper JSON = new ObjectMapper();
+
   private final Device device;
   private final int threads;
   private final List<String> names;
   private final PrintWriter err;
-  private final ObjectMapper json = new ObjectMapper();
 
   /**
    * @param peers those of {@link #NAMES} among them are measured
@@ -73,16 +82,41 @@ final class PythonPeers {
     if (items.isEmpty() || names.isEmpty()) {
       return;
     }
-    Path folder = Files.createTempDirectory("saccade-peers");
     Set<String> answered = new HashSet<>();
-    String problem;
-    try {
-      problem = run(folder, items, results, answered);
-    } finally {
-      try (Stream<Path> files = Files.walk(folder)) {
-        files.sorted(Comparator.reverseOrder()).forEach(file -> file.toFile().delete());
-      }
+    List<Object> requests = new ArrayList<>();
+    for (int id = 0; id < items.size(); id++) {
+      requests.add(request(id, items.get(id)));
     }
+    String[] software = {""};
+    String problem =
+        converse(
+            FILES.get(0),
+            List.of(
+                "--device=" + device,
+                "--threads=" + threads,
+                "--engines=" + String.join(",", names),
+                "--library=" + library()),
+            requests,
+            answer -> {
+              if (answer.has("software")) {
+                software[0] = answer.get("software").asText().replace(',', ';');
+                return;
+              }
+              Result result = result(items, answer, software[0]);
+              answered.add(answer.get("id").asInt() + result.engine());
+              results.accept(result);
+              err.printf(
+                  Locale.ROOT,
+                  "%s, %s, %s: %s %s%n",
+                  result.line().operation(),
+                  result.line().data(),
+                  result.line().dtype(),
+                  result.engine(),
+                  result.isRun()
+                      ? String.format(Locale.ROOT, "%.4g ms", result.milliseconds())
+                      : result.note());
+              err.flush();
+            });
     for (int id = 0; id < items.size(); id++) {
       for (String name : names) {
         if (!problem.isEmpty() && answered.add(id + name)) {
@@ -93,54 +127,52 @@ final class PythonPeers {
     }
   }
 
-  /** Returns what kept it from going on to the end, or nothing. */
-  private String run(Path folder, List<Item> items, Consumer<Result> results, Set<String> answered)
+  /**
+   * Runs a program that reads and writes a JSON object a line.
+   *
+   * @param program one of those that the jar carries
+   * @param answers gets what it writes
+   * @return what kept it from going on to the end, or nothing
+   */
+  static String converse(
+      String program, List<String> arguments, List<?> requests, Consumer<JsonNode> answers)
+      throws IOException {
+    Path folder = Files.createTempDirectory("saccade-peers");
+    try {
+      unpack(folder);
+      return converse(folder.resolve(program), arguments, requests, answers);
+    } finally {
+      try (Stream<Path> files = Files.walk(folder)) {
+        files.sorted(Comparator.reverseOrder()).forEach(file -> file.toFile().delete());
+      }
+    }
+  }
+
+  private static String converse(
+      Path program, List<String> arguments, List<?> requests, Consumer<JsonNode> answers)
       throws IOException {
     String python = System.getenv().getOrDefault("SACCADE_PYTHON", "python3");
+    List<String> command = new ArrayList<>(List.of(python, program.toString()));
+    command.addAll(arguments);
     Process process;
     try {
-      process =
-          new ProcessBuilder(
-                  python,
-                  unpack(folder).toString(),
-                  "--device=" + device,
-                  "--threads=" + threads,
-                  "--engines=" + String.join(",", names),
-                  "--library=" + library())
-              .redirectError(ProcessBuilder.Redirect.INHERIT)
-              .start();
+      process = new ProcessBuilder(command).redirectError(ProcessBuilder.Redirect.INHERIT).start();
     } catch (IOException e) {
       return "no " + python;
     }
-    String software = "";
     String problem = "";
     try (Writer work = process.outputWriter();
-        BufferedReader answers = process.inputReader()) {
-      for (int id = 0; id < items.size(); id++) {
-        work.write(json.writeValueAsString(request(id, items.get(id))) + "\n");
+        BufferedReader lines = process.inputReader()) {
+      for (Object request : requests) {
+        work.write(JSON.writeValueAsString(request) + "\n");
       }
       work.close();
-      for (String line = answers.readLine(); line != null; line = answers.readLine()) {
-        JsonNode answer = json.readTree(line);
-        if (answer.has("software")) {
-          software = answer.get("software").asText().replace(',', ';');
-        } else if (answer.has("problem")) {
+      for (String line = lines.readLine(); line != null; line = lines.readLine()) {
+        JsonNode answer = JSON.readTree(line);
+        if (answer.has("problem")) {
           problem = answer.get("problem").asText();
         } else {
-          Result result = result(items, answer, software);
-          answered.add(answer.get("id").asInt() + result.engine());
-          results.accept(result);
-          err.printf(
-              Locale.ROOT,
-              "%s, %s, %s: %s %s%n",
-              result.line().operation(),
-              result.line().data(),
-              result.line().dtype(),
-              result.engine(),
-              result.isRun()
-                  ? String.format(Locale.ROOT, "%.4g ms", result.milliseconds())
-                  : result.note());
-          err.flush();
+          answers.accept(answer);
         }
       }
       int status = process.waitFor();

@@ -1,5 +1,6 @@
 package dev.saccade.cli;
 
+import dev.saccade.benchmarks.LoopFigures;
 import dev.saccade.benchmarks.Regressions;
 import dev.saccade.benchmarks.Suite;
 import java.io.IOException;
@@ -29,6 +30,7 @@ import picocli.CommandLine.Spec;
       "  saccade bench --quick sampled_kl",
       "  saccade bench --device cuda --csv results.csv",
       "  saccade bench --device cuda --scaling attention_divergence",
+      "  saccade bench --device cuda training_loop",
       "  saccade bench --compare old.csv new.csv"
     })
 final class BenchCommand implements Callable<Integer> {
@@ -37,7 +39,9 @@ final class BenchCommand implements Callable<Integer> {
   @Parameters(
       arity = "0..*",
       paramLabel = "OP",
-      description = "Operations, such as token_log_probs; all, unless given.")
+      description =
+          "Operations, such as token_log_probs; all, unless given. Alone: training_loop, whole rollout"
+              + " batches and the share of their stages.")
   private List<String> operations = List.of();
 
   @Mixin private DeviceOptions where;
@@ -92,6 +96,18 @@ final class BenchCommand implements Callable<Integer> {
           Regressions.compare(compared.files.get(0), compared.files.get(1), command.getOut());
       return fine ? 0 : Main.FAILED;
     }
+    List<String> others = peers.equals(List.of("none")) ? List.of() : peers;
+    for (String peer : others) {
+      if (!Suite.PEERS.contains(peer)) {
+        throw new ParameterException(
+            command,
+            "no peer '" + peer + "'; there are " + String.join(", ", Suite.PEERS) + ", or none");
+      }
+    }
+    if (operations.equals(List.of(LoopFigures.NAME)) && !scaling && csv == null) {
+      LoopFigures.run(where.device, where.threads, quick, others, command.getOut());
+      return 0;
+    }
     List<String> known = Suite.operations(where.device, scaling);
     for (String operation : operations) {
       if (!known.contains(operation)) {
@@ -99,14 +115,6 @@ final class BenchCommand implements Callable<Integer> {
             command,
             "no operation '%s'%s; there are %s"
                 .formatted(operation, scaling ? " with --scaling" : "", String.join(", ", known)));
-      }
-    }
-    List<String> others = peers.equals(List.of("none")) ? List.of() : peers;
-    for (String peer : others) {
-      if (!Suite.PEERS.contains(peer)) {
-        throw new ParameterException(
-            command,
-            "no peer '" + peer + "'; there are " + String.join(", ", Suite.PEERS) + ", or none");
       }
     }
     var options =

@@ -2,6 +2,7 @@ package dev.saccade.train;
 
 import dev.saccade.Context;
 import dev.saccade.train.model.Transformer;
+import dev.saccade.train.model.TransformerConfig;
 import dev.saccade.train.task.Example;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
@@ -86,19 +87,24 @@ public final class TrainingLoop {
     return values.stream().sorted().toList().get(values.size() / 2);
   }
 
-  /** Tokens of the longest response of a configuration. */
-  public static int responseLength(TrainConfig config) {
-    return config.responseLength();
-  }
+  /**
+   * What decides the shapes of a rollout batch.
+   *
+   * @param model of the policy
+   * @param visual tokens of a prompt, the most
+   * @param question tokens of text of a prompt, the most
+   * @param response tokens, the most
+   */
+  public record Sizes(TransformerConfig model, int visual, int question, int response) {}
 
-  /** Size of the longest prompt of a configuration: its visual tokens, and those of text. */
-  public static int[] promptLengths(TrainConfig config) {
+  /** The sizes of a configuration. */
+  public static Sizes sizes(TrainConfig config) {
     int visual = 0;
-    int text = 0;
+    int question = 0;
     for (Example example : config.scenes().get(0, config.rl().prompts())) {
       visual = Math.max(visual, Evaluator.prompt(example, config.patch()).patchCount());
-      text = Math.max(text, example.question().length);
+      question = Math.max(question, example.question().length);
     }
-    return new int[] {visual, text};
+    return new Sizes(config.transformer(), visual, question, config.responseLength());
   }
 }
