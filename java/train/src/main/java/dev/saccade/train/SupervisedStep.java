@@ -10,25 +10,68 @@ import dev.saccade.TokenLogProbs;
 import dev.saccade.train.model.Batch;
 import dev.saccade.train.model.PolicyModel;
 import dev.saccade.train.model.PolicyModel.Activations;
+import dev.saccade.train.model.Prompt;
+import dev.saccade.train.model.Replays;
 import dev.saccade.train.task.Example;
 import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.function.UnaryOperator;
 
 /**
  * Supervised fine-tuning: −log-probability of the reference answer, mean over tokens. That is
  * REINFORCE of the reference response with advantage 1.
  */
-final class SupervisedStep {
+final class SupervisedStep implements AutoCloseable {
+  private static final TokenLogProbs.Options OPTIONS =
+      TokenLogProbs.Options.DEFAULT.withIgnoreIndex(Batch.IGNORED);
+
   private final PolicyModel model;
   private final boolean thinking;
   private final int patch;
+  private final int responseLength;
+  private final Replays replays;
+  private final Readings readings = new Readings();
+  private final Readings.Reading loss = readings.take(1);
+  private final Readings.Reading norm = readings.take(1);
 
   SupervisedStep(PolicyModel model, TrainConfig config) {
     this.model = model;
     thinking = config.thinking();
     patch = config.patch();
+    responseLength = config.responseLength();
+    replays = new Replays(model.context());
+  }
+
+  /**
+   * A batch on the device.
+   *
+   * @param mask u8[response rows], of those with a target
+   * @param ones f32[response rows]
+   * @param numbers f32, receives what is to be reported
+   * @param likeliest i32[response rows], receives the likeliest tokens
+   */
+  private record Minibatch(
+      PolicyModel.Inputs inputs,
+      Tensor targets,
+      Tensor mask,
+      Tensor ones,
+      Tensor offsets,
+      Tensor numbers,
+      Tensor likeliest)
+      implements Replays.Data<Minibatch> {
+    @Override
+    public Minibatch with(UnaryOperator<Tensor> input, UnaryOperator<Tensor> output) {
+      return new Minibatch(
+          inputs.with(input),
+          input.apply(targets),
+          input.apply(mask),
+          input.apply(ones),
+          input.apply(offsets),
+          output.apply(numbers),
+          output.apply(likeliest));
+    }
   }
 
   /**
@@ -42,51 +85,48 @@ final class SupervisedStep {
     Arrays.setAll(own, i -> i);
     int[][] responses = new int[examples.size()][];
     Arrays.setAll(responses, i -> examples.get(i).reference(thinking));
+    List<Prompt> prompts =
+        examples.stream().map(example -> Evaluator.prompt(example, patch)).toList();
+    int longest = Arrays.stream(responses).mapToInt(response -> response.length).max().orElse(1);
     Batch batch =
-        Batch.of(
-            examples.stream().map(example -> Evaluator.prompt(example, patch)).toList(),
-            own,
-            responses);
-    Context context = model.context();
-    try (Scope scope = context.scope()) {
-      Readings readings = new Readings();
-      Readings.Reading loss = readings.take(1);
-      Readings.Reading norm = readings.take(1);
-      Tensor numbers = Tensor.empty(scope, DType.F32, readings.size());
-      Activations pass = model.forward(scope, batch);
-      Tensor targets = Tensor.of(scope, batch.targets());
-      TokenLogProbs.Options options = TokenLogProbs.Options.DEFAULT;
-      TokenLogProbs.Outputs tokens = TokenLogProbs.forward(scope, pass.logits(), targets, options);
-      float[] ones = new float[batch.responseRows()];
-      Arrays.fill(ones, 1);
-      Tensor offsets = Tensor.of(scope, batch.responseOffsets());
-      Tensor dLogProb = Tensor.empty(scope, DType.F32, ones.length);
-      PolicyLoss.forward(
-          context,
-          PolicyLoss.Inputs.of(tokens.logProb(), tokens.logProb(), Tensor.of(scope, ones), offsets),
-          PolicyLoss.Options.DEFAULT.withObjective(PolicyLoss.Objective.REINFORCE),
-          new PolicyLoss.Outputs(loss.in(numbers), null, dLogProb, null));
-      Tensor drawn = SampleTokens.sample(scope, pass.logits(), SampleTokens.Options.GREEDY);
-      Tensor dLogits = Tensor.empty(scope, DType.F32, pass.logits().shape());
-      TokenLogProbs.backward(context, pass.logits(), targets, options, dLogProb, null, dLogits);
-      model.backward(pass, dLogits, List.of());
-      update.ran(() -> OperationCase.of(pass.logits(), targets, dLogProb, options));
+        Batch.padded(
+            prompts, own, responses, Batch.Room.of(prompts, Math.max(responseLength, longest)));
+    int rows = batch.responseRows();
+    int[] targets = batch.targets();
+    byte[] mask = new byte[rows];
+    float[] ones = new float[rows];
+    for (int r = 0; r < rows; r++) {
+      mask[r] = (byte) (targets[r] == Batch.IGNORED ? 0 : 1);
+      ones[r] = 1;
+    }
+    try (Scope scope = model.context().scope()) {
+      Minibatch minibatch =
+          new Minibatch(
+              model.prepare(scope, batch),
+              Tensor.of(scope, targets),
+              Tensor.of(scope, mask),
+              Tensor.of(scope, ones),
+              Tensor.of(scope, batch.responseOffsets()),
+              Tensor.empty(scope, DType.F32, readings.size()),
+              Tensor.empty(scope, DType.I32, rows));
       update.prepare();
-      update.step(norm.in(numbers));
-
-      float[] read = numbers.toFloats();
+      if (update.looks()) {
+        step(minibatch, update);
+      } else {
+        replays.run(batch.longest(), minibatch, data -> step(data, update));
+      }
+      float[] read = minibatch.numbers.toFloats();
       if (!Float.isFinite(norm.value(read))) {
         throw new Update.NotFinite();
       }
-      int[] likeliest = drawn.toInts();
+      int[] likeliest = minibatch.likeliest.toInts();
       int right = 0;
-      int[] ends = batch.responseOffsets();
       for (int i = 0; i < examples.size(); i++) {
-        int tail = examples.get(i).truth().length + 1;
-        int from = responses[i].length - tail;
+        int length = responses[i].length;
+        int from = length - (examples.get(i).truth().length + 1);
+        int first = batch.firstRow(i);
         right +=
-            Arrays.equals(
-                    likeliest, ends[i + 1] - tail, ends[i + 1], responses[i], from, from + tail)
+            Arrays.equals(likeliest, first + from, first + length, responses[i], from, length)
                 ? 1
                 : 0;
       }
@@ -97,5 +137,39 @@ final class SupervisedStep {
       metrics.put("grad_norm", (double) norm.value(read));
       return metrics;
     }
+  }
+
+  private void step(Minibatch minibatch, Update update) {
+    Context context = model.context();
+    try (Scope scope = context.scope()) {
+      Activations pass = model.forward(scope, minibatch.inputs);
+      Tensor logProb = Tensor.empty(scope, DType.F32, minibatch.targets.shape());
+      TokenLogProbs.forward(
+          context,
+          pass.logits(),
+          minibatch.targets,
+          OPTIONS,
+          new TokenLogProbs.Outputs(logProb, null, null));
+      Tensor dLogProb = Tensor.empty(scope, DType.F32, minibatch.targets.shape());
+      PolicyLoss.forward(
+          context,
+          PolicyLoss.Inputs.of(logProb, logProb, minibatch.ones, minibatch.offsets)
+              .withMask(minibatch.mask),
+          PolicyLoss.Options.DEFAULT.withObjective(PolicyLoss.Objective.REINFORCE),
+          new PolicyLoss.Outputs(loss.in(minibatch.numbers), null, dLogProb, null));
+      SampleTokens.sample(
+          context, pass.logits(), null, SampleTokens.Options.GREEDY, minibatch.likeliest);
+      Tensor dLogits = Tensor.empty(scope, DType.F32, pass.logits().shape());
+      TokenLogProbs.backward(
+          context, pass.logits(), minibatch.targets, OPTIONS, dLogProb, null, dLogits);
+      model.backward(pass, dLogits, List.of());
+      update.ran(() -> OperationCase.of(pass.logits(), minibatch.targets, dLogProb, OPTIONS));
+      update.step(norm.in(minibatch.numbers));
+    }
+  }
+
+  @Override
+  public void close() {
+    replays.close();
   }
 }

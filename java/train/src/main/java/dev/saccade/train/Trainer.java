@@ -49,6 +49,7 @@ public final class Trainer implements AutoCloseable {
   private final Examples warmUpScenes;
   private final Evaluator evaluator;
   private final Transformer policy;
+  private final SupervisedStep supervised;
 
   /** Of the distillation; null where there is none. */
   private Transformer teacher;
@@ -108,6 +109,7 @@ public final class Trainer implements AutoCloseable {
     evaluator = new Evaluator(config);
     policy = Transformer.create(context, config.transformer(), config.seed(), config.precision());
     optimizer = new Optimizer(policy, config.sft().optimizer());
+    supervised = new SupervisedStep(policy, config);
     kl = config.rl().kl();
   }
 
@@ -272,8 +274,7 @@ public final class Trainer implements AutoCloseable {
     TrainConfig.Sft sft = config.sft();
     double rate = sft.optimizer().rate(step, sft.steps());
     Map<String, Object> metrics =
-        new SupervisedStep(policy, config)
-            .run(warmUpScenes.get(cursor, sft.batch()), update(sft.optimizer(), rate));
+        supervised.run(warmUpScenes.get(cursor, sft.batch()), update(sft.optimizer(), rate));
     cursor += sft.batch();
     runningAccuracy += ACCURACY_RATE * ((double) metrics.get("accuracy") - runningAccuracy);
     metrics.put("learning_rate", rate);
@@ -335,7 +336,6 @@ public final class Trainer implements AutoCloseable {
     if (stage == Stage.SFT && config.algorithm() != Algorithm.SFT) {
       stage = Stage.RL;
       step = 0;
-      optimizer.close();
       beginReinforcement();
     } else {
       Checkpoint.writePolicy(run.last(), config, policy, cursor);
@@ -346,6 +346,8 @@ public final class Trainer implements AutoCloseable {
   }
 
   private void beginReinforcement() {
+    supervised.close(); // what it recorded has the optimizer's moments
+    optimizer.close();
     optimizer = new Optimizer(policy, config.rl().optimizer());
     old = policy.copy();
     reference = policy.copy();
@@ -401,7 +403,6 @@ public final class Trainer implements AutoCloseable {
     Checkpoint.load(file, "policy.", policy);
     if (file.contains("old." + policy.parameters().get(0).name())) {
       if (old == null) {
-        optimizer.close();
         beginReinforcement();
       }
       Checkpoint.load(file, "old.", old);
@@ -421,6 +422,7 @@ public final class Trainer implements AutoCloseable {
 
   @Override
   public void close() {
+    supervised.close();
     if (rule != null) {
       rule.close();
     }

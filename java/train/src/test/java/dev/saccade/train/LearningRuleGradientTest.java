@@ -67,8 +67,8 @@ class LearningRuleGradientTest {
 
   private static Transformer trained(TrainConfig config, int steps) {
     Transformer model = Transformer.create(context, config.transformer(), config.seed());
-    try (Optimizer optimizer = new Optimizer(model, config.sft().optimizer())) {
-      SupervisedStep step = new SupervisedStep(model, config);
+    try (Optimizer optimizer = new Optimizer(model, config.sft().optimizer());
+        SupervisedStep step = new SupervisedStep(model, config)) {
       for (int i = 0; i < steps; i++) {
         step.run(config.scenes().get(64L * i, 64), optimizer.update(3e-3));
       }

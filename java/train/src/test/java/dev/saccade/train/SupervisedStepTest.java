@@ -29,8 +29,8 @@ class SupervisedStepTest {
     try (Context context = Context.cpu()) {
       OpenBlas.provideTo(context);
       try (Transformer policy = Transformer.create(context, config.transformer(), 1);
-          Optimizer optimizer = new Optimizer(policy, config.sft().optimizer())) {
-        SupervisedStep step = new SupervisedStep(policy, config);
+          Optimizer optimizer = new Optimizer(policy, config.sft().optimizer());
+          SupervisedStep step = new SupervisedStep(policy, config)) {
         Map<String, Object> metrics;
         int steps = 0;
         do {

@@ -167,7 +167,7 @@ public final class Batch {
   }
 
   /** The response row that predicts the first token of a response. */
-  private int firstRow(int s) {
+  public int firstRow(int s) {
     int first = prompts.get(promptOf[s]).length() - 1;
     return responseOffsets[s + 1] - (offsets[s + 1] - offsets[s] - first);
   }
