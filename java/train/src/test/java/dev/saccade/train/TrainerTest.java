@@ -310,6 +310,10 @@ class TrainerTest {
       }
       String report = Files.readString(RunReport.write(context, run));
       assertThat(report).contains(thinking ? "&lt;think&gt; " : "&lt;answer&gt; ");
+      assertThat(report)
+          .containsPattern(
+              "time of the rollout batches</dt><dd>[0-9.]+ s: question [0-9]+ %, sample [0-9]+ %,"
+                  + " score [0-9]+ %, prepare [0-9]+ %, update [0-9]+ %</dd>");
       String pictures =
           Pattern.compile("<figcaption><b>([A-Z].*)</b> <span>truth <b>(.*)</b></span>")
               .matcher(report)

@@ -22,6 +22,7 @@ public final class Batch {
   private final List<Prompt> prompts;
   private final int[] promptOf;
   private final int[][] responses;
+  private final Room room;
   private final int[] offsets;
   private final int[] responseOffsets;
   private final int longest;
@@ -58,6 +59,7 @@ public final class Batch {
     this.prompts = prompts;
     this.promptOf = promptOf;
     this.responses = responses;
+    this.room = room;
     int sequences = responses.length;
     offsets = new int[sequences + 1];
     responseOffsets = new int[sequences + 1];
@@ -124,6 +126,11 @@ public final class Batch {
   /** Response tokens of sequence s. */
   public int[] response(int s) {
     return responses[s];
+  }
+
+  /** Room of every sequence; null where each has its own length. */
+  Room room() {
+    return room;
   }
 
   /** Number of sequences. */

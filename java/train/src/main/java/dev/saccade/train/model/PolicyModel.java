@@ -113,8 +113,11 @@ public interface PolicyModel extends AutoCloseable {
      * The whole gradient with respect to a layer's queries and keys, after position encoding; the
      * last layer comes first.
      *
-     * @param dq f32[rows, heads · head dimension], of all rows of the sequences, which may have
-     *     gaps between them; only during the call
+     * <p>Rows are those of the sequences, one after another, unless several share a prompt: then
+     * they are the rows that the model computes, where those of a prompt have the sum over its
+     * responses.
+     *
+     * @param dq f32[rows, heads · head dimension], columns of a wider matrix; only during the call
      * @param dk f32[rows, key heads · head dimension], the same
      */
     void attention(int layer, Tensor dq, Tensor dk);

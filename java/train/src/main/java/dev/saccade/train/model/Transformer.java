@@ -190,13 +190,15 @@ public final class Transformer implements PolicyModel {
    * Rows of packed sequences, as indices into the tables that their inputs come from; -1 in rows
    * beyond the end of a sequence.
    */
-  private record Rows(
-      float[] patches, int patchRows, int[] token, int[] patch, int[] position, int[] offsets) {
+  private record Rows(float[] patches, int patchRows, int[] token, int[] patch, int[] position) {
     /**
+     * @param imageOf for each sequence the prompt whose patches it begins with, or -1
+     * @param begin for each sequence the position of its first row
      * @param tokens for each sequence the tokens after its patches
      * @param offsets first row of each sequence, and the end
      */
-    static Rows of(List<Prompt> prompts, int[] promptOf, int[][] tokens, int[] offsets) {
+    static Rows of(
+        List<Prompt> prompts, int[] imageOf, int[] begin, int[][] tokens, int[] offsets) {
       int[] firstPatch = new int[prompts.size()];
       int patchRows = 0;
       int values = 0;
@@ -219,30 +221,23 @@ public final class Transformer implements PolicyModel {
       Arrays.fill(patch, -1);
       Arrays.fill(position, -1);
       for (int s = 0; s < tokens.length; s++) {
-        int count = prompts.get(promptOf[s]).patchCount();
+        int count = imageOf[s] < 0 ? 0 : prompts.get(imageOf[s]).patchCount();
         for (int i = 0; i < count + tokens[s].length; i++) {
           int row = offsets[s] + i;
-          position[row] = i;
+          position[row] = begin[s] + i;
           if (i < count) {
-            patch[row] = firstPatch[promptOf[s]] + i;
+            patch[row] = firstPatch[imageOf[s]] + i;
           } else {
             token[row] = tokens[s][i - count];
           }
         }
       }
-      return new Rows(patches, patchRows, token, patch, position, offsets);
-    }
-
-    int longest() {
-      int most = 0;
-      for (int s = 0; s + 1 < offsets.length; s++) {
-        most = Math.max(most, offsets[s + 1] - offsets[s]);
-      }
-      return most;
+      return new Rows(patches, patchRows, token, patch, position);
     }
   }
 
-  private Rows rows(List<Prompt> prompts, int[] promptOf, int[][] tokens, int[] offsets) {
+  private Rows rows(
+      List<Prompt> prompts, int[] imageOf, int[] begin, int[][] tokens, int[] offsets) {
     for (Prompt prompt : prompts) {
       int count = prompt.patchCount();
       if (prompt.patches().length != (long) count * config.patchSize()) {
@@ -254,7 +249,8 @@ public final class Transformer implements PolicyModel {
       }
     }
     for (int s = 0; s < tokens.length; s++) {
-      requirePositions(prompts.get(promptOf[s]).patchCount() + (long) tokens[s].length);
+      int patches = imageOf[s] < 0 ? 0 : prompts.get(imageOf[s]).patchCount();
+      requirePositions(begin[s] + (long) patches + tokens[s].length);
       for (int token : tokens[s]) {
         if (token < 0 || token >= config.vocabulary()) {
           throw new IllegalArgumentException(
@@ -262,7 +258,7 @@ public final class Transformer implements PolicyModel {
         }
       }
     }
-    return Rows.of(prompts, promptOf, tokens, offsets);
+    return Rows.of(prompts, imageOf, begin, tokens, offsets);
   }
 
   private void requirePositions(long length) {
@@ -279,15 +275,15 @@ public final class Transformer implements PolicyModel {
     }
   }
 
-  private static int[][] inputTokens(Batch batch) {
-    int[][] tokens = new int[batch.sequences()][];
-    for (int s = 0; s < tokens.length; s++) {
-      int[] question = batch.prompts().get(batch.promptOf(s)).question();
-      int[] response = batch.response(s);
-      tokens[s] = Arrays.copyOf(question, question.length + response.length - 1);
-      System.arraycopy(response, 0, tokens[s], question.length, response.length - 1);
-    }
-    return tokens;
+  /** The tokens that follow a prompt: a response without its last. */
+  private static int[] followers(Batch batch, int s) {
+    return Arrays.copyOf(batch.response(s), batch.response(s).length - 1);
+  }
+
+  private static int[] join(int[] a, int[] b) {
+    int[] both = Arrays.copyOf(a, a.length + b.length);
+    System.arraycopy(b, 0, both, a.length, b.length);
+    return both;
   }
 
   // --------------------------------------------------------------------------------------- forward
@@ -295,9 +291,13 @@ public final class Transformer implements PolicyModel {
   /**
    * Packed sequences on the device.
    *
+   * @param token i32[rows]
    * @param patches null where there are none, as {@code patch}
+   * @param offsets i32, keys of the sequences
+   * @param longest keys of the longest sequence
    * @param rowIndex rows that logits are wanted for
    * @param offsetsQ how rowIndex is cut into sequences; null where nobody asks
+   * @param sharing null where rows are those of the sequences, one after another
    */
   private record Packed(
       TransformerConfig config,
@@ -308,7 +308,8 @@ public final class Transformer implements PolicyModel {
       Tensor offsets,
       long longest,
       Tensor rowIndex,
-      Tensor offsetsQ)
+      Tensor offsetsQ,
+      Sharing sharing)
       implements Inputs {
     @Override
     public Packed with(UnaryOperator<Tensor> tensors) {
@@ -321,11 +322,37 @@ public final class Transformer implements PolicyModel {
           tensors.apply(offsets),
           longest,
           tensors.apply(rowIndex),
-          tensors.apply(offsetsQ));
+          tensors.apply(offsetsQ),
+          sharing == null ? null : sharing.with(tensors));
     }
   }
 
-  private Packed upload(Scope scope, Rows rows, int[] rowIndex, int[] offsetsQ) {
+  /**
+   * How responses share the rows of their prompts: rows are those of every prompt once, then those
+   * of the responses. Attention is over pieces: of a prompt its rows as queries and keys; of a
+   * response its own rows as queries, and as keys a copy of those of the whole sequence.
+   *
+   * @param keyRows i32[keys], the row that each key is of, or -1: of the prompts, then of the
+   *     sequences
+   * @param offsetsQ i32[pieces + 1]
+   * @param offsetsK i32[pieces + 1]
+   * @param first key of the first sequence
+   */
+  private record Sharing(Tensor keyRows, Tensor offsetsQ, Tensor offsetsK, long first) {
+    Sharing with(UnaryOperator<Tensor> tensors) {
+      return new Sharing(
+          tensors.apply(keyRows), tensors.apply(offsetsQ), tensors.apply(offsetsK), first);
+    }
+  }
+
+  private Packed upload(
+      Scope scope,
+      Rows rows,
+      int[] offsets,
+      long longest,
+      int[] rowIndex,
+      int[] offsetsQ,
+      Sharing sharing) {
     boolean images = rows.patchRows > 0;
     return new Packed(
         config,
@@ -333,10 +360,11 @@ public final class Transformer implements PolicyModel {
         images ? Tensor.of(scope, rows.patches, rows.patchRows, config.patchSize()) : null,
         images ? Tensor.of(scope, rows.patch) : null,
         Tensor.of(scope, rows.position),
-        Tensor.of(scope, rows.offsets),
-        rows.longest(),
+        Tensor.of(scope, offsets),
+        longest,
         Tensor.of(scope, rowIndex),
-        offsetsQ == null ? null : Tensor.of(scope, offsetsQ));
+        offsetsQ == null ? null : Tensor.of(scope, offsetsQ),
+        sharing);
   }
 
   private Tensor embed(Scope scope, Packed in) {
@@ -354,6 +382,7 @@ public final class Transformer implements PolicyModel {
       Tensor x,
       RmsNorm.Outputs norm1,
       Tensor qkv,
+      Tensor kv,
       Tensor o,
       Tensor lse,
       Tensor x2,
@@ -363,32 +392,37 @@ public final class Transformer implements PolicyModel {
       Tensor out) {}
 
   private Tensor queries(Tensor qkv) {
-    return heads(qkv, 0, config.heads());
+    return heads(columnsOf(qkv, 0, config.heads()));
   }
 
-  private Tensor keys(Tensor qkv) {
-    return heads(qkv, config.heads(), config.kvHeads());
+  /** Keys and values side by side. */
+  private Tensor keysAndValues(Tensor qkv) {
+    return columnsOf(qkv, config.heads(), 2 * config.kvHeads());
   }
 
-  private Tensor values(Tensor qkv) {
-    return heads(qkv, config.heads() + config.kvHeads(), config.kvHeads());
+  private Tensor keys(Tensor kv) {
+    return heads(columnsOf(kv, 0, config.kvHeads()));
   }
 
-  private Tensor heads(Tensor qkv, int first, int count) {
-    return columnsOf(qkv, first, count).reshape(qkv.shape(0), count, config.headDim());
+  private Tensor values(Tensor kv) {
+    return heads(columnsOf(kv, config.kvHeads(), config.kvHeads()));
   }
 
-  private Tensor columnsOf(Tensor qkv, int first, int count) {
-    return qkv.columns((long) first * config.headDim(), (long) (first + count) * config.headDim());
+  private Tensor heads(Tensor rows) {
+    return rows.reshape(rows.shape(0), rows.shape(1) / config.headDim(), config.headDim());
+  }
+
+  private Tensor columnsOf(Tensor rows, int first, int count) {
+    return rows.columns((long) first * config.headDim(), (long) (first + count) * config.headDim());
   }
 
   private float scale() {
     return (float) (1 / Math.sqrt(config.headDim()));
   }
 
-  /** How a layer attends: fills o from qkv, and lse where it is not null. */
+  /** How a layer attends: fills o and lse from qkv, and gives the keys and values. */
   private interface Attend {
-    void apply(Tensor qkv, Tensor o, Tensor lse);
+    Tensor apply(Tensor qkv, Tensor o, Tensor lse);
   }
 
   private Layer layer(Scope scope, Block block, Tensor x, Attend attend) {
@@ -397,7 +431,7 @@ public final class Transformer implements PolicyModel {
     Tensor qkv = Gemm.multiply(scope, norm1.y(), block.qkv.value(), plain);
     Tensor o = Tensor.empty(scope, DType.F32, rows, (long) config.heads() * config.headDim());
     Tensor lse = Tensor.empty(scope, DType.F32, config.heads(), rows);
-    attend.apply(qkv, o.reshape(rows, config.heads(), config.headDim()), lse);
+    Tensor kv = attend.apply(qkv, heads(o), lse);
     Tensor x2 = Tensor.empty(scope, DType.F32, x.shape()).copyFrom(x);
     Gemm.multiply(context, o, block.output.value(), add, x2);
     RmsNorm.Outputs norm2 = RmsNorm.forward(scope, x2, block.feedForwardNorm.value(), EPS);
@@ -405,12 +439,35 @@ public final class Transformer implements PolicyModel {
     Tensor y = SwiGlu.forward(scope, gateUp);
     Tensor out = Tensor.empty(scope, DType.F32, x.shape()).copyFrom(x2);
     Gemm.multiply(context, y, block.down.value(), add, out);
-    return new Layer(x, norm1, qkv, o, lse, x2, norm2, gateUp, y, out);
+    return new Layer(x, norm1, qkv, kv, o, lse, x2, norm2, gateUp, y, out);
   }
 
-  private Attention.Input attentionInput(Tensor qkv, Tensor offsets, long longest) {
+  private Attention.Input attentionInput(Packed in, Tensor qkv, Tensor kv) {
+    Sharing sharing = in.sharing;
     return new Attention.Input(
-        queries(qkv), keys(qkv), values(qkv), offsets, offsets, null, longest, scale(), precision);
+        queries(qkv),
+        keys(kv),
+        values(kv),
+        sharing == null ? in.offsets : sharing.offsetsQ,
+        sharing == null ? in.offsets : sharing.offsetsK,
+        null,
+        in.longest,
+        scale(),
+        precision);
+  }
+
+  private Tensor attend(Scope scope, Packed in, Tensor qkv, Tensor o, Tensor lse) {
+    Tensor kv = keysAndValues(qkv);
+    if (in.sharing != null) {
+      kv = GatherRows.gather(scope, kv, in.sharing.keyRows);
+    }
+    Attention.forward(context, attentionInput(in, qkv, kv), o, lse);
+    return kv;
+  }
+
+  /** Of keys, or their gradients, those of the sequences. */
+  private static Tensor ofSequences(Packed in, Tensor kv) {
+    return in.sharing == null ? kv : kv.rows(in.sharing.first, kv.shape(0));
   }
 
   private final class Pass implements Activations {
@@ -425,14 +482,7 @@ public final class Transformer implements PolicyModel {
       this.in = in;
       Tensor x = embed(scope, in);
       for (Block block : blocks) {
-        Layer layer =
-            layer(
-                scope,
-                block,
-                x,
-                (qkv, o, lse) ->
-                    Attention.forward(
-                        context, attentionInput(qkv, in.offsets, in.longest), o, lse));
+        Layer layer = layer(scope, block, x, (qkv, o, lse) -> attend(scope, in, qkv, o, lse));
         layers.add(layer);
         x = layer.out;
       }
@@ -468,15 +518,92 @@ public final class Transformer implements PolicyModel {
   public Inputs prepare(Scope scope, Batch batch) {
     int[] promptOf = new int[batch.sequences()];
     Arrays.setAll(promptOf, batch::promptOf);
-    Rows rows = rows(batch.prompts(), promptOf, inputTokens(batch), batch.offsets());
+    boolean shares = Arrays.stream(promptOf).distinct().count() < promptOf.length;
+    return shares ? prepareShared(scope, batch) : prepareAlone(scope, batch, promptOf);
+  }
+
+  /** Every sequence has a prompt of its own. */
+  private Packed prepareAlone(Scope scope, Batch batch, int[] promptOf) {
+    int[][] tokens = new int[promptOf.length][];
+    Arrays.setAll(
+        tokens, s -> join(batch.prompts().get(promptOf[s]).question(), followers(batch, s)));
+    int[] offsets = batch.offsets();
     int[] responseOffsets = batch.responseOffsets();
     int[] rowIndex = new int[batch.responseRows()];
-    for (int s = 0; s < batch.sequences(); s++) {
+    for (int s = 0; s < promptOf.length; s++) {
       for (int i = responseOffsets[s]; i < responseOffsets[s + 1]; i++) {
-        rowIndex[i] = rows.offsets[s + 1] - responseOffsets[s + 1] + i;
+        rowIndex[i] = offsets[s + 1] - responseOffsets[s + 1] + i;
       }
     }
-    return upload(scope, rows, rowIndex, responseOffsets);
+    Rows rows = rows(batch.prompts(), promptOf, new int[promptOf.length], tokens, offsets);
+    return upload(scope, rows, offsets, batch.longest(), rowIndex, responseOffsets, null);
+  }
+
+  /** The rows of a prompt are computed once, however many responses it has. */
+  private Packed prepareShared(Scope scope, Batch batch) {
+    int prompts = batch.prompts().size();
+    int pieces = prompts + batch.sequences();
+    int[] imageOf = new int[pieces];
+    int[] begin = new int[pieces];
+    int[][] tokens = new int[pieces][];
+    int[] offsets = new int[pieces + 1];
+    Batch.Room room = batch.room();
+    for (int i = 0; i < pieces; i++) {
+      int s = i - prompts;
+      Prompt prompt = batch.prompts().get(s < 0 ? i : batch.promptOf(s));
+      imageOf[i] = s < 0 ? i : -1;
+      begin[i] = s < 0 ? 0 : prompt.length();
+      tokens[i] = s < 0 ? prompt.question() : followers(batch, s);
+      int own = s < 0 ? prompt.length() : tokens[i].length;
+      int length = room == null ? own : s < 0 ? room.longest() : room.response() - 1;
+      offsets[i + 1] = Math.addExact(offsets[i], length);
+    }
+    Rows rows = rows(batch.prompts(), imageOf, begin, tokens, offsets);
+    int[] keys = batch.offsets();
+    int[] responseOffsets = batch.responseOffsets();
+    int first = offsets[prompts];
+    int[] keyRows = new int[Math.addExact(first, batch.rows())];
+    int[] rowIndex = new int[batch.responseRows()];
+    // A sequence whose prompt is shorter than others ends before its room: that is a piece without
+    // queries, so that the last query sees the last key.
+    boolean uneven = room != null && room.shortest() < room.longest();
+    int perSequence = uneven ? 2 : 1;
+    int[] offsetsQ = new int[prompts + perSequence * batch.sequences() + 1];
+    int[] offsetsK = new int[offsetsQ.length];
+    for (int p = 0; p < prompts; p++) {
+      offsetsQ[p + 1] = offsets[p + 1];
+      offsetsK[p + 1] = offsets[p + 1];
+    }
+    Arrays.setAll(keyRows, row -> row);
+    for (int s = 0; s < batch.sequences(); s++) {
+      int prompt = begin[prompts + s];
+      int promptRow = offsets[batch.promptOf(s)];
+      int ownRow = offsets[prompts + s];
+      int length = offsets[prompts + s + 1] - ownRow;
+      int[] row = new int[keys[s + 1] - keys[s]];
+      Arrays.setAll(
+          row, t -> t < prompt ? promptRow + t : t < prompt + length ? ownRow + t - prompt : -1);
+      System.arraycopy(row, 0, keyRows, first + keys[s], row.length);
+      int count = responseOffsets[s + 1] - responseOffsets[s];
+      System.arraycopy(row, row.length - count, rowIndex, responseOffsets[s], count);
+      int piece = prompts + perSequence * s;
+      offsetsQ[piece + 1] = ownRow + length;
+      offsetsK[piece + 1] = first + keys[s] + prompt + length;
+      offsetsQ[piece + perSequence] = ownRow + length;
+      offsetsK[piece + perSequence] = first + keys[s + 1];
+    }
+    return upload(
+        scope,
+        rows,
+        keys,
+        batch.longest(),
+        rowIndex,
+        responseOffsets,
+        new Sharing(
+            Tensor.of(scope, keyRows),
+            Tensor.of(scope, offsetsQ),
+            Tensor.of(scope, offsetsK),
+            first));
   }
 
   @Override
@@ -490,17 +617,12 @@ public final class Transformer implements PolicyModel {
     }
     Pass pass = new Pass(scope, in);
     for (int layer : attentionLayers) {
-      Tensor qkv = pass.layers.get(layer).qkv;
-      Tensor q = GatherRows.gather(scope, columnsOf(qkv, 0, config.heads()), in.rowIndex);
+      Layer own = pass.layers.get(layer);
+      Tensor q = GatherRows.gather(scope, columnsOf(own.qkv, 0, config.heads()), in.rowIndex);
       pass.attention.put(
           layer,
           new AttentionPolicy.Input(
-              q.reshape(q.shape(0), config.heads(), config.headDim()),
-              keys(qkv),
-              in.offsetsQ,
-              in.offsets,
-              in.longest,
-              null));
+              heads(q), keys(ofSequences(in, own.kv)), in.offsetsQ, in.offsets, in.longest, null));
     }
     return pass;
   }
@@ -523,7 +645,7 @@ public final class Transformer implements PolicyModel {
       normBackward(pass.gathered, finalNorm, pass.norm, dNorm, false, dGathered);
       Packed in = pass.in;
       Tensor dx = Tensor.zeros(scope, DType.F32, in.token.shape(0), config.width());
-      GatherRows.gather(context, dGathered, null, in.rowIndex, false, dx);
+      ScatterAddRows.add(context, dGathered, in.rowIndex, dx);
       for (int l = blocks.size() - 1; l >= 0; l--) {
         try (Scope inner = context.scope()) {
           layerBackward(inner, pass, l, dx, attention, probe);
@@ -544,8 +666,6 @@ public final class Transformer implements PolicyModel {
       Scope scope, Pass pass, int l, Tensor dx, List<AttentionGradient> attention, Probe probe) {
     Block block = blocks.get(l);
     Layer layer = pass.layers.get(l);
-    long rows = dx.shape(0);
-
     Gemm.multiply(context, layer.y, dx, weightGradient, block.down.gradient());
     Tensor dy = Gemm.multiply(scope, dx, block.down.value(), timesTransposed);
     Tensor dGateUp = Tensor.empty(scope, DType.F32, layer.gateUp.shape());
@@ -556,33 +676,42 @@ public final class Transformer implements PolicyModel {
 
     Gemm.multiply(context, layer.o, dx, weightGradient, block.output.gradient());
     Tensor dO = Gemm.multiply(scope, dx, block.output.value(), timesTransposed);
+    Packed in = pass.in;
+    boolean shared = in.sharing != null;
     Tensor dQkv = Tensor.empty(scope, DType.F32, layer.qkv.shape());
+    Tensor dKv = keysAndValues(dQkv);
+    if (shared) {
+      dKv = Tensor.empty(scope, DType.F32, layer.kv.shape());
+      dQkv.zero();
+    }
     Attention.backward(
         context,
-        attentionInput(layer.qkv, pass.in.offsets, pass.in.longest),
-        layer.o.reshape(rows, config.heads(), config.headDim()),
+        attentionInput(in, layer.qkv, layer.kv),
+        heads(layer.o),
         layer.lse,
-        dO.reshape(rows, config.heads(), config.headDim()),
+        heads(dO),
         queries(dQkv),
-        keys(dQkv),
-        values(dQkv));
+        keys(dKv),
+        values(dKv));
     for (AttentionGradient gradient : attention) {
       if (gradient.layer() == l) {
         Tensor dq = gradient.dq();
-        GatherRows.gather(
+        Tensor dk = gradient.dk();
+        ScatterAddRows.add(
             context,
             dq.reshape(dq.shape(0), (long) config.heads() * config.headDim()),
-            null,
-            pass.in.rowIndex,
-            true,
+            in.rowIndex,
             columnsOf(dQkv, 0, config.heads()));
         Axpby.apply(
             context,
             1,
-            gradient.dk().reshape(rows, (long) config.kvHeads() * config.headDim()),
+            dk.reshape(dk.shape(0), (long) config.kvHeads() * config.headDim()),
             1,
-            columnsOf(dQkv, config.heads(), config.kvHeads()));
+            columnsOf(ofSequences(in, dKv), 0, config.kvHeads()));
       }
+    }
+    if (shared) {
+      ScatterAddRows.add(context, dKv, in.sharing.keyRows, keysAndValues(dQkv));
     }
     if (probe != null) {
       probe.attention(
@@ -702,7 +831,7 @@ public final class Transformer implements PolicyModel {
       offsets[p + 1] = Math.addExact(offsets[p], length);
       lastRows[p] = offsets[p] + prompts.get(p).length() - 1;
     }
-    Rows rows = rows(prompts, own, questions, offsets);
+    Rows rows = rows(prompts, own, new int[own.length], questions, offsets);
     int[] promptOf = new int[count];
     Arrays.setAll(promptOf, s -> s / group);
     int[] from = new int[Math.multiplyExact(count, length)];
@@ -724,7 +853,7 @@ public final class Transformer implements PolicyModel {
     long[] counter = new long[steps];
     Arrays.setAll(counter, step -> sampling.offset() * steps + step);
     return new Generation(
-        upload(scope, rows, lastRows, null),
+        upload(scope, rows, offsets, length, lastRows, null, null),
         Tensor.of(scope, promptOf),
         Tensor.of(scope, from),
         Tensor.of(scope, to),
@@ -737,43 +866,22 @@ public final class Transformer implements PolicyModel {
         Tensor.empty(scope, DType.I32, steps, count));
   }
 
-  /** Keys and values of growing sequences, for every layer. */
-  private final class Cache {
-    final List<Tensor> keys = new ArrayList<>();
-    final List<Tensor> values = new ArrayList<>();
-
-    Cache(Scope scope, long rows) {
-      long width = (long) config.kvHeads() * config.headDim();
-      for (int l = 0; l < config.layers(); l++) {
-        keys.add(Tensor.empty(scope, DType.F32, rows, width));
-        values.add(Tensor.empty(scope, DType.F32, rows, width));
-      }
-    }
-
-    /** Copies rows of a layer's keys and values in. */
-    void write(int layer, Tensor qkv, Tensor index, Tensor outIndex) {
-      int h = config.heads();
-      int kv = config.kvHeads();
-      GatherRows.gather(context, columnsOf(qkv, h, kv), index, outIndex, false, keys.get(layer));
-      GatherRows.gather(
-          context, columnsOf(qkv, h + kv, kv), index, outIndex, false, values.get(layer));
-    }
-
-    Tensor heads(Tensor rows) {
-      return rows.reshape(rows.shape(0), config.kvHeads(), config.headDim());
-    }
-  }
-
   /** Draws all tokens; on the CPU, where a look costs nothing, until every response has ended. */
   private void generate(Generation in, Sampling sampling) {
     try (Scope inner = context.scope()) {
       long room = in.prompts.longest + in.steps();
-      Cache cache = new Cache(inner, in.responses() * room);
+      // Keys and values of growing sequences, for every layer.
+      long width = 2L * config.kvHeads() * config.headDim();
+      List<Tensor> cache = new ArrayList<>();
+      for (int l = 0; l < config.layers(); l++) {
+        cache.add(Tensor.empty(inner, DType.F32, in.responses() * room, width));
+      }
       Tensor logits;
       try (Scope prefill = context.scope()) {
         Pass pass = new Pass(prefill, in.prompts);
         for (int l = 0; l < config.layers(); l++) {
-          cache.write(l, pass.layers.get(l).qkv, in.cacheFrom, in.cacheTo);
+          GatherRows.gather(
+              context, pass.layers.get(l).kv, in.cacheFrom, in.cacheTo, false, cache.get(l));
         }
         logits = GatherRows.gather(inner, pass.logits, in.promptOf);
       }
@@ -808,7 +916,7 @@ public final class Transformer implements PolicyModel {
   }
 
   /** Adds token {@code step} to every sequence: the logits of the next go to {@code logits}. */
-  private void decode(Generation in, Cache cache, long room, int step, Tensor logits) {
+  private void decode(Generation in, List<Tensor> cache, long room, int step, Tensor logits) {
     try (Scope inner = context.scope()) {
       Tensor x = GatherRows.gather(inner, token.value(), Generation.row(in.tokens, step));
       GatherRows.gather(
@@ -816,20 +924,20 @@ public final class Transformer implements PolicyModel {
       Tensor at = Generation.row(in.at, step);
       Tensor visible = Generation.row(in.visible, step);
       for (int l = 0; l < config.layers(); l++) {
-        int layer = l;
+        Tensor kv = cache.get(l);
         x =
             layer(
                     inner,
                     blocks.get(l),
                     x,
                     (qkv, o, lse) -> {
-                      cache.write(layer, qkv, null, at);
+                      GatherRows.gather(context, keysAndValues(qkv), null, at, false, kv);
                       Attention.forward(
                           context,
                           new Attention.Input(
                               queries(qkv),
-                              cache.heads(cache.keys.get(layer)),
-                              cache.heads(cache.values.get(layer)),
+                              keys(kv),
+                              values(kv),
                               in.one,
                               in.cacheOffsets,
                               visible,
@@ -838,6 +946,7 @@ public final class Transformer implements PolicyModel {
                               precision),
                           o,
                           lse);
+                      return kv;
                     })
                 .out;
       }
