@@ -519,45 +519,50 @@ final class PolicyGradientStep implements AutoCloseable {
   // ----------------------------------------------------------------------------------- preparation
 
   /**
-   * Cuts the rollout batch into minibatches of whole groups and computes what the models that do
-   * not learn say to them.
+   * Asks the models that do not learn what they say to the rollout batch, and cuts it into
+   * minibatches of whole groups.
    */
   private List<Minibatch> prepare(Scope scope, List<Group> groups, Tensor advantage, long rollout) {
-    int group = config.group();
-    int size = groups.size() / config.minibatches();
     float[] advantages = attention.lambda() == 0 ? null : advantage.toFloats();
     Tensor weight =
         config.weight() == 1 ? null : Tensor.of(scope, new float[] {(float) config.weight()});
     Batch.Room room = Batch.Room.of(groups.stream().map(Group::prompt).toList(), responseLength);
+    Batch whole = batch(groups, room);
+    PolicyModel.Inputs inputs = policy.prepare(scope, whole);
+    Tensor targets = Tensor.of(scope, whole.targets());
+    Tensor visual = visual(scope, whole);
+    boolean fresh = attention.referenceInterval() == 1;
+    int[] none = new int[0];
+    int[] compared = comparesWithOld() ? layers : none;
+    Look before =
+        look(
+            "policy",
+            policy,
+            looking(scope, whole, inputs, targets, visual, fresh ? compared : none));
+    Look old =
+        fresh
+            ? before
+            : look("old", models.old, looking(scope, whole, inputs, null, visual, compared));
+    Look taught = distillation.isOn() ? teach(scope, whole, visual) : null;
+    Tensor refLogProb =
+        kl.isZero()
+            ? null
+            : look(
+                    "reference",
+                    models.reference,
+                    looking(scope, whole, inputs, targets, visual, none))
+                .logProb;
     List<Minibatch> minibatches = new ArrayList<>();
-    for (int first = 0; first < groups.size(); first += size) {
-      List<Group> own = groups.subList(first, first + size);
-      int[] promptOf = new int[size * group];
-      Arrays.setAll(promptOf, s -> s / group);
-      Batch batch =
-          Batch.padded(
-              own.stream().map(Group::prompt).toList(),
-              promptOf,
-              own.stream().flatMap(g -> Arrays.stream(g.responses)).toArray(int[][]::new),
-              room);
-      int begin = first * group;
-      int end = (first + size) * group;
-      PolicyModel.Inputs inputs = policy.prepare(scope, batch);
-      Tensor targets = Tensor.of(scope, batch.targets());
-      Tensor visual = visual(scope, batch);
-      boolean fresh = attention.referenceInterval() == 1;
-      int[] compared = comparesWithOld() ? layers : new int[0];
-      Look before =
-          look(
-              "policy",
-              policy,
-              looking(scope, batch, inputs, targets, visual, fresh ? compared : new int[0]));
-      List<Tensor> maps =
-          fresh
-              ? before.maps
-              : look("old", models.old, looking(scope, batch, inputs, null, visual, compared)).maps;
-      List<Comparison> comparisons = new ArrayList<>();
+    int size = groups.size() / config.minibatches();
+    int rows = whole.responseRows() / config.minibatches();
+    for (int m = 0; m < config.minibatches(); m++) {
+      Batch batch = batch(groups.subList(m * size, (m + 1) * size), room);
+      int begin = m * size * config.group();
+      int end = begin + batch.sequences();
+      int from = m * rows;
+      int to = from + rows;
       double tokens = batch.tokens();
+      List<Comparison> comparisons = new ArrayList<>();
       if (comparesWithOld()) {
         Tensor ofDivergence =
             advantages == null
@@ -567,44 +572,46 @@ final class PolicyGradientStep implements AutoCloseable {
             attention.entropy() == 0
                 ? null
                 : ofTokens(scope, batch, attention.entropy() / layers.length / tokens);
-        add(comparisons, OLD, maps, ofDivergence, ofEntropy);
+        add(comparisons, OLD, old.maps(from, to), ofDivergence, ofEntropy);
       }
       Teaching teaching = null;
-      if (distillation.isOn()) {
-        Look taught = teach(scope, batch, visual);
+      if (taught != null) {
         Tensor ofMaps = ofTokens(scope, batch, distillation.gamma() / layers.length / tokens);
-        add(comparisons, TEACHER, taught.maps, ofMaps, null);
+        add(comparisons, TEACHER, taught.maps(from, to), ofMaps, null);
         if (taught.logits != null) {
           teaching =
-              new Teaching(taught.logits, ofTokens(scope, batch, distillation.mu() / tokens));
+              new Teaching(
+                  taught.logits.rows(from, to), ofTokens(scope, batch, distillation.mu() / tokens));
         }
       }
-      Tensor refLogProb =
-          kl.isZero()
-              ? null
-              : look(
-                      "reference",
-                      models.reference,
-                      looking(scope, batch, inputs, targets, visual, new int[0]))
-                  .logProb;
       minibatches.add(
           new Minibatch(
               batch,
-              inputs,
-              targets,
+              policy.prepare(scope, batch),
+              targets.rows(from, to),
               PolicyLoss.Inputs.of(
                       null,
-                      before.logProb,
+                      before.logProb.rows(from, to),
                       advantage.rows(begin, end),
                       Tensor.of(scope, batch.responseOffsets()))
-                  .withRefLogProb(refLogProb)
+                  .withRefLogProb(refLogProb == null ? null : refLogProb.rows(from, to))
                   .withGradOutput(weight),
-              visual,
+              visual == null ? null : visual.rows(begin, end),
               comparisons,
               teaching,
               null));
     }
     return minibatches;
+  }
+
+  private Batch batch(List<Group> groups, Batch.Room room) {
+    int[] promptOf = new int[groups.size() * config.group()];
+    Arrays.setAll(promptOf, s -> s / config.group());
+    return Batch.padded(
+        groups.stream().map(Group::prompt).toList(),
+        promptOf,
+        groups.stream().flatMap(g -> Arrays.stream(g.responses)).toArray(int[][]::new),
+        room);
   }
 
   private void add(
@@ -661,7 +668,7 @@ final class PolicyGradientStep implements AutoCloseable {
   }
 
   /**
-   * What a model that does not learn from it says to a minibatch.
+   * What a model that does not learn from it says to a rollout batch.
    *
    * @param layers whose attention policies go to {@code maps}
    * @param logProb null where there are no targets
@@ -688,6 +695,11 @@ final class PolicyGradientStep implements AutoCloseable {
           output.apply(logProb),
           output.apply(logits),
           maps.stream().map(output).toList());
+    }
+
+    /** Maps of some response rows. */
+    List<Tensor> maps(int from, int to) {
+      return maps.stream().map(map -> map.rows(from, to)).toList();
     }
 
     boolean isEmpty() {
