@@ -28,6 +28,12 @@ final class Analysis {
 
   private static final double CARRIED = 0.9;
 
+  /**
+   * Of a variance that is 0 where contributions of f32 cancel, what may be left: (2^-18)² of the
+   * largest.
+   */
+  private static final double ROUNDING = 0x1p-36;
+
   private final List<Block> blocks;
   private final Layout layout;
   private final double groups;
@@ -397,7 +403,15 @@ final class Analysis {
         }
       }
     }
-    return rankCorrelation(points);
+    return rankCorrelation(withoutRounding(points));
+  }
+
+  /** Points whose y is no more than what rounding leaves of the largest are at 0. */
+  static List<double[]> withoutRounding(List<double[]> points) {
+    double least = ROUNDING * points.stream().mapToDouble(point -> point[1]).max().orElse(0);
+    return points.stream()
+        .map(point -> new double[] {point[0], point[1] < least ? 0 : point[1], point[2]})
+        .toList();
   }
 
   /** Of points (x, y, multiplicity), ties at their middle rank. */

@@ -176,4 +176,16 @@ class AnalysisTest {
                 List.of(new double[] {1, 3, 1}, new double[] {2, 2, 1}, new double[] {5, 1, 1})))
         .isCloseTo(-1, within(1e-12));
   }
+
+  @Test
+  void whatRoundingLeavesHasNoRank() {
+    List<double[]> points =
+        List.of(
+            new double[] {1, 3e-15, 1},
+            new double[] {2, 1e-15, 1},
+            new double[] {3, 1e-9, 1},
+            new double[] {4, 10, 1});
+    assertThat(Analysis.withoutRounding(points).stream().mapToDouble(point -> point[1]))
+        .containsExactly(0.0, 0.0, 1e-9, 10.0);
+  }
 }
