@@ -100,9 +100,10 @@ public interface PolicyModel extends AutoCloseable {
   }
 
   /**
-   * As above, and shows the gradients with respect to queries and keys.
+   * As above, but shows the gradients of the matrices instead of adding them: for a part of the
+   * rows, such as those of one sequence.
    *
-   * @param probe sees every layer; null where nobody looks
+   * @param probe sees every product of a matrix; null: all is added
    */
   void backward(
       Activations activations, Tensor dLogits, List<AttentionGradient> attention, Probe probe);
@@ -110,17 +111,18 @@ public interface PolicyModel extends AutoCloseable {
   /** Looks at gradients on their way through {@link #backward}. */
   interface Probe {
     /**
-     * The whole gradient with respect to a layer's queries and keys, after position encoding; the
-     * last layer comes first.
+     * The gradient of a matrix w in y = x · w, which is the sum xᵀ · dy over the rows; the last
+     * layer comes first. Where y are queries, keys and values, dy is the whole gradient with
+     * respect to them, after position encoding.
      *
-     * <p>Rows are those of the sequences, one after another, unless several share a prompt: then
-     * they are the rows that the model computes, where those of a prompt have the sum over its
-     * responses.
+     * <p>Rows of the layers are those of the sequences, one after another, unless several share a
+     * prompt: then the rows of a prompt come once, with what its responses bring together.
      *
-     * @param dq f32[rows, heads · head dimension], columns of a wider matrix; only during the call
-     * @param dk f32[rows, key heads · head dimension], the same
+     * @param weight f32[n, m]
+     * @param x f32[rows, n]; only during the call, as {@code dy}
+     * @param dy f32[rows, m]
      */
-    void attention(int layer, Tensor dq, Tensor dk);
+    void product(Parameter weight, Tensor x, Tensor dy);
   }
 
   /**

@@ -151,6 +151,11 @@ public final class Transformer implements PolicyModel {
     return config;
   }
 
+  /** Of the products of matrices. */
+  public Precision precision() {
+    return precision;
+  }
+
   @Override
   public Context context() {
     return context;
@@ -639,7 +644,7 @@ public final class Transformer implements PolicyModel {
       requireLayer(gradient.layer());
     }
     try (Scope scope = context.scope()) {
-      Gemm.multiply(context, pass.norm.y(), dLogits, weightGradient, head.gradient());
+      addProduct(pass.norm.y(), dLogits, head, probe);
       Tensor dNorm = Gemm.multiply(scope, dLogits, head.value(), timesTransposed);
       Tensor dGathered = Tensor.empty(scope, DType.F32, pass.gathered.shape());
       normBackward(pass.gathered, finalNorm, pass.norm, dNorm, false, dGathered);
@@ -656,7 +661,7 @@ public final class Transformer implements PolicyModel {
       if (in.patches != null) {
         Tensor dPatch = Tensor.zeros(scope, DType.F32, in.patches.shape(0), config.width());
         ScatterAddRows.add(context, dx, in.patch, dPatch);
-        Gemm.multiply(context, in.patches, dPatch, weightGradient, patch.gradient());
+        addProduct(in.patches, dPatch, patch, probe);
       }
     }
   }
@@ -666,15 +671,15 @@ public final class Transformer implements PolicyModel {
       Scope scope, Pass pass, int l, Tensor dx, List<AttentionGradient> attention, Probe probe) {
     Block block = blocks.get(l);
     Layer layer = pass.layers.get(l);
-    Gemm.multiply(context, layer.y, dx, weightGradient, block.down.gradient());
+    addProduct(layer.y, dx, block.down, probe);
     Tensor dy = Gemm.multiply(scope, dx, block.down.value(), timesTransposed);
     Tensor dGateUp = Tensor.empty(scope, DType.F32, layer.gateUp.shape());
     SwiGlu.backward(context, layer.gateUp, dy, dGateUp);
-    Gemm.multiply(context, layer.norm2.y(), dGateUp, weightGradient, block.gateUp.gradient());
+    addProduct(layer.norm2.y(), dGateUp, block.gateUp, probe);
     Tensor dNorm2 = Gemm.multiply(scope, dGateUp, block.gateUp.value(), timesTransposed);
     normBackward(layer.x2, block.feedForwardNorm, layer.norm2, dNorm2, true, dx);
 
-    Gemm.multiply(context, layer.o, dx, weightGradient, block.output.gradient());
+    addProduct(layer.o, dx, block.output, probe);
     Tensor dO = Gemm.multiply(scope, dx, block.output.value(), timesTransposed);
     Packed in = pass.in;
     boolean shared = in.sharing != null;
@@ -713,13 +718,18 @@ public final class Transformer implements PolicyModel {
     if (shared) {
       ScatterAddRows.add(context, dKv, in.sharing.keyRows, keysAndValues(dQkv));
     }
-    if (probe != null) {
-      probe.attention(
-          l, columnsOf(dQkv, 0, config.heads()), columnsOf(dQkv, config.heads(), config.kvHeads()));
-    }
-    Gemm.multiply(context, layer.norm1.y(), dQkv, weightGradient, block.qkv.gradient());
+    addProduct(layer.norm1.y(), dQkv, block.qkv, probe);
     Tensor dNorm1 = Gemm.multiply(scope, dQkv, block.qkv.value(), timesTransposed);
     normBackward(layer.x, block.attentionNorm, layer.norm1, dNorm1, true, dx);
+  }
+
+  /** The gradient of the weight in y = x · weight. */
+  private void addProduct(Tensor x, Tensor dy, Parameter weight, Probe probe) {
+    if (probe == null) {
+      Gemm.multiply(context, x, dy, weightGradient, weight.gradient());
+    } else {
+      probe.product(weight, x, dy);
+    }
   }
 
   private void normBackward(

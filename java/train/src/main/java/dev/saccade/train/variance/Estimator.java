@@ -10,12 +10,11 @@ import dev.saccade.PolicyLoss;
 import dev.saccade.PolicyLossFromLogits;
 import dev.saccade.Scope;
 import dev.saccade.Tensor;
+import dev.saccade.train.model.Batch;
 import dev.saccade.train.model.PolicyModel.Activations;
 import dev.saccade.train.model.PolicyModel.AttentionGradient;
 import java.util.ArrayList;
-import java.util.Arrays;
 import java.util.List;
-import java.util.Map;
 
 /**
  * An estimator of a gradient from a group of responses to a prompt: a sum of contributions, one of
@@ -25,11 +24,11 @@ interface Estimator {
   /** As configurations name it. */
   String name();
 
-  /** What the response contributes; null where that is 0. */
+  /** What the responses contribute; null where that is 0 for all. */
   Signal of(Look look);
 
   /**
-   * The gradient of a response's share of the loss, where the model's backward pass takes it up.
+   * The gradient of the group's loss, where the model's backward pass takes it up.
    *
    * @param dLogits f32[response rows, vocabulary]
    * @param attention of queries and keys
@@ -39,30 +38,29 @@ interface Estimator {
   record Signal(Tensor dLogits, List<AttentionGradient> attention, List<Tensor> scores) {}
 
   /**
-   * A response of a group, as an estimator sees it; the forward pass of the policy is open.
+   * A group, as an estimator sees it; the forward pass of the policy is open.
    *
    * @param scope of what is computed
    * @param setting of the measurement
    * @param attention which attention policies
-   * @param pass of the response alone
+   * @param batch the responses
+   * @param pass of the batch
    * @param targets i32[rows], its tokens
-   * @param offsets i32[2]
+   * @param offsets i32[responses + 1], of the response rows
    * @param oldLogProb f32[rows], under the policy that sampled
    * @param refLogProb f32[rows], under the reference of the KL term; null where there is none
    * @param oldMaps attention policies of the policy that sampled, of the layers of {@code
    *     attention}: f32[rows, keys]
-   * @param visual i32[1, 2]: its visual tokens
-   * @param rewards of the group
-   * @param advantages of the group, as far as they were asked for
-   * @param lengths tokens of the responses of the group
-   * @param index of this response in the group
+   * @param visual i32[responses, 2]: the visual tokens
+   * @param rewards of the responses
    * @param longest tokens of the longest possible response
-   * @param draws of positions: uniform numbers by layer and row
+   * @param draws of positions: uniform numbers by response, layer and row
    */
   record Look(
       Scope scope,
       Setting setting,
       AttentionChoice attention,
+      Batch batch,
       Activations pass,
       Tensor targets,
       Tensor offsets,
@@ -71,33 +69,11 @@ interface Estimator {
       List<Tensor> oldMaps,
       Tensor visual,
       float[] rewards,
-      Map<GroupAdvantage.Estimator, float[]> advantages,
-      int[] lengths,
-      int index,
       int longest,
       Draws draws) {
-    int rows() {
-      return lengths[index];
-    }
-
-    /** The advantage of this response; null: no baseline, the reward itself. */
-    double advantage(GroupAdvantage.Estimator estimator) {
-      return estimator == null
-          ? rewards[index]
-          : advantages
-              .computeIfAbsent(estimator, any -> Estimator.advantages(scope, rewards, estimator))[
-              index];
-    }
-
-    /** The weight of a token of this response in the mean over the group. */
-    double tokenWeight() {
-      int group = lengths.length;
-      return switch (setting.aggregation()) {
-        case SEQ_MEAN_TOKEN_SUM -> 1.0 / group;
-        case SEQ_MEAN_TOKEN_MEAN -> 1.0 / group / rows();
-        case TOKEN_MEAN -> 1.0 / Arrays.stream(lengths).sum();
-        case CONSTANT -> 1.0 / group / longest;
-      };
+    /** Advantages of the responses; null: no baseline, the rewards themselves. */
+    float[] advantages(GroupAdvantage.Estimator estimator) {
+      return estimator == null ? rewards : Estimator.advantages(scope, rewards, estimator);
     }
 
     AttentionPolicy.Input input(int layer) {
@@ -109,7 +85,7 @@ interface Estimator {
 
   /** Uniform numbers in [0, 1). */
   interface Draws {
-    double at(int layer, int row);
+    double at(int response, int layer, int row);
   }
 
   /** Advantages of a group by the operation. */
@@ -134,8 +110,7 @@ interface Estimator {
   record TokenPolicy(String name, GroupAdvantage.Estimator advantage) implements Estimator {
     @Override
     public Signal of(Look look) {
-      double a = look.advantage(advantage) * look.tokenWeight();
-      return a == 0 ? null : policyLoss(look, a, 0);
+      return policyLoss(look, look.advantages(advantage), 0);
     }
   }
 
@@ -146,19 +121,19 @@ interface Estimator {
       if (look.refLogProb == null) {
         throw new IllegalArgumentException("kl: expected a reference policy, got none");
       }
-      return policyLoss(look, 0, look.setting.klCoef() * look.tokenWeight());
+      return policyLoss(look, new float[look.rewards.length], look.setting.klCoef());
     }
   }
 
-  private static Signal policyLoss(Look look, double advantage, double klCoef) {
+  private static Signal policyLoss(Look look, float[] advantages, double klCoef) {
+    if (klCoef == 0 && areZero(advantages)) {
+      return null;
+    }
     Context context = look.scope.context();
     Setting setting = look.setting;
     PolicyLoss.Inputs inputs =
         PolicyLoss.Inputs.of(
-            null,
-            look.oldLogProb,
-            Tensor.of(look.scope, new float[] {(float) advantage}),
-            look.offsets);
+            null, look.oldLogProb, Tensor.of(look.scope, advantages), look.offsets);
     Tensor dLogits = Tensor.empty(look.scope, DType.F32, look.pass.logits().shape());
     PolicyLossFromLogits.forward(
         context,
@@ -170,9 +145,8 @@ interface Estimator {
             .withTemperature((float) setting.temperature())
             .withPolicy(
                 PolicyLoss.Options.DEFAULT
-                    // The sequence's sum; its weight is in the advantage.
-                    .withAggregation(PolicyLoss.Aggregation.CONSTANT)
-                    .withConstant(1)
+                    .withAggregation(setting.aggregation())
+                    .withConstant((float) look.rewards.length * look.longest)
                     .withClipLow((float) setting.clipLow())
                     .withClipHigh((float) setting.clipHigh())
                     .withKlEstimator(setting.klEstimator())
@@ -181,6 +155,15 @@ interface Estimator {
         new PolicyLossFromLogits.Outputs(
             PolicyLossFromLogits.Values.of(Tensor.empty(look.scope, DType.F32, 1)), dLogits));
     return new Signal(dLogits, List.of(), List.of());
+  }
+
+  private static boolean areZero(float[] values) {
+    for (float value : values) {
+      if (value != 0) {
+        return false;
+      }
+    }
+    return true;
   }
 
   /**
@@ -199,16 +182,14 @@ interface Estimator {
     @Override
     public Signal of(Look look) {
       int[] layers = look.attention.layers();
-      double weight =
-          look.setting.lambda()
-              * look.advantage(look.attention.advantage())
-              / layers.length
-              / Arrays.stream(look.lengths).sum();
-      if (weight == 0) {
+      double scale = look.setting.lambda() / layers.length / look.batch.tokens();
+      float[] weights = look.batch.perResponseRow(look.advantages(look.attention.advantage()));
+      for (int t = 0; t < weights.length; t++) {
+        weights[t] = (float) (scale * weights[t]);
+      }
+      if (areZero(weights)) {
         return null;
       }
-      float[] weights = new float[look.rows()];
-      Arrays.fill(weights, (float) weight);
       Tensor ofRows = Tensor.of(look.scope, weights);
       AttentionDivergence.Options options =
           AttentionDivergence.Options.DEFAULT
@@ -222,7 +203,7 @@ interface Estimator {
         AttentionPolicy.Input input = look.input(layers[i]);
         Tensor dq = Tensor.empty(look.scope, DType.F32, input.q().shape());
         Tensor dk = Tensor.empty(look.scope, DType.F32, input.k().shape());
-        Tensor score = Tensor.empty(look.scope, DType.F32, input.q().shape(1), look.rows());
+        Tensor score = Tensor.empty(look.scope, DType.F32, input.q().shape(1), input.q().shape(0));
         AttentionDivergence.forwardBackward(
             look.scope.context(),
             input,
@@ -241,16 +222,15 @@ interface Estimator {
       if (kind != Kind.POSITIONS) {
         return new AttentionDivergence.Reference.Map(map);
       }
-      int[] index = new int[look.rows()];
+      int[] index = new int[look.batch.responseRows()];
       float[] probabilities = map.toFloats();
       int keys = (int) map.shape(1);
-      for (int t = 0; t < index.length; t++) {
-        index[t] =
-            draw(
-                probabilities,
-                t * keys,
-                (t + 1) * keys,
-                look.draws.at(look.attention.layers()[layer], t));
+      int[] offsets = look.batch.responseOffsets();
+      for (int i = 0; i < look.batch.sequences(); i++) {
+        for (int row = offsets[i]; row < offsets[i + 1]; row++) {
+          double u = look.draws.at(i, look.attention.layers()[layer], row - offsets[i]);
+          index[row] = draw(probabilities, row * keys, (row + 1) * keys, u);
+        }
       }
       return new AttentionDivergence.Reference.Index(Tensor.of(look.scope, index));
     }

@@ -4,7 +4,6 @@ import dev.saccade.AttentionPolicy;
 import dev.saccade.Axpby;
 import dev.saccade.Context;
 import dev.saccade.DType;
-import dev.saccade.GroupAdvantage;
 import dev.saccade.Scope;
 import dev.saccade.Tensor;
 import dev.saccade.TokenLogProbs;
@@ -18,10 +17,9 @@ import dev.saccade.train.variance.Estimator.Look;
 import dev.saccade.train.variance.Estimator.Signal;
 import java.util.ArrayList;
 import java.util.Arrays;
-import java.util.EnumMap;
+import java.util.Collections;
 import java.util.LinkedHashSet;
 import java.util.List;
-import java.util.Map;
 import java.util.Set;
 import java.util.stream.IntStream;
 
@@ -30,8 +28,9 @@ import java.util.stream.IntStream;
  * estimator, on the same responses.
  *
  * <p>A sample is the gradient of one group. It is the sum of the contributions of its responses,
- * which are taken one by one: a forward pass of a response, and a backward pass for each estimator
- * whose gradient is not 0. Sums of estimators add contributions and cost no pass.
+ * each of which is wanted for itself: the group is a batch whose responses do not share the rows of
+ * the prompt, with a forward pass, and a backward pass for each estimator whose gradient is not 0.
+ * Sums of estimators add contributions and cost no pass.
  */
 class Laboratory implements AutoCloseable {
   private static final long POSITIONS = 0x706f736974696f6eL;
@@ -49,12 +48,9 @@ class Laboratory implements AutoCloseable {
   private final Layout layout;
   private final Recorder recorder;
   private final Scope scope;
-  private final List<Tensor> samples = new ArrayList<>();
-  private final List<Tensor> scores = new ArrayList<>();
+  private final List<Tensor> contributions = new ArrayList<>();
   private final Tensor sum;
   private final Tensor zeros;
-  private final Tensor looks;
-  private final int keyRows;
 
   /**
    * @param policy whose gradient is measured
@@ -108,27 +104,75 @@ class Laboratory implements AutoCloseable {
     estimators = order.stream().map(Estimator::of).toList();
     names.forEach(
         name -> terms.add(Arrays.stream(name.split("\\+")).mapToInt(order::indexOf).toArray()));
-    keyRows =
+    int keyRows =
         prompts.stream().mapToInt(Prompt::length).max().orElse(0) + sampling.responseLength - 1;
     layout = Layout.of(models.policy.config(), sampling.responseLength, keyRows);
     recorder = new Recorder(context, layout, this.names, pairs);
     scope = context.scope();
-    int layers = models.policy.layers();
-    int heads = models.policy.config().heads();
+    int group = setting.group();
     for (int e = 0; e < estimators.size(); e++) {
-      samples.add(Tensor.zeros(scope, DType.F32, layout.size()));
-      scores.add(Tensor.zeros(scope, DType.F32, (long) layers * heads, sampling.responseLength));
+      contributions.add(Tensor.zeros(scope, DType.F32, group, layout.size()));
     }
-    sum = Tensor.empty(scope, DType.F32, layout.size());
+    sum = Tensor.empty(scope, DType.F32, group, layout.size());
     zeros =
         Tensor.zeros(
-            scope, DType.F32, sampling.responseLength, models.policy.config().vocabulary());
-    // Entropy and visual mass: a line for each layer.
-    looks = Tensor.zeros(scope, DType.F32, 2L * layers, sampling.responseLength);
+            scope,
+            DType.F32,
+            (long) group * sampling.responseLength,
+            models.policy.config().vocabulary());
   }
 
   Layout layout() {
     return layout;
+  }
+
+  /** What is added up besides the gradients. */
+  private final class Sums {
+    /** As {@link Block#totals}. */
+    final double[] totals = new double[6];
+
+    /** By estimator: Σ over responses of the scores, by layer, head and row; null: not known. */
+    final double[][] scores = new double[estimators.size()][];
+
+    /** Σ over the responses to the prompt, by layer and row. */
+    double[] entropy;
+
+    /** The same of the mass on visual tokens. */
+    double[] mass;
+
+    /** Responses to the prompt that have a row. */
+    int[] reached;
+
+    Sums() {
+      beginPrompt();
+    }
+
+    void beginPrompt() {
+      entropy = new double[models.policy.layers() * sampling.responseLength];
+      mass = new double[entropy.length];
+      reached = new int[sampling.responseLength];
+    }
+
+    /** Adds a value of each response row to that of its row in the response. */
+    void add(double[] sums, int line, Batch batch, float[] rows, int first) {
+      int[] offsets = batch.responseOffsets();
+      for (int i = 0; i < batch.sequences(); i++) {
+        for (int row = offsets[i]; row < offsets[i + 1]; row++) {
+          sums[line * sampling.responseLength + row - offsets[i]] += rows[first + row];
+        }
+      }
+    }
+
+    double[] means(double[] sums) {
+      double[] means = new double[sums.length];
+      Arrays.setAll(
+          means,
+          i -> {
+            int n = reached[i % sampling.responseLength];
+            return n == 0 ? Double.NaN : sums[i] / n;
+          });
+      return means;
+    }
   }
 
   /**
@@ -139,15 +183,11 @@ class Laboratory implements AutoCloseable {
    */
   Block measure(int begin, int end, Raw raw, Runnable progress) {
     recorder.begin(end - begin);
-    scores.forEach(Tensor::zero);
-    int[] scored = new int[estimators.size()];
-    int lines = models.policy.layers() * sampling.responseLength;
-    double[] entropy = new double[(end - begin) * lines];
-    double[] mass = new double[(end - begin) * lines];
-    double[] totals = new double[6];
+    Sums sums = new Sums();
+    List<double[]> entropy = new ArrayList<>();
+    List<double[]> mass = new ArrayList<>();
     for (int p = begin; p < end; p++) {
-      looks.zero();
-      int[] reached = new int[sampling.responseLength];
+      sums.beginPrompt();
       int[][] responses =
           models.old.sample(
               List.of(prompts.get(p)),
@@ -160,7 +200,7 @@ class Laboratory implements AutoCloseable {
                   p));
       for (int g = 0; g < sampling.groups; g++) {
         int first = g * setting.group();
-        group(p, g, Arrays.copyOfRange(responses, first, first + setting.group()), totals, scored);
+        group(p, g, Arrays.copyOfRange(responses, first, first + setting.group()), sums);
         for (int e = 0; raw != null && e < names.size(); e++) {
           raw.sample(names.get(e), p, g, recorder.group(e));
         }
@@ -168,36 +208,31 @@ class Laboratory implements AutoCloseable {
         progress.run();
       }
       recorder.endPrompt();
-      for (int[] response : responses) {
-        IntStream.range(0, response.length).forEach(t -> reached[t]++);
-      }
-      float[] looked = looks.toFloats();
-      for (int i = 0; i < lines; i++) {
-        int n = reached[i % sampling.responseLength];
-        entropy[(p - begin) * lines + i] = n == 0 ? Double.NaN : looked[i] / n;
-        mass[(p - begin) * lines + i] = n == 0 ? Double.NaN : looked[lines + i] / n;
-      }
+      entropy.add(sums.means(sums.entropy));
+      mass.add(sums.means(sums.mass));
     }
     List<double[]> ofScores = new ArrayList<>();
     double per = (double) sampling.groups * setting.group();
     for (int[] own : terms) {
-      boolean known = own.length == 1 && scored[own[0]] > 0;
+      double[] scores = own.length == 1 ? sums.scores[own[0]] : null;
       ofScores.add(
-          known
-              ? Arrays.stream(scores.get(own[0]).toDoubles()).map(x -> x / per).toArray()
-              : new double[0]);
+          scores == null ? new double[0] : Arrays.stream(scores).map(x -> x / per).toArray());
     }
     Block block = recorder.end(ofScores);
-    block.entropy = entropy;
-    block.mass = mass;
-    block.totals = totals;
+    block.entropy = entropy.stream().flatMapToDouble(Arrays::stream).toArray();
+    block.mass = mass.stream().flatMapToDouble(Arrays::stream).toArray();
+    block.totals = sums.totals;
     return block;
   }
 
-  /** The gradient of one group of given responses, for every estimator. */
+  /**
+   * The gradient of one group of given responses, for every estimator.
+   *
+   * @param responses no more than the setting's group
+   */
   List<float[]> gradients(int prompt, int[][] responses) {
     recorder.begin(1);
-    group(prompt, 0, responses, new double[6], new int[estimators.size()]);
+    group(prompt, 0, responses, new Sums());
     List<float[]> gradients =
         IntStream.range(0, names.size()).mapToObj(e -> recorder.group(e).toFloats()).toList();
     recorder.endGroup(responses.length);
@@ -205,90 +240,81 @@ class Laboratory implements AutoCloseable {
     return gradients;
   }
 
-  private void group(int p, int g, int[][] responses, double[] totals, int[] scored) {
+  private void group(int p, int g, int[][] responses, Sums sums) {
     float[] earned = new float[responses.length];
-    int[] lengths = new int[responses.length];
+    boolean same = true;
     for (int i = 0; i < responses.length; i++) {
       earned[i] = (float) rewards.of(p, responses[i]);
-      lengths[i] = responses[i].length;
-      totals[0] += earned[i];
+      same &= earned[i] == earned[0];
+      sums.totals[0] += earned[i];
+      IntStream.range(0, responses[i].length).forEach(t -> sums.reached[t]++);
     }
-    boolean same = true;
-    for (float reward : earned) {
-      same &= reward == earned[0];
-    }
-    totals[1] += same ? 1 : 0;
-    totals[2]++;
-    Map<GroupAdvantage.Estimator, float[]> advantages =
-        new EnumMap<>(GroupAdvantage.Estimator.class);
-    for (int i = 0; i < responses.length; i++) {
-      try (Scope inner = context.scope()) {
-        Look look = look(inner, p, g, responses[i], earned, advantages, lengths, i, totals);
-        for (int e = 0; e < estimators.size(); e++) {
-          Signal signal = estimators.get(e).of(look);
-          if (signal == null) {
-            samples.get(e).zero();
-          } else {
-            backward(e, look, signal, scored);
-          }
+    sums.totals[1] += same ? 1 : 0;
+    sums.totals[2]++;
+    try (Scope inner = context.scope()) {
+      Look look = look(inner, p, g, responses, earned, sums);
+      for (int e = 0; e < estimators.size(); e++) {
+        Signal signal = estimators.get(e).of(look);
+        if (signal == null) {
+          contributions.get(e).zero();
+        } else {
+          backward(e, look, signal, sums);
         }
-        for (int o = 0; o < names.size(); o++) {
-          int[] own = terms.get(o);
-          Tensor contribution = samples.get(own[0]);
-          if (own.length > 1) {
-            sum.copyFrom(contribution);
-            for (int t = 1; t < own.length; t++) {
-              Axpby.apply(context, 1, samples.get(own[t]), 1, sum);
-            }
-            contribution = sum;
+      }
+      for (int o = 0; o < names.size(); o++) {
+        int[] own = terms.get(o);
+        Tensor ofResponses = contributions.get(own[0]);
+        if (own.length > 1) {
+          sum.copyFrom(ofResponses);
+          for (int t = 1; t < own.length; t++) {
+            Axpby.apply(context, 1, contributions.get(own[t]), 1, sum);
           }
-          recorder.add(o, contribution);
+          ofResponses = sum;
+        }
+        for (int i = 0; i < responses.length; i++) {
+          recorder.add(o, ofResponses.rows(i, i + 1).reshape(layout.size()));
         }
       }
     }
   }
 
-  private void backward(int e, Look look, Signal signal, int[] scored) {
-    int rows = look.rows();
+  private void backward(int e, Look look, Signal signal, Sums sums) {
+    int rows = look.batch().responseRows();
     layout.backward(
         models.policy,
         look.pass(),
+        look.batch(),
         signal.dLogits() == null ? zeros.rows(0, rows) : signal.dLogits(),
         signal.attention(),
-        rows,
-        samples.get(e));
+        contributions.get(e));
     int heads = models.policy.config().heads();
     for (int i = 0; i < signal.scores().size(); i++) {
-      long line = (long) signal.attention().get(i).layer() * heads;
-      Axpby.apply(
-          context,
-          1,
-          signal.scores().get(i),
-          1,
-          scores.get(e).rows(line, line + heads).columns(0, rows));
-      scored[e]++;
+      if (sums.scores[e] == null) {
+        sums.scores[e] = new double[models.policy.layers() * heads * sampling.responseLength];
+      }
+      float[] scores = signal.scores().get(i).toFloats();
+      int line = signal.attention().get(i).layer() * heads;
+      for (int h = 0; h < heads; h++) {
+        sums.add(sums.scores[e], line + h, look.batch(), scores, h * rows);
+      }
     }
   }
 
-  private Look look(
-      Scope inner,
-      int p,
-      int g,
-      int[] response,
-      float[] earned,
-      Map<GroupAdvantage.Estimator, float[]> advantages,
-      int[] lengths,
-      int index,
-      double[] totals) {
+  private Look look(Scope inner, int p, int g, int[][] responses, float[] earned, Sums sums) {
     Prompt prompt = prompts.get(p);
-    Batch batch = Batch.of(List.of(prompt), new int[] {0}, new int[][] {response});
+    int count = responses.length;
+    Batch batch =
+        Batch.of(
+            Collections.nCopies(count, prompt), IntStream.range(0, count).toArray(), responses);
     PolicyModel.Inputs inputs = models.policy.prepare(inner, batch);
-    Tensor targets = Tensor.of(inner, response);
+    Tensor targets = Tensor.of(inner, batch.targets());
     int[] all = IntStream.range(0, models.policy.layers()).toArray();
     Activations pass = models.policy.forward(inner, inputs, all);
     Activations old =
         models.old == models.policy ? pass : models.old.forward(inner, inputs, attention.layers());
-    Tensor visual = Tensor.of(inner, new int[] {0, prompt.patchCount()}, 1, 2);
+    int[] ranges = new int[2 * count];
+    Arrays.setAll(ranges, i -> i % 2 * prompt.patchCount());
+    Tensor visual = Tensor.of(inner, ranges, count, 2);
     Tensor oldLogProb = logProb(inner, old, targets);
     Tensor refLogProb =
         models.reference == null
@@ -300,6 +326,7 @@ class Laboratory implements AutoCloseable {
             inner,
             setting,
             attention,
+            batch,
             pass,
             targets,
             Tensor.of(inner, batch.responseOffsets()),
@@ -308,14 +335,11 @@ class Laboratory implements AutoCloseable {
             maps,
             visual,
             earned,
-            advantages,
-            lengths,
-            index,
             sampling.responseLength,
-            (layer, row) -> uniform(p, g * setting.group() + index, layer, row));
+            (response, layer, row) -> uniform(p, g * setting.group() + response, layer, row));
     for (int layer : attention.layers()) {
       AttentionPolicy.Input input = old.attention(layer);
-      Tensor map = Tensor.empty(inner, DType.F32, response.length, input.maxKeys());
+      Tensor map = Tensor.empty(inner, DType.F32, batch.responseRows(), input.maxKeys());
       AttentionPolicy.forward(
           context,
           new AttentionPolicy.Input(
@@ -324,20 +348,20 @@ class Laboratory implements AutoCloseable {
           new AttentionPolicy.Outputs(null, null, null, map));
       maps.add(map);
     }
-    watch(inner, look, response.length);
-    double ratio = 1;
-    if (old != pass) {
-      float[] own = logProb(inner, pass, targets).toFloats();
-      float[] theirs = oldLogProb.toFloats();
+    watch(inner, look, sums);
+    float[] own = old == pass ? null : logProb(inner, pass, targets).toFloats();
+    float[] theirs = old == pass ? null : oldLogProb.toFloats();
+    int[] offsets = batch.responseOffsets();
+    for (int i = 0; i < count; i++) {
       double difference = 0;
-      for (int t = 0; t < own.length; t++) {
-        difference += (double) own[t] - theirs[t];
+      for (int row = offsets[i]; own != null && row < offsets[i + 1]; row++) {
+        difference += (double) own[row] - theirs[row];
       }
-      ratio = Math.exp(difference);
+      double ratio = Math.exp(difference);
+      sums.totals[3] += ratio;
+      sums.totals[4] += ratio * ratio;
+      sums.totals[5]++;
     }
-    totals[3] += ratio;
-    totals[4] += ratio * ratio;
-    totals[5]++;
     return look;
   }
 
@@ -349,29 +373,30 @@ class Laboratory implements AutoCloseable {
   }
 
   /** Adds up entropy of the whole attention, and its mass on visual tokens, of every layer. */
-  private void watch(Scope inner, Look look, int rows) {
+  private void watch(Scope inner, Look look, Sums sums) {
+    int rows = look.batch().responseRows();
     int layers = models.policy.layers();
+    // A line for each layer.
+    Tensor entropy = Tensor.empty(inner, DType.F32, layers, rows);
+    Tensor mass = Tensor.empty(inner, DType.F32, layers, rows);
+    AttentionPolicy.Options options = AttentionPolicy.Options.DEFAULT;
     for (int l = 0; l < layers; l++) {
-      Tensor entropy = Tensor.empty(inner, DType.F32, rows);
-      Tensor mass = Tensor.empty(inner, DType.F32, rows);
-      AttentionPolicy.Options options = AttentionPolicy.Options.DEFAULT;
       AttentionPolicy.forward(
           context,
           look.input(l),
           options.withSupport(AttentionPolicy.Support.ALL),
-          new AttentionPolicy.Outputs(entropy, null, null, null));
+          new AttentionPolicy.Outputs(entropy.rows(l, l + 1).reshape(rows), null, null, null));
       AttentionPolicy.forward(
           context,
           look.input(l),
           options.withSupport(AttentionPolicy.Support.RANGES),
-          new AttentionPolicy.Outputs(null, mass, null, null));
-      Axpby.apply(context, 1, entropy.reshape(1, rows), 1, looks.rows(l, l + 1).columns(0, rows));
-      Axpby.apply(
-          context,
-          1,
-          mass.reshape(1, rows),
-          1,
-          looks.rows(layers + l, layers + l + 1).columns(0, rows));
+          new AttentionPolicy.Outputs(null, mass.rows(l, l + 1).reshape(rows), null, null));
+    }
+    float[] entropies = entropy.toFloats();
+    float[] masses = mass.toFloats();
+    for (int l = 0; l < layers; l++) {
+      sums.add(sums.entropy, l, look.batch(), entropies, l * rows);
+      sums.add(sums.mass, l, look.batch(), masses, l * rows);
     }
   }
 

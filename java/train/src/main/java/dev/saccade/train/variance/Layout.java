@@ -1,9 +1,10 @@
 package dev.saccade.train.variance;
 
 import dev.saccade.Axpby;
+import dev.saccade.Gemm;
 import dev.saccade.Scope;
 import dev.saccade.Tensor;
-import dev.saccade.train.model.Parameter;
+import dev.saccade.train.model.Batch;
 import dev.saccade.train.model.PolicyModel;
 import dev.saccade.train.model.Transformer;
 import dev.saccade.train.model.TransformerConfig;
@@ -39,14 +40,26 @@ final class Layout {
   private final Map<Part, Integer> indexOfPart = new LinkedHashMap<>();
   private final Map<Row, Integer> indexOfRow = new LinkedHashMap<>();
   private final List<long[]> segments = new ArrayList<>();
-  private final List<Copy> copies = new ArrayList<>();
+  private final Map<String, Product> products = new LinkedHashMap<>();
+  private long queryWidth;
+  private long keyWidth;
   private long size;
 
-  /** A parameter's gradient, as it lies in the vector. */
-  private record Copy(String parameter, long begin, long end) {}
+  /** Elements of the vector. */
+  private record Range(long begin, long end) {
+    Tensor of(Tensor sample) {
+      return sample.rows(begin, end);
+    }
+  }
 
-  private final Map<Integer, long[]> queryRange = new LinkedHashMap<>();
-  private final Map<Integer, long[]> keyRange = new LinkedHashMap<>();
+  /**
+   * What the product of a parameter brings.
+   *
+   * @param weight its gradient
+   * @param queries the first columns of the gradient of the product; null where these are none
+   * @param keys the next columns
+   */
+  private record Product(Range weight, Range queries, Range keys) {}
 
   private Layout() {}
 
@@ -61,34 +74,38 @@ final class Layout {
     int h = config.heads();
     int kv = config.kvHeads();
     int d = config.headDim();
+    layout.queryWidth = (long) h * d;
+    layout.keyWidth = (long) kv * d;
     for (int l = 0; l < config.layers(); l++) {
-      long begin = layout.size;
+      long qkv = layout.size;
       for (int i = 0; i < config.width(); i++) {
         for (int s = 0; s < h + 2 * kv; s++) {
           String target = s < h ? "q_proj" : s < h + kv ? "k_proj" : "v_proj";
           layout.segment(new Part(target, l, s < h ? s : (s - h) % kv), -1, d);
         }
       }
-      layout.copies.add(new Copy("layer" + l + ".qkv", begin, layout.size));
-      begin = layout.size;
+      long output = layout.size;
       for (int s = 0; s < h; s++) {
         layout.segment(new Part("o_proj", l, s), -1, (long) d * config.width());
       }
-      layout.copies.add(new Copy("layer" + l + ".output", begin, layout.size));
-      begin = layout.size;
+      long queries = layout.size;
       for (int t = 0; t < responseRows; t++) {
         for (int s = 0; s < h; s++) {
           layout.segment(new Part("q", l, s), t, d);
         }
       }
-      layout.queryRange.put(l, new long[] {begin, layout.size});
-      begin = layout.size;
+      long keys = layout.size;
       for (int t = 0; t < keyRows; t++) {
         for (int s = 0; s < kv; s++) {
           layout.segment(new Part("k", l, s), t, d);
         }
       }
-      layout.keyRange.put(l, new long[] {begin, layout.size});
+      layout.products.put(
+          "layer" + l + ".qkv",
+          new Product(
+              new Range(qkv, output), new Range(queries, keys), new Range(keys, layout.size)));
+      layout.products.put(
+          "layer" + l + ".output", new Product(new Range(output, queries), null, null));
     }
     return layout;
   }
@@ -203,45 +220,53 @@ final class Layout {
   }
 
   /**
-   * The backward pass of one sequence, into a sample.
+   * The backward pass of a batch, into a sample of each sequence.
    *
-   * @param responseRows of the sequence
-   * @param sample f32[size], overwritten
+   * @param batch none of whose sequences share a prompt
+   * @param samples f32[n, size], n at least the sequences; a row for each is overwritten
    */
   void backward(
       Transformer policy,
       PolicyModel.Activations pass,
+      Batch batch,
       Tensor dLogits,
       List<PolicyModel.AttentionGradient> attention,
-      int responseRows,
-      Tensor sample) {
-    Map<String, Parameter> parameters = new LinkedHashMap<>();
-    policy.parameters().forEach(parameter -> parameters.put(parameter.name(), parameter));
-    for (Copy copy : copies) {
-      parameters.get(copy.parameter).gradient().zero();
-    }
+      Tensor samples) {
+    int[] offsets = batch.offsets();
+    int[] responseOffsets = batch.responseOffsets();
+    Gemm.Options weightGradient =
+        Gemm.Options.DEFAULT.withTransA(true).withPrecision(policy.precision());
     policy.backward(
         pass,
         dLogits,
         attention,
-        (layer, dq, dk) -> {
-          long rows = dq.shape(0);
-          fill(sample, queryRange.get(layer), dq.rows(rows - responseRows, rows));
-          fill(sample, keyRange.get(layer), dk);
+        (weight, x, dy) -> {
+          Product product = products.get(weight.name());
+          for (int s = 0; product != null && s < batch.sequences(); s++) {
+            Tensor sample = samples.rows(s, s + 1).reshape(size);
+            Tensor own = dy.rows(offsets[s], offsets[s + 1]);
+            Gemm.multiply(
+                policy.context(),
+                x.rows(offsets[s], offsets[s + 1]),
+                own,
+                weightGradient,
+                product.weight.of(sample).reshape(weight.value().shape()));
+            if (product.queries != null) {
+              long rows = own.shape(0);
+              long responseRows = responseOffsets[s + 1] - responseOffsets[s];
+              Tensor queries = own.rows(rows - responseRows, rows).columns(0, queryWidth);
+              fill(product.queries.of(sample), queries);
+              fill(product.keys.of(sample), own.columns(queryWidth, queryWidth + keyWidth));
+            }
+          }
         });
-    for (Copy copy : copies) {
-      Tensor gradient = parameters.get(copy.parameter).gradient();
-      sample.rows(copy.begin, copy.end).reshape(gradient.shape()).copyFrom(gradient);
-    }
   }
 
   /** Rows into the first of a range; zeros behind them. */
-  private static void fill(Tensor sample, long[] range, Tensor from) {
-    long end = range[0] + from.size();
-    Tensor rows = sample.rows(range[0], end).reshape(from.shape());
-    Axpby.apply(sample.context(), 1, from, 0, rows);
-    if (end < range[1]) {
-      sample.rows(end, range[1]).zero();
+  private static void fill(Tensor range, Tensor from) {
+    Axpby.apply(range.context(), 1, from, 0, range.rows(0, from.size()).reshape(from.shape()));
+    if (from.size() < range.size()) {
+      range.rows(from.size(), range.size()).zero();
     }
   }
 }

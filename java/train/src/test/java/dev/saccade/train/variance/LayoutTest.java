@@ -14,6 +14,8 @@ import dev.saccade.train.model.PolicyModel.Activations;
 import dev.saccade.train.model.PolicyModel.AttentionGradient;
 import dev.saccade.train.model.PolicyModel.Inputs;
 import dev.saccade.train.variance.Layout.Part;
+import java.util.Arrays;
+import java.util.Collections;
 import java.util.List;
 import java.util.Map;
 import java.util.Random;
@@ -31,22 +33,20 @@ class LayoutTest {
       MatrixProducts.provideTo(context);
       TinyPolicy policy = new TinyPolicy(context, 3, 2);
       Layout layout = Layout.of(TinyPolicy.SIZE, RESPONSE_ROWS, KEY_ROWS);
-      Tensor sample = Tensor.of(scope, normal((int) layout.size()));
+      Tensor sample = Tensor.of(scope, normal((int) layout.size()), 1, layout.size());
       Batch batch = Batch.of(List.of(TinyPolicy.prompt(0)), new int[] {0}, new int[][] {{1, 2}});
       Inputs inputs = policy.model.prepare(scope, batch);
       Activations pass = policy.model.forward(scope, inputs, 0);
       float[] dq = normal(2 * 2 * 4);
       float[] dk = normal(batch.rows() * 4);
 
-      layout.backward(
-          policy.model,
-          pass,
-          Tensor.zeros(scope, DType.F32, 2, 4),
+      Tensor dLogits = Tensor.zeros(scope, DType.F32, 2, 4);
+      List<AttentionGradient> gradients =
           List.of(
               new AttentionGradient(
-                  0, Tensor.of(scope, dq, 2, 2, 4), Tensor.of(scope, dk, batch.rows(), 1, 4))),
-          2,
-          sample);
+                  0, Tensor.of(scope, dq, 2, 2, 4), Tensor.of(scope, dk, batch.rows(), 1, 4)));
+      policy.model.backward(pass, dLogits, gradients);
+      layout.backward(policy.model, pass, batch, dLogits, gradients, sample);
 
       Map<Part, float[]> parts = layout.split(sample.toFloats());
       for (int head = 0; head < 2; head++) {
@@ -87,6 +87,55 @@ class LayoutTest {
       values[i] = (float) random.nextGaussian();
     }
     return values;
+  }
+
+  /** Responses of other lengths, packed with them, change the contributions by rounding alone. */
+  @Test
+  void everyResponseHasItsOwnContribution() {
+    try (Context context = Context.builder().threads(1).build();
+        Scope scope = context.scope()) {
+      MatrixProducts.provideTo(context);
+      TinyPolicy policy = new TinyPolicy(context, 3, 2);
+      Layout layout = Layout.of(TinyPolicy.SIZE, RESPONSE_ROWS, KEY_ROWS);
+      int[][] responses = {{1, 2}, {3}, {0, 1, 3}};
+      Batch group =
+          Batch.of(Collections.nCopies(3, TinyPolicy.prompt(0)), new int[] {0, 1, 2}, responses);
+      float[] dLogits = normal(group.responseRows() * 4);
+      float[] together = samples(scope, policy, layout, group, dLogits);
+      int[] offsets = group.responseOffsets();
+      int size = (int) layout.size();
+      for (int i = 0; i < responses.length; i++) {
+        Batch one =
+            Batch.of(List.of(TinyPolicy.prompt(0)), new int[] {0}, new int[][] {responses[i]});
+        float[] own = Arrays.copyOfRange(dLogits, offsets[i] * 4, offsets[i + 1] * 4);
+        float[] alone = samples(scope, policy, layout, one, own);
+        for (int j = 0; j < size; j++) {
+          assertThat(together[i * size + j])
+              .as("response %d, element %d", i, j)
+              .isCloseTo(alone[j], within(1e-5f));
+        }
+      }
+      policy.model.close();
+    }
+  }
+
+  private static float[] samples(
+      Scope scope, TinyPolicy policy, Layout layout, Batch batch, float[] dLogits) {
+    Activations pass = policy.model.forward(scope, batch);
+    Tensor samples =
+        Tensor.of(
+            scope,
+            normal(batch.sequences() * (int) layout.size()),
+            batch.sequences(),
+            layout.size());
+    layout.backward(
+        policy.model,
+        pass,
+        batch,
+        Tensor.of(scope, dLogits, batch.responseRows(), 4),
+        List.of(),
+        samples);
+    return samples.toFloats();
   }
 
   @Test
