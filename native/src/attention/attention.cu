@@ -27,16 +27,20 @@ struct Shape {
   static_assert(kShared <= 96 << 10, "of what every GPU has");
 };
 
-// With three parts a tile is three times as large.
+// With three parts a tile is three times as large.  Heads of 32 belong to small models, with short sequences: blocks
+// are small, so that many are at work.
 template <int kDim, int kParts>
-using ForwardShape =
-    Shape<kDim, kParts, kParts == 1 ? 8 : 512 / kDim, kParts == 1 ? (kDim < 256 ? 64 : 32) : 4096 / kDim, 1>;
+using ForwardShape = std::conditional_t<
+    kDim == 32, Shape<32, kParts, 2, 64, 1>,
+    Shape<kDim, kParts, kParts == 1 ? 8 : 512 / kDim, kParts == 1 ? (kDim < 256 ? 64 : 32) : 4096 / kDim, 1>>;
 template <int kDim, int kParts>
-using QueryShape = Shape<kDim, kParts, kParts == 1 ? (kDim < 256 ? 8 : 4) : 256 / kDim,
-                         kParts == 1 ? (kDim < 256 ? 64 : 32) : (kDim < 128 ? 64 : 16), 2>;
+using QueryShape = std::conditional_t<kDim == 32, Shape<32, kParts, 2, 64, 2>,
+                                      Shape<kDim, kParts, kParts == 1 ? (kDim < 256 ? 8 : 4) : 256 / kDim,
+                                            kParts == 1 ? (kDim < 256 ? 64 : 32) : (kDim < 128 ? 64 : 16), 2>>;
 template <int kDim, int kParts>
-using KeyShape = Shape<kDim, kParts, kParts == 1 ? (kDim < 256 ? 8 : 4) : 256 / kDim,
-                       kParts == 1 ? (kDim < 128 ? 64 : 32) : (kDim < 128 ? 64 : 16), 2>;
+using KeyShape = std::conditional_t<kDim == 32, Shape<32, kParts, 2, kParts == 1 ? 64 : 32, 2>,
+                                    Shape<kDim, kParts, kParts == 1 ? (kDim < 256 ? 8 : 4) : 256 / kDim,
+                                          kParts == 1 ? (kDim < 128 ? 64 : 32) : (kDim < 128 ? 64 : 16), 2>>;
 
 // What a block of a grid over pieces, heads and the columns of a result computes.
 template <class Shape>
@@ -311,7 +315,9 @@ void with_tiles(int64_t dim, int32_t precision, const Body& body) {
     else
       body(columns, std::integral_constant<int, 3>{});
   };
-  if (dim <= 64)
+  if (dim <= 32)
+    with_parts(std::integral_constant<int, 32>{});
+  else if (dim <= 64)
     with_parts(std::integral_constant<int, 64>{});
   else if (dim <= 128)
     with_parts(std::integral_constant<int, 128>{});

@@ -75,19 +75,21 @@ __device__ __forceinline__ uint32_t take_part(float& low, float& high) {
   return bits;
 }
 
-// kRows rows of kDim columns in shared memory: panels of 64 columns, part by part, a row of a panel 128 bytes.  Its
-// 16-byte chunks are permuted, so that the eight rows of a matrix lie in different banks; it is what core/wgmma.cuh
-// calls a swizzle of 128 bytes.
+// kRows rows of kDim columns in shared memory: panels of 64 columns, or the one of 32, part by part, a row of a panel
+// 128 bytes, or 64.  Its 16-byte chunks are permuted, so that the eight rows of a matrix lie in different banks; it is
+// what core/wgmma.cuh calls a swizzle of 128 bytes.
 template <int kParts_, int kRows_, int kDim_>
 struct MmaTile {
-  static constexpr int kParts = kParts_, kRows = kRows_, kDim = kDim_, kChunks = kDim / 8, kRow = 128;
-  static constexpr int kPanel = kParts * kRows * kRow, kBytes = kDim / 64 * kPanel;
-  static_assert((kParts == 1 || kParts == 3) && kRows % 16 == 0 && kDim % 64 == 0);
+  static constexpr int kParts = kParts_, kRows = kRows_, kDim = kDim_, kChunks = kDim / 8;
+  static constexpr int kColumns = kDim < 64 ? kDim : 64, kRow = 2 * kColumns;  // of a panel
+  static constexpr int kPanel = kParts * kRows * kRow, kBytes = kDim / kColumns * kPanel;
+  static_assert((kParts == 1 || kParts == 3) && kRows % 16 == 0 && (kDim % 64 == 0 || kDim == 32));
 
   uint32_t base;  // in shared memory, a multiple of 1024
 
   __device__ __forceinline__ uint32_t address(int part, int row, int chunk) const {
-    return base + chunk / 8 * kPanel + (part * kRows + row) * kRow + (chunk % 8 ^ (row & 7)) * 16;
+    constexpr int kAcross = kColumns / 8;
+    return base + chunk / kAcross * kPanel + (part * kRows + row) * kRow + (chunk % kAcross ^ swizzle(row)) * 16;
   }
   // Of rows from `row` and columns from 16 k on, `row` a multiple of 16.  As the left factor of a product, or as the
   // right one for 16 columns of it, which `right` loads:
@@ -107,10 +109,13 @@ struct MmaTile {
   }
 
  private:
+  // Rows of 64 bytes lie in pairs beside the banks.
+  __device__ static constexpr int swizzle(int row) { return kRow == 128 ? row & 7 : row >> 1 & 3; }
   // address(part, row + lane_row, 2 k + lane_chunk): what depends on the lane once, and little for every k.
   __device__ __forceinline__ uint32_t at(int lane_row, int lane_chunk, int part, int row, int k) const {
-    const uint32_t lane = base + lane_row * kRow + (lane_chunk ^ (lane_row & 7)) * 16;
-    return (lane ^ (k % 4 * 32)) + (k / 4 * kPanel + (part * kRows + row) * kRow);
+    constexpr int kAcross = kColumns / 16;
+    const uint32_t lane = base + lane_row * kRow + (lane_chunk ^ swizzle(lane_row)) * 16;
+    return (lane ^ (k % kAcross * 32)) + (k / kAcross * kPanel + (part * kRows + row) * kRow);
   }
 };
 
@@ -231,10 +236,11 @@ __device__ __forceinline__ void multiply_transposed(float (&s)[B::kRows / 8][4],
 #pragma unroll
   for (int first = 0; first < B::kRows / 16; first += kStrip) {
     float high[kStrip][2][4] = {}, low[kStrip][2][4] = {};
-#pragma unroll(kParts == 1 ? A::kDim / 64 : 1)
-    for (int four = 0; four < A::kDim / 64; ++four)
+    constexpr int kSteps = A::kColumns / 16;
+#pragma unroll(kParts == 1 ? A::kDim / A::kColumns : 1)
+    for (int panel = 0; panel < A::kDim / A::kColumns; ++panel)
 #pragma unroll
-      for (int k = 4 * four; k < 4 * four + 4; ++k) {
+      for (int k = kSteps * panel; k < kSteps * (panel + 1); ++k) {
         uint32_t x[kParts][4];
 #pragma unroll
         for (int part = 0; part < kParts; ++part) a.left(x[part], part, row, k);

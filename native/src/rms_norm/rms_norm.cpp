@@ -4,8 +4,8 @@ using namespace saccade;
 
 namespace {
 
-float* take_partials(Carver& carver, int64_t rows, int64_t columns) {
-  const RmsNormBlocks blocks(rows, columns);
+float* take_partials(const saccade_context* context, Carver& carver, int64_t rows, int64_t columns) {
+  const RmsNormBlocks blocks(rows, columns, context->gpu);
   return carver.take<float>(checked_product("workspace", blocks.blocks, blocks.stride));
 }
 
@@ -41,7 +41,7 @@ int32_t saccade_rms_norm_backward_workspace(saccade_context* context, const sacc
     require_sizes(args.rows, args.columns);
     require_result(bytes);
     Carver carver(0);
-    take_partials(carver, args.rows, args.columns);
+    take_partials(context, carver, args.rows, args.columns);
     *bytes = carver.bytes();
   });
 }
@@ -62,7 +62,7 @@ int32_t saccade_rms_norm_backward(saccade_context* context, const saccade_rms_no
     operands.output("dx", args.dx, span(args.rows, args.dx_stride, args.columns), 4);
     operands.output("d_weight", args.d_weight, args.columns, 4);
     Carver carver(args.workspace);
-    take_partials(carver, args.rows, args.columns);
+    take_partials(context, carver, args.rows, args.columns);
     operands.workspace(args.workspace, carver.bytes());
     operands.require_disjoint();
     SACCADE_CALL(context, rms_norm_backward, args);

@@ -12,16 +12,17 @@
 
 namespace saccade {
 
-// Blocks of rows that share a partial sum of d_weight: large enough to be a task, few enough that the partial sums are
-// small beside x, and at most 4096 rows.
+// Blocks of rows that share a partial sum of d_weight: large enough to be a task, on a GPU small enough that each
+// multiprocessor has some; few enough that the partial sums are small beside x, and at most 4096 rows.
 struct RmsNormBlocks {
   int64_t block;  // rows of a block but the last
   int64_t blocks;
   int64_t stride;  // floats from one partial sum to the next: whole cache lines
 
-  RmsNormBlocks(int64_t rows, int64_t columns) {
-    constexpr int64_t kElements = 1 << 15, kMaxBlocks = 128, kMaxRowsOfBlock = 1 << 12;
-    const int64_t enough = (kElements + columns - 1) / columns, few = (rows + kMaxBlocks - 1) / kMaxBlocks;
+  RmsNormBlocks(int64_t rows, int64_t columns, bool gpu) {
+    constexpr int64_t kElements = 1 << 15, kMaxRowsOfBlock = 1 << 12;
+    const int64_t most = gpu ? 512 : 128;
+    const int64_t enough = gpu ? 8 : (kElements + columns - 1) / columns, few = (rows + most - 1) / most;
     block = enough > few ? enough : few;
     if (block > kMaxRowsOfBlock) block = kMaxRowsOfBlock;
     blocks = (rows + block - 1) / block;

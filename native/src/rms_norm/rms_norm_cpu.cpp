@@ -55,7 +55,7 @@ void rms_norm_backward(Pool& pool, const saccade_rms_norm_backward_args& args) {
   float* d_weight = pointer<float>(args.d_weight);
   float* partials = pointer<float>(args.workspace);
   const int64_t columns = args.columns;
-  const RmsNormBlocks cut(args.rows, columns);
+  const RmsNormBlocks cut(args.rows, columns, false);
 
   pool.run(cut.blocks, [&](int64_t task, int) {
     const int64_t begin = task * cut.block, end = begin + cut.block < args.rows ? begin + cut.block : args.rows;
