@@ -10,6 +10,7 @@ import dev.saccade.train.TrainingLoop.Times;
 import dev.saccade.train.model.TransformerConfig;
 import java.io.IOException;
 import java.io.PrintWriter;
+import java.time.Duration;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -85,17 +86,22 @@ public final class LoopFigures {
       plans.add(new Plan("grpo", Precision.BF16));
     }
     for (Plan plan : plans) {
+      Duration warmUp = isQuick ? Duration.ZERO : Duration.ofSeconds(3);
       TrainConfig config =
           base.with("algorithm", plan.rule).with("precision", plan.precision.name());
       Times own;
       try (Context context = Context.builder().device(device).threads(threads).build()) {
-        own = TrainingLoop.measure(context, config, batches);
+        own = TrainingLoop.measure(context, config, batches, warmUp);
       }
       print(plan, "saccade", own, own);
       if (gpu) {
         // The legacy default stream records nothing.
         try (Context context = Context.builder().device(device).stream(0).build()) {
-          print(plan, "saccade, no graphs", TrainingLoop.measure(context, config, batches), own);
+          print(
+              plan,
+              "saccade, no graphs",
+              TrainingLoop.measure(context, config, batches, warmUp),
+              own);
         }
       }
       if (!peers.isEmpty()) {

@@ -4,6 +4,7 @@ import dev.saccade.Context;
 import dev.saccade.train.model.Transformer;
 import dev.saccade.train.model.TransformerConfig;
 import dev.saccade.train.task.Example;
+import java.time.Duration;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -35,8 +36,9 @@ public final class TrainingLoop {
    * @param context on whose device the time is measured
    * @param config of a rule without a teacher
    * @param batches that are measured, at least 1
+   * @param warmUp how long batches run before them, so that the JVM has compiled what they do
    */
-  public static Times measure(Context context, TrainConfig config, int batches) {
+  public static Times measure(Context context, TrainConfig config, int batches, Duration warmUp) {
     MatrixProducts.provideTo(context);
     List<Example> examples = config.scenes().get(0, config.rl().prompts());
     try (Transformer policy = policy(context, config);
@@ -50,14 +52,17 @@ public final class TrainingLoop {
       Map<String, List<Double>> stages = new LinkedHashMap<>();
       for (boolean timed : new boolean[] {false, true}) {
         try (PolicyGradientStep rule = new PolicyGradientStep(config, models, timed)) {
-          for (int i = 0; i < WARM_UP + batches; i++) {
+          long start = System.nanoTime();
+          int left = batches;
+          for (int i = 0; left > 0; i++) {
             long begin = System.nanoTime();
             Map<String, Object> metrics =
                 rule.run(count -> examples, config.seed(), i, config.rl().kl(), update);
             double taken = (System.nanoTime() - begin) * 1e-9;
-            if (i < WARM_UP) {
+            if (i < WARM_UP || begin - start < warmUp.toNanos()) {
               continue;
             }
+            left--;
             if (timed) {
               metrics.forEach((name, value) -> add(stages, name, value));
             } else {

@@ -5,6 +5,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 import dev.saccade.Context;
 import dev.saccade.Device;
 import dev.saccade.train.model.Transformer;
+import java.time.Duration;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
@@ -23,7 +24,7 @@ class TrainingLoopTest {
   @Test
   void itTimesEveryStage() {
     try (Context context = Contexts.cpu(2)) {
-      TrainingLoop.Times times = TrainingLoop.measure(context, config("grpo"), 1);
+      TrainingLoop.Times times = TrainingLoop.measure(context, config("grpo"), 1, Duration.ZERO);
       assertThat(times.seconds()).isPositive();
       assertThat(times.stages().keySet())
           .containsExactly("question", "sample", "score", "prepare", "update");
