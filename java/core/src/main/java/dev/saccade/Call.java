@@ -48,6 +48,7 @@ final class Call implements AutoCloseable {
     Struct struct = structs.get(type);
     if (struct == null) {
       A created = create.get();
+      created.retainReference(); // else the end of a PointerScope of the caller frees it
       struct = new Struct(created, created.sizeof());
       structs.put(type, struct);
     }

@@ -5,7 +5,15 @@ import static dev.saccade.InvalidArgumentException.requirePresent;
 import dev.saccade.binding.Saccade;
 import dev.saccade.binding.saccade_dlpack_tensor;
 import java.lang.reflect.Array;
+import java.nio.Buffer;
 import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
+import java.nio.CharBuffer;
+import java.nio.DoubleBuffer;
+import java.nio.FloatBuffer;
+import java.nio.IntBuffer;
+import java.nio.LongBuffer;
+import java.nio.ShortBuffer;
 import java.util.Arrays;
 import java.util.Set;
 import org.bytedeco.javacpp.BytePointer;
@@ -105,7 +113,35 @@ public final class Tensor {
    *     closed; may be null
    */
   public static Tensor wrap(Scope scope, long address, Object owner, DType dtype, long... shape) {
-    return wrap(scope, "address", address, Long.MAX_VALUE, owner, dtype, shape);
+    return wrap(scope, "address", address, Long.MAX_VALUE, owner, null, dtype, shape, null);
+  }
+
+  /**
+   * A tensor over foreign memory of the context's device that may have gaps, such as one of several
+   * matrices side by side: row-major, the last dimension contiguous.
+   *
+   * @param address aligned to an element; 0 only where the shape holds no element
+   * @param owner what keeps the memory alive; kept reachable until the tensor or its scope is
+   *     closed; may be null
+   * @param strides elements from one index of a dimension to the next: 1 in the last dimension, in
+   *     others at least what the dimensions after them span; where the size is 1 it does not
+   *     matter; null for a dense tensor
+   */
+  public static Tensor wrap(
+      Scope scope, long address, Object owner, DType dtype, long[] shape, long[] strides) {
+    return wrap(scope, "address", address, Long.MAX_VALUE, owner, null, dtype, shape, strides);
+  }
+
+  /**
+   * A tensor over foreign memory as {@link #wrap(Scope, long, Object, DType, long[], long[])} makes
+   * it, whose owner counts its users: the tensor takes one count over.
+   *
+   * @param release gives the memory back; runs once, when the tensor or its scope is closed. If
+   *     this throws, it does not run
+   */
+  public static Tensor adopt(
+      Scope scope, long address, Runnable release, DType dtype, long[] shape, long[] strides) {
+    return wrap(scope, "address", address, Long.MAX_VALUE, null, release, dtype, shape, strides);
   }
 
   /**
@@ -116,21 +152,21 @@ public final class Tensor {
   public static Tensor wrap(Scope scope, Pointer pointer, DType dtype, long... shape) {
     requirePresent("wrap", "pointer", pointer);
     if (pointer.isNull()) {
-      return wrap(scope, "pointer", 0, Long.MAX_VALUE, pointer, dtype, shape);
+      return wrap(scope, "pointer", 0, Long.MAX_VALUE, pointer, null, dtype, shape, null);
     }
     long element = pointer.sizeof();
     long room =
         pointer.limit() == 0 ? Long.MAX_VALUE : (pointer.limit() - pointer.position()) * element;
     long address = pointer.address() + pointer.position() * element;
-    return wrap(scope, "pointer", address, room, pointer, dtype, shape);
+    return wrap(scope, "pointer", address, room, pointer, null, dtype, shape, null);
   }
 
   /**
    * A dense tensor over a direct buffer from its position to its limit, which the tensor keeps
-   * reachable until it closes. Elements have the byte order of the machine, whatever that of the
-   * buffer.
+   * reachable until it closes. Elements have the byte order of the machine: that of a {@link
+   * ByteBuffer} does not matter, a view of one as another type has to have it.
    */
-  public static Tensor wrap(Scope scope, ByteBuffer buffer, DType dtype, long... shape) {
+  public static Tensor wrap(Scope scope, Buffer buffer, DType dtype, long... shape) {
     requirePresent("wrap", "buffer", buffer);
     if (!buffer.isDirect()) {
       throw new InvalidArgumentException("wrap", "buffer", "a direct buffer", "a heap buffer");
@@ -138,11 +174,42 @@ public final class Tensor {
     if (buffer.isReadOnly()) {
       throw new InvalidArgumentException("wrap", "buffer", "a writable buffer", "a read-only one");
     }
-    long address;
-    try (BytePointer pointer = new BytePointer(buffer)) {
-      address = pointer.address() + pointer.position();
+    Elements elements = Elements.of(buffer);
+    if (elements.order != ByteOrder.nativeOrder()) {
+      throw new InvalidArgumentException(
+          "wrap", "buffer", "the order " + ByteOrder.nativeOrder(), elements.order.toString());
     }
-    return wrap(scope, "buffer", address, buffer.remaining(), buffer, dtype, shape);
+    long address;
+    try (Pointer pointer = new Pointer(buffer)) {
+      address = pointer.address() + (long) buffer.position() * elements.bytes;
+    }
+    long room = (long) buffer.remaining() * elements.bytes;
+    return wrap(scope, "buffer", address, room, buffer, null, dtype, shape, null);
+  }
+
+  /** What the elements of a buffer are; the order of single bytes is always right. */
+  private record Elements(int bytes, ByteOrder order) {
+    static Elements of(Buffer buffer) {
+      if (buffer instanceof FloatBuffer floats) {
+        return new Elements(Float.BYTES, floats.order());
+      }
+      if (buffer instanceof IntBuffer ints) {
+        return new Elements(Integer.BYTES, ints.order());
+      }
+      if (buffer instanceof LongBuffer longs) {
+        return new Elements(Long.BYTES, longs.order());
+      }
+      if (buffer instanceof DoubleBuffer doubles) {
+        return new Elements(Double.BYTES, doubles.order());
+      }
+      if (buffer instanceof ShortBuffer shorts) {
+        return new Elements(Short.BYTES, shorts.order());
+      }
+      if (buffer instanceof CharBuffer chars) {
+        return new Elements(Character.BYTES, chars.order());
+      }
+      return new Elements(Byte.BYTES, ByteOrder.nativeOrder());
+    }
   }
 
   private static Tensor wrap(
@@ -151,12 +218,19 @@ public final class Tensor {
       long address,
       long room,
       Object owner,
+      Runnable release,
       DType dtype,
-      long[] shape) {
+      long[] shape,
+      long[] strides) {
     requirePresent("wrap", "scope", scope);
     long[] own = copyOf("wrap", shape);
     long bytes = byteSize("wrap", dtype, own);
+    long[] ownStrides = dense(own);
     String what = describe(dtype, own);
+    if (strides != null) {
+      long span = layOut(own, strides, ownStrides, what);
+      bytes = bytes == 0 ? 0 : span * dtype.bytes();
+    }
     if (address == 0 && bytes > 0) {
       throw new InvalidArgumentException("wrap", argument, "an address for " + what, "null");
     }
@@ -171,7 +245,46 @@ public final class Tensor {
           "alignment to " + dtype.bytes() + " bytes for " + what,
           "0x" + Long.toHexString(address));
     }
-    return new Tensor(scope.adopt(address, bytes, owner, null, what), 0, dtype, own, dense(own));
+    return new Tensor(scope.adopt(address, bytes, owner, release, what), 0, dtype, own, ownStrides);
+  }
+
+  /**
+   * Checks foreign strides and writes them to {@code own}, which holds the dense ones.
+   *
+   * @return elements from the first to the last, both included
+   */
+  private static long layOut(long[] shape, long[] strides, long[] own, String what) {
+    if (strides.length != shape.length) {
+      throw new InvalidArgumentException(
+          "wrap", "strides", shape.length + " for " + what, Arrays.toString(strides));
+    }
+    if (product(shape, 0, shape.length) == 0) {
+      return 0;
+    }
+    long span = 1;
+    for (int d = shape.length - 1; d >= 0; d--) {
+      boolean last = d == shape.length - 1;
+      if (shape[d] == 1) {
+        own[d] = span;
+        continue;
+      }
+      if (last ? strides[d] != 1 : strides[d] < span) {
+        throw new InvalidArgumentException(
+            "wrap",
+            "strides",
+            span + (last ? "" : " or more") + " in dimension " + d + " of " + what,
+            Arrays.toString(strides));
+      }
+      own[d] = strides[d];
+      try {
+        span = Math.addExact(span, Math.multiplyExact(shape[d] - 1, strides[d]));
+        Math.multiplyExact(span, (long) DType.F64.bytes());
+      } catch (ArithmeticException e) {
+        throw new InvalidArgumentException(
+            "wrap", "strides", "fewer than 2^63 bytes for " + what, Arrays.toString(strides));
+      }
+    }
+    return span;
   }
 
   /**

@@ -8,15 +8,19 @@ import java.lang.ref.Cleaner;
 import java.lang.ref.PhantomReference;
 import java.lang.ref.Reference;
 import java.lang.ref.ReferenceQueue;
+import java.nio.Buffer;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.FloatBuffer;
+import java.util.Arrays;
+import java.util.List;
 import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicInteger;
 import org.assertj.core.api.ThrowableAssert.ThrowingCallable;
 import org.bytedeco.javacpp.BytePointer;
 import org.bytedeco.javacpp.FloatPointer;
 import org.bytedeco.javacpp.Pointer;
+import org.bytedeco.javacpp.PointerScope;
 import org.bytedeco.javacpp.ShortPointer;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
@@ -187,12 +191,139 @@ class WrapTest {
         () -> Tensor.wrap(scope, buffer.asReadOnlyBuffer(), DType.F32, 1),
         "wrap: buffer: expected a writable buffer, got a read-only one");
     assertInvalid(
-        () -> Tensor.wrap(scope, (ByteBuffer) null, DType.F32, 1),
+        () -> Tensor.wrap(scope, (Buffer) null, DType.F32, 1),
         "wrap: buffer: expected a value, got null");
     assertThatThrownBy(() -> Tensor.wrap(scope, buffer.position(2), DType.F32, 1))
         .isInstanceOf(InvalidArgumentException.class)
         .hasMessageStartingWith("wrap: buffer: expected alignment to 4 bytes for f32[1], got 0x");
     assertThat(Tensor.wrap(scope, direct(0), DType.F32, 0).size()).isZero();
+  }
+
+  @Test
+  void buffersOfOtherTypes() {
+    ByteBuffer memory = direct(64);
+    long start = Tensor.wrap(scope, memory, DType.U8, 64).address();
+    List<Buffer> views =
+        List.of(
+            memory.asCharBuffer().position(4),
+            memory.asShortBuffer().position(4),
+            memory.asIntBuffer().position(2),
+            memory.asFloatBuffer().position(2),
+            memory.asLongBuffer().position(1),
+            memory.asDoubleBuffer().position(1));
+    for (Buffer view : views) {
+      Tensor tensor = Tensor.wrap(scope, view, DType.F32, 14);
+      assertThat(tensor.address()).as("%s", view).isEqualTo(start + 8);
+      assertInvalid(
+          () -> Tensor.wrap(scope, view, DType.F32, 15),
+          "wrap: buffer: expected 60 bytes for f32[15], got 56 bytes from its position");
+      assertThat(Tensor.wrap(scope, view.slice(), DType.F32, 14).address()).isEqualTo(start + 8);
+    }
+    FloatBuffer floats = memory.asFloatBuffer();
+    floats.put(new float[] {1, 2, 3, 4});
+    assertThat(Tensor.wrap(scope, floats, DType.F32, 12).rows(0, 1).item())
+        .as("what was put lies before the position")
+        .isZero();
+    assertThat(Tensor.wrap(scope, floats.flip(), DType.F32, 2, 2).toFloats())
+        .containsExactly(1, 2, 3, 4);
+    ByteOrder other =
+        ByteOrder.nativeOrder() == ByteOrder.LITTLE_ENDIAN
+            ? ByteOrder.BIG_ENDIAN
+            : ByteOrder.LITTLE_ENDIAN;
+    ByteBuffer foreign = direct(16).order(other);
+    assertInvalid(
+        () -> Tensor.wrap(scope, foreign.asFloatBuffer(), DType.F32, 4),
+        "wrap: buffer: expected the order " + ByteOrder.nativeOrder() + ", got " + other);
+    assertThat(Tensor.wrap(scope, foreign, DType.F32, 4).toFloats()).containsOnly(0);
+  }
+
+  // ----------------------------------------------------------------------------------------
+  // strides
+
+  /** q of a fused projection [rows, 3·heads·dim], and gaps between heads too. */
+  @Test
+  void gapsBetweenRowsAndHeads() {
+    float[] values = new float[2 * 3 * 8];
+    for (int i = 0; i < values.length; i++) {
+      values[i] = i;
+    }
+    Tensor fused = Tensor.of(scope, values, 2, 3, 8);
+    long address = fused.address() + 8 * Float.BYTES;
+    Tensor rows =
+        Tensor.wrap(scope, address, fused, DType.F32, new long[] {2, 8}, new long[] {24, 1});
+    assertThat(rows.stride(0)).isEqualTo(24);
+    assertThat(rows.isDense()).isFalse();
+    assertThat(rows.toFloats())
+        .containsExactly(8, 9, 10, 11, 12, 13, 14, 15, 32, 33, 34, 35, 36, 37, 38, 39);
+    long[] shape = {2, 2, 3};
+    long[] strides = {24, 4, 1};
+    Tensor heads = Tensor.wrap(scope, address, fused, DType.F32, shape, strides);
+    assertThat(heads.toFloats()).containsExactly(8, 9, 10, 12, 13, 14, 32, 33, 34, 36, 37, 38);
+    heads.copyFrom(new float[] {-1, -1, -1, -2, -2, -2, -3, -3, -3, -4, -4, -4});
+    assertThat(Arrays.copyOfRange(fused.toFloats(), 8, 16))
+        .containsExactly(-1, -1, -1, 11, -2, -2, -2, 15);
+    heads.zero();
+    assertThat(rows.toFloats()).containsExactly(0, 0, 0, 11, 0, 0, 0, 15, 0, 0, 0, 35, 0, 0, 0, 39);
+    // where the size is 1, or nothing is there, strides do not matter
+    Tensor one =
+        Tensor.wrap(
+            scope, address, null, DType.F32, new long[] {1, 3, 1}, new long[] {-5, 3, 1 << 20});
+    assertThat(one.toFloats()).containsExactly(0, 11, 0);
+    assertThat(one.stride(2)).isEqualTo(1);
+    assertThat(one.stride(0)).isEqualTo(7);
+    assertThat(
+            Tensor.wrap(scope, 0, null, DType.F32, new long[] {0, 3}, new long[] {0, 0}).toFloats())
+        .isEmpty();
+  }
+
+  @Test
+  void adoptedMemoryIsGivenBackOnce() {
+    AtomicInteger given = new AtomicInteger();
+    Tensor memory = Tensor.of(scope, new float[] {1, 2, 3, 4, 5, 6}, 2, 3);
+    long[] shape = {2, 2};
+    long[] strides = {3, 1};
+    Tensor tensor =
+        Tensor.adopt(scope, memory.address(), given::incrementAndGet, DType.F32, shape, strides);
+    assertThat(tensor.toFloats()).containsExactly(1, 2, 4, 5);
+    assertThat(given).hasValue(0);
+    tensor.rows(0, 1).close();
+    tensor.close();
+    assertThat(given).hasValue(1);
+    Tensor.adopt(scope, memory.address(), given::incrementAndGet, DType.F32, shape, strides);
+    assertInvalid(
+        () -> Tensor.adopt(scope, 0, given::incrementAndGet, DType.F32, shape, strides),
+        "wrap: address: expected an address for f32[2, 2], got null");
+    scope.close();
+    context.close();
+    assertThat(given).hasValue(2);
+  }
+
+  @Test
+  void stridesThatTensorsLack() {
+    String[][] cases = {
+      {"1 in dimension 1 of f32[2, 3]", "[1, 2]"},
+      {"3 or more in dimension 0 of f32[2, 3]", "[2, 1]"},
+      {"3 or more in dimension 0 of f32[2, 3]", "[0, 1]"},
+      {"3 or more in dimension 0 of f32[2, 3]", "[-3, 1]"},
+      {"2 for f32[2, 3]", "[1]"},
+      {"fewer than 2^63 bytes for f32[2, 3]", "[9223372036854775807, 1]"},
+    };
+    for (String[] expected : cases) {
+      long[] strides =
+          Arrays.stream(expected[1].replaceAll("[\\[\\] ]", "").split(","))
+              .mapToLong(Long::parseLong)
+              .toArray();
+      assertInvalid(
+          () -> Tensor.wrap(scope, 64, null, DType.F32, new long[] {2, 3}, strides),
+          "wrap: strides: expected " + expected[0] + ", got " + expected[1]);
+    }
+    assertThat(Tensor.wrap(scope, 64, null, DType.F32, new long[] {2, 3}, null).isDense()).isTrue();
+    assertInvalid(
+        () -> Tensor.wrap(scope, 66, null, DType.F32, new long[] {2, 3}, new long[] {4, 1}),
+        "wrap: address: expected alignment to 4 bytes for f32[2, 3], got 0x42");
+    assertInvalid(
+        () -> Tensor.wrap(scope, 0, null, DType.F32, new long[] {2, 3}, new long[] {4, 1}),
+        "wrap: address: expected an address for f32[2, 3], got null");
   }
 
   // --------------------------------------------------------------------------------------
@@ -254,6 +385,25 @@ class WrapTest {
       assertThat(queue.poll()).isNull();
     }
     assertThat(awaitCollection(queue)).isSameAs(reference[0]);
+  }
+
+  /** What a context keeps for its next calls is not the caller's to free. */
+  @Test
+  void operationsInPointerScopesOfJavaCpp() {
+    for (int i = 0; i < 3; i++) {
+      try (PointerScope pointers = new PointerScope();
+          FloatPointer memory = new FloatPointer(1, 2, 3)) {
+        Tensor x = Tensor.wrap(scope, memory, DType.F32, 1, 3);
+        Tensor y = Tensor.zeros(scope, DType.F32, 1, 3);
+        Axpby.apply(context, 2, x, 0, y);
+        assertThat(y.toFloats()).containsExactly(2, 4, 6);
+        assertThat(Tensor.fromDlpack(scope, y.toDlpack()).toFloats()).containsExactly(2, 4, 6);
+        x.close();
+      }
+      for (int j = 0; j < 100; j++) {
+        new BytePointer(200).fill(-1).close(); // would get the memory
+      }
+    }
   }
 
   /** A scope that is forgotten, not closed, keeps nothing; a call does until it ends. */
