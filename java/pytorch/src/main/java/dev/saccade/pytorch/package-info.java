@@ -1,0 +1,2 @@
+/** Tensors of PyTorch for the JVM as tensors of Saccade, in place. */
+package dev.saccade.pytorch;
