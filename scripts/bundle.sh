@@ -23,7 +23,7 @@ cp java/cli/target/saccade-cli-*.jar java/cli/target/lib/*.jar "$out/lib/"
 property() { sed -n "s|.*<$1>\(.*\)</$1>.*|\1|p" pom.xml; }
 for artifact in "org.junit.platform:junit-platform-console-standalone:1.$(property junit.version | cut -d. -f2-)" \
   "org.assertj:assertj-core:$(property assertj.version)"; do
-  "${maven[@]}" -N dependency:copy "-Dartifact=$artifact" "-DoutputDirectory=$PWD/$out/tests/lib"
+  "${maven[@]}" -pl . dependency:copy "-Dartifact=$artifact" "-DoutputDirectory=$PWD/$out/tests/lib"
 done
 # Jars too go without compression; of OpenBLAS and CUDA only what the providers of matrix products load.
 repack() { # repack JAR, then the arguments with which find names what goes
