@@ -131,17 +131,21 @@ class TrainerTest {
     assertThat(run("c", config.with("seed", 2), 1)).isNotEqualTo(first);
   }
 
-  /** Sums differ in their order: a few steps on, that is still in the last digits. */
+  /**
+   * Sums differ in their order: a few steps on, that is still in the last digits, once rewards
+   * differ. Without, gradients are rounding, which Adam makes steps of.
+   */
   @Test
   @OnGpu
   void theFirstStepsOnAGpuAreThoseOnTheProcessor() throws IOException {
-    TrainConfig config = shortened(Algorithm.RAL).with(Map.of("sft.steps", 12, "rl.steps", 4));
+    TrainConfig config = shortened(Algorithm.RAL).with("rl.steps", 4);
 
     List<Map<String, Object>> cpu = run("cpu", config, 2);
     List<Map<String, Object>> gpu = run("gpu", config, Context.cuda(0));
 
     assertThat(gpu).hasSameSizeAs(cpu);
     assertThat(mean(cpu, "ral", "attention_divergence", 0, 4)).isPositive();
+    assertThat(mean(cpu, "ral", "reward", 0, 4)).isBetween(0.1, 0.9);
     for (int i = 0; i < cpu.size(); i++) {
       boolean trains = !"eval".equals(cpu.get(i).get("stage"));
       for (String name : List.of("loss", "attention_divergence", "reward")) {
