@@ -76,8 +76,8 @@ __device__ __forceinline__ uint32_t take_part(float& low, float& high) {
 }
 
 // kRows rows of kDim columns in shared memory: panels of 64 columns, or the one of 32, part by part, a row of a panel
-// 128 bytes, or 64.  Its 16-byte chunks are permuted, so that the eight rows of a matrix lie in different banks; it is
-// what core/wgmma.cuh calls a swizzle of 128 bytes.
+// 128 bytes, or 64.  Its 16-byte chunks are permuted, so that the eight rows of a matrix lie in different banks; of 64
+// columns it is what core/wgmma.cuh calls a swizzle of 128 bytes.
 template <int kParts_, int kRows_, int kDim_>
 struct MmaTile {
   static constexpr int kParts = kParts_, kRows = kRows_, kDim = kDim_, kChunks = kDim / 8;

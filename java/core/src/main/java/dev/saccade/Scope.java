@@ -70,7 +70,21 @@ public final class Scope implements AutoCloseable {
     context.enter("close");
     try {
       open = false;
-      List.copyOf(owned).forEach(Storage::close);
+      RuntimeException failure = null;
+      for (Storage storage : List.copyOf(owned)) {
+        try {
+          storage.close();
+        } catch (RuntimeException e) { // of a release: the others' memory is freed all the same
+          if (failure == null) {
+            failure = e;
+          } else {
+            failure.addSuppressed(e);
+          }
+        }
+      }
+      if (failure != null) {
+        throw failure;
+      }
     } finally {
       context.exit();
     }

@@ -299,6 +299,30 @@ class WrapTest {
   }
 
   @Test
+  void whatCannotBeGivenBackKeepsNothingElse() {
+    AtomicInteger given = new AtomicInteger();
+    Tensor memory = Tensor.of(scope, new float[] {1, 2}, 2);
+    Scope inner = context.scope();
+    for (int i = 0; i < 3; i++) {
+      int number = i;
+      Runnable release =
+          () -> {
+            given.incrementAndGet();
+            if (number < 2) {
+              throw new IllegalStateException("cannot give back " + number);
+            }
+          };
+      Tensor.adopt(inner, memory.address(), release, DType.F32, new long[] {2}, null);
+    }
+    assertThatThrownBy(inner::close)
+        .isInstanceOf(IllegalStateException.class)
+        .hasSuppressedException(new IllegalStateException("cannot give back 1"));
+    assertThat(given).hasValue(3);
+    inner.close();
+    assertThat(given).hasValue(3);
+  }
+
+  @Test
   void stridesThatTensorsLack() {
     String[][] cases = {
       {"1 in dimension 1 of f32[2, 3]", "[1, 2]"},

@@ -1,6 +1,7 @@
 package dev.saccade.djl;
 
 import ai.djl.ndarray.NDArray;
+import ai.djl.ndarray.NDManager;
 import ai.djl.ndarray.NDScope;
 import ai.djl.ndarray.types.DataType;
 import dev.saccade.DType;
@@ -67,12 +68,18 @@ public final class DjlTensors {
     // A handle of our own, which the array's manager and an NDScope leave alone.
     NDArray share = array.stopGradient();
     NDScope.unregister(share);
-    share.detach();
     try {
-      long address = address(share);
-      // Of an array with gaps the engine gives the buffer of a copy, a new one every time.
-      if (address(share) != address) {
-        throw invalid("array", "an array without gaps, in row-major order", "a view of another");
+      long address;
+      // Of an array with gaps the engine gives the buffer of a copy, a new one every time, which
+      // belongs to the manager.
+      try (NDManager copies = array.getManager().newSubManager()) {
+        share.attach(copies);
+        address = address(share);
+        boolean isCopied = address(share) != address;
+        share.detach();
+        if (isCopied) {
+          throw invalid("array", "an array without gaps, in row-major order", "a view of another");
+        }
       }
       return Tensor.adopt(scope, address, share::close, dtype, shape, null);
     } catch (RuntimeException e) {

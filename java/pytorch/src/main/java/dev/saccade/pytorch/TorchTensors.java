@@ -39,7 +39,9 @@ public final class TorchTensors {
 
   /**
    * The tensor's memory, without a copy. It is shared: PyTorch keeps it until both its own tensors
-   * and this one are closed, so that a {@code PointerScope} may end before.
+   * and this one are closed, so that a {@code PointerScope} may end before, or a module move to
+   * another type or device, which gives its parameters other memory. {@code resize_} must not be
+   * used meanwhile.
    *
    * <p>What PyTorch does to the memory in place is seen here and the other way round; autograd
    * knows nothing of what operations write here. Bool becomes u8, and a tensor without dimensions
@@ -80,8 +82,10 @@ public final class TorchTensors {
       strides[d] = tensor.stride(d);
     }
     long address = tensor.numel() == 0 ? 0 : tensor.data_ptr().address();
-    // A handle of our own, which the end of a PointerScope leaves alone.
-    org.bytedeco.pytorch.Tensor share = new org.bytedeco.pytorch.Tensor(tensor).retainReference();
+    // A tensor of our own on the same memory, which neither the end of a PointerScope nor
+    // set_data()
+    // on theirs touches.
+    org.bytedeco.pytorch.Tensor share = tensor.detach().retainReference();
     try {
       return Tensor.adopt(scope, address, share::releaseReference, dtype, shape, strides);
     } catch (RuntimeException e) {

@@ -131,17 +131,33 @@ class TorchTensorsTest {
   @Test
   void closingGivesTheMemoryBack() {
     try (org.bytedeco.pytorch.Tensor theirs = counting(4)) {
-      long before = theirs.use_count();
+      long before = theirs.storage().use_count();
       Tensor first = TorchTensors.wrap(scope, theirs);
       TorchTensors.wrap(scope, theirs);
-      assertThat(theirs.use_count()).isEqualTo(before + 2);
+      assertThat(theirs.storage().use_count()).isEqualTo(before + 2);
       first.close();
       first.close();
-      assertThat(theirs.use_count()).isEqualTo(before + 1);
+      assertThat(theirs.storage().use_count()).isEqualTo(before + 1);
       scope.close();
-      assertThat(theirs.use_count()).isEqualTo(before);
+      assertThat(theirs.storage().use_count()).isEqualTo(before);
       assertThatThrownBy(() -> TorchTensors.wrap(scope, theirs)).hasMessageContaining("closed");
-      assertThat(theirs.use_count()).isEqualTo(before);
+      assertThat(theirs.storage().use_count()).isEqualTo(before);
+    }
+  }
+
+  @Test
+  void theMemoryStaysWhenTheirTensorTakesOther() {
+    try (org.bytedeco.pytorch.Tensor theirs = counting(4);
+        org.bytedeco.pytorch.Tensor alias = theirs.detach();
+        org.bytedeco.pytorch.Tensor other = counting(1000)) {
+      Tensor ours = TorchTensors.wrap(scope, theirs);
+      float[] before = ours.toFloats();
+      long users = alias.storage().use_count();
+      theirs.set_data(other);
+      assertThat(alias.storage().use_count()).isEqualTo(users - 1);
+      assertThat(ours.toFloats()).isEqualTo(before);
+      ours.close();
+      assertThat(alias.storage().use_count()).isEqualTo(users - 2);
     }
   }
 

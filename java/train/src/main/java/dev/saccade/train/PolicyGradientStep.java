@@ -722,7 +722,7 @@ final class PolicyGradientStep implements AutoCloseable {
   private Look look(String role, PolicyModel model, Look look) {
     if (!look.isEmpty()) {
       List<Object> key =
-          List.of(role, Arrays.hashCode(look.layers), look.batch.longest(), look.layers.length);
+          List.of(role, Arrays.stream(look.layers).boxed().toList(), look.batch.longest());
       replays.run(key, look, own -> see(model, own, divergence.policy()));
     }
     return look;

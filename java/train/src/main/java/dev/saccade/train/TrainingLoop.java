@@ -39,6 +39,9 @@ public final class TrainingLoop {
    * @param warmUp how long batches run before them, so that the JVM has compiled what they do
    */
   public static Times measure(Context context, TrainConfig config, int batches, Duration warmUp) {
+    if (batches < 1) {
+      throw new IllegalArgumentException("batches: expected at least 1, got " + batches);
+    }
     MatrixProducts.provideTo(context);
     List<Example> examples = config.scenes().get(0, config.rl().prompts());
     try (Transformer policy = policy(context, config);

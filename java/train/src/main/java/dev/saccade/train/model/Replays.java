@@ -3,6 +3,7 @@ package dev.saccade.train.model;
 import dev.saccade.Context;
 import dev.saccade.Device;
 import dev.saccade.Graph;
+import dev.saccade.OutOfMemoryException;
 import dev.saccade.Scope;
 import dev.saccade.Tensor;
 import java.util.ArrayList;
@@ -22,7 +23,8 @@ import java.util.function.UnaryOperator;
  * from them after it, within the GPU. Work that has the same key, on data of the same shapes, must
  * therefore be the same calls of operations; what differs is what tensors hold: those of the data,
  * and others that stay where they are as long as this is open. It may make tensors and close them,
- * but neither read nor upload.
+ * but neither read nor upload. Recordings have memory of their own; where there is none left, work
+ * is called.
  *
  * <p>Used by one thread at a time, as its context is.
  */
@@ -61,8 +63,9 @@ public final class Replays implements AutoCloseable {
 
   private final Map<Key, Recording> recordings = new LinkedHashMap<>(16, 0.75f, true);
 
-  /** Without a launch: it came once. */
+  /** Without a launch: it came once, or there is no room for what it needs of its own. */
   private static final class Recording implements AutoCloseable {
+    boolean isTooLarge;
     Launch launch;
     Scope scope;
     List<Tensor> inputs;
@@ -128,8 +131,12 @@ public final class Replays implements AutoCloseable {
       work.accept(data);
       return;
     }
-    if (recording.launch == null) {
+    if (recording.launch == null && !recording.isTooLarge) {
       record(recording, data, work);
+    }
+    if (recording.launch == null) {
+      work.accept(data);
+      return;
     }
     copy(inputs, recording.inputs);
     recording.launch.launch();
@@ -147,10 +154,16 @@ public final class Replays implements AutoCloseable {
   private <T extends Data<T>> void record(Recording recording, T data, Consumer<T> work) {
     List<Tensor> inputs = new ArrayList<>();
     List<Tensor> outputs = new ArrayList<>();
+    context.trim(); // what calls have left is no memory of a recording
     Scope scope = context.scope();
     try {
       T own = data.with(like(scope, inputs), like(scope, outputs));
       recording.launch = recorder.record(() -> work.accept(own));
+    } catch (OutOfMemoryException e) {
+      scope.close();
+      recording.isTooLarge = true;
+      free(); // the call needs memory too
+      return;
     } catch (RuntimeException | Error e) {
       scope.close();
       throw e;
@@ -191,10 +204,19 @@ public final class Replays implements AutoCloseable {
     }
   }
 
+  /** Frees what was recorded, all of which may be recorded again. */
+  private void free() {
+    for (Recording recording : recordings.values()) {
+      recording.close();
+      recording.launch = null;
+      recording.scope = null;
+    }
+  }
+
   /** Frees the recordings. */
   @Override
   public void close() {
-    recordings.values().forEach(Recording::close);
+    free();
     recordings.clear();
   }
 }

@@ -6,6 +6,7 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import dev.saccade.Axpby;
 import dev.saccade.Context;
 import dev.saccade.DType;
+import dev.saccade.OutOfMemoryException;
 import dev.saccade.Scope;
 import dev.saccade.Tensor;
 import java.util.function.UnaryOperator;
@@ -124,6 +125,29 @@ class ReplaysTest {
     assertThatThrownBy(() -> failing.run("a", data, own -> {}))
         .isInstanceOf(IllegalStateException.class);
     assertThat(context.liveBytes()).isEqualTo(before);
+  }
+
+  @Test
+  void whatHasNoRoomIsCalled() {
+    int[] tried = new int[1];
+    try (Replays full =
+        new Replays(
+            context,
+            work -> {
+              tried[0]++;
+              throw new OutOfMemoryException("no room");
+            })) {
+      Doubling data = new Doubling(Tensor.of(scope, new float[] {3}), null, null);
+      long before = context.liveBytes();
+      Tensor[] seen = new Tensor[1];
+      for (int i = 0; i < 3; i++) {
+        seen[0] = null;
+        full.run("a", data, own -> seen[0] = own.x);
+        assertThat(seen[0]).isSameAs(data.x);
+      }
+      assertThat(tried[0]).isEqualTo(1);
+      assertThat(context.liveBytes()).isEqualTo(before);
+    }
   }
 
   @Test
