@@ -1,6 +1,6 @@
 # Which CUDA sources a check on a GPU was made with: the SHA-256 of the list "SHA-256  path" of native/src/**/*.{cu,cuh,h}
-# and native/include/saccade.h, by path, each without comments to the end of a line and without blanks: words about the code
-# and its layout are not what was measured.
+# and native/include/saccade.h, by path, each without comments and without blanks: words about the code and its layout are not
+# what was measured.
 #
 # Included by the build, which says when benchmarks/results/gpu-check.json is of other sources; as a script,
 # cmake -P cmake/SaccadeCudaSources.cmake, it prints the hash.
@@ -12,6 +12,7 @@ function(saccade_cuda_sources_hash result)
   set(sums "")
   foreach(file IN LISTS files)
     file(READ ${native}/${file} text)
+    string(REGEX REPLACE "/\\*[^*]*\\*+([^/*][^*]*\\*+)*/" "" text "${text}")
     string(REGEX REPLACE "//[^\n]*" "" text "${text}")
     string(REGEX REPLACE "[ \t\n]+" "" text "${text}")
     string(SHA256 sum "${text}")

@@ -181,7 +181,7 @@ SACCADE_API int32_t saccade_memory_zero(saccade_context* context, saccade_addres
 
 #define SACCADE_DLPACK_DIMENSIONS 8
 
-/* A view of memory of the context's device: row-major without gaps, but that the first dimension may have a stride. */
+/* A view of memory of the context's device: row-major, the last dimension without gaps; others may have some. */
 typedef struct saccade_dlpack_tensor {
   uint64_t struct_size;
   saccade_address data; /* of the first element */

@@ -105,17 +105,18 @@ int64_t require_layout(const saccade_dlpack_tensor& tensor, int64_t element_size
     empty |= tensor.shape[d] == 0;
   }
   if (empty) return 0;
-  int64_t dense = 1, span = 1;
+  int64_t span = 1;
   for (int d = tensor.dimensions - 1; d >= 0; --d) {
+    if (tensor.shape[d] == 1) continue;
     const int64_t stride = tensor.strides[d];
-    if (tensor.shape[d] != 1 && (d > 0 ? stride != dense : stride < dense)) {
+    const bool last = d == tensor.dimensions - 1;
+    if (last ? stride != 1 : stride < span) {
       char expected[96];
-      std::snprintf(expected, sizeof expected, "%lld%s in dimension %d: gaps between rows only",
-                    static_cast<long long>(dense), d > 0 ? "" : " or more", d);
+      std::snprintf(expected, sizeof expected, "%lld%s in dimension %d", static_cast<long long>(span),
+                    last ? "" : " or more", d);
       invalid("strides", expected, "%lld", static_cast<long long>(stride));
     }
-    if (tensor.shape[d] != 1) span = checked_product("shape", tensor.shape[d] - 1, stride) + dense;
-    dense = checked_product("shape", dense, tensor.shape[d]);
+    span += checked_product("shape", tensor.shape[d] - 1, stride);  // no more than doubles what is below 2^60
   }
   return checked_product("shape", span, element_size);
 }

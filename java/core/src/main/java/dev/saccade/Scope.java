@@ -61,7 +61,8 @@ public final class Scope implements AutoCloseable {
   }
 
   /**
-   * Frees the tensors of this scope.
+   * Frees the tensors of this scope, also where giving back adopted memory throws: the first such
+   * exception is thrown at the end, with the others suppressed.
    *
    * @throws ConcurrentUseException if another thread is inside a call: nothing is freed then
    */

@@ -290,7 +290,7 @@ public final class Tensor {
   /**
    * A tensor over the memory of a {@code DLManagedTensor} of <a
    * href="https://dmlc.github.io/dlpack">DLPack</a>, without a copy: what a capsule named {@code
-   * dltensor} holds. Row-major without gaps, but that the first dimension may have a stride.
+   * dltensor} holds. Row-major, the last dimension contiguous; others may have gaps.
    *
    * <p>The tensor takes it over: its deleter is called once, when the tensor or its scope is
    * closed. If this throws, it stays the caller's. On a GPU the producer's work has to be ordered
@@ -308,15 +308,13 @@ public final class Tensor {
       DType dtype = DType.values()[view.dtype()];
       long[] own = new long[view.dimensions()];
       Arrays.setAll(own, view::shape);
-      long bytes = byteSize("from_dlpack", dtype, own);
+      long[] given = new long[own.length];
+      Arrays.setAll(given, view::strides);
       long[] strides = dense(own);
-      if (bytes > 0 && own[0] > 1) {
-        strides[0] = view.strides(0);
-        bytes += (own[0] - 1) * (strides[0] - product(own, 1, own.length)) * dtype.bytes();
-      }
+      String what = describe(dtype, own) + " of DLPack";
+      long bytes = layOut(own, given, strides, what) * dtype.bytes();
       Runnable release = () -> Saccade.saccade_dlpack_release(managedTensor);
-      Storage storage =
-          scope.adopt(view.data(), bytes, null, release, describe(dtype, own) + " of DLPack");
+      Storage storage = scope.adopt(view.data(), bytes, null, release, what);
       return new Tensor(storage, 0, dtype, own, strides);
     }
   }
