@@ -98,11 +98,13 @@ struct Piece {
 // Pieces of attention_layout.h.
 __device__ inline int64_t first_piece(const int32_t* offsets, int64_t s, int tile) { return offsets[s] / tile + s; }
 
+// All threads of a warp ask for the same one, and look together, each at another sequence: there may be thousands.
 __device__ inline Piece piece_of(const int32_t* offsets, int64_t sequences, int64_t number, int tile = kTile) {
   int64_t low = 0, high = sequences;
   while (high - low > 1) {
-    const int64_t middle = low + (high - low) / 2;
-    (first_piece(offsets, middle, tile) <= number ? low : high) = middle;
+    const int64_t step = (high - low + 31) / 32, at = low + (threadIdx.x % 32 + 1) * step;
+    low += __popc(__ballot_sync(~0u, at < high && first_piece(offsets, at, tile) <= number)) * step;
+    high = low + step < high ? low + step : high;
   }
   const int64_t begin = offsets[low] + (number - first_piece(offsets, low, tile)) * tile;
   const int64_t end = offsets[low + 1] < begin + tile ? offsets[low + 1] : begin + tile;
