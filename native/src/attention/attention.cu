@@ -214,6 +214,7 @@ __global__ void __launch_bounds__(Shape::kThreads)
     key_kernel(const __grid_constant__ saccade_attention_backward_args args, const __grid_constant__ Inputs in,
                const __grid_constant__ Operand d_o, const __grid_constant__ AttentionBackwardWorkspace workspace) {
   extern __shared__ __align__(1024) unsigned char shared[];
+  static_assert(Shape::kMove <= Shape::kThreads, "a thread a row's numbers");
   __shared__ float lse[Shape::kMove], delta[Shape::kMove];
   const typename Shape::Stay k{shared_address(shared)}, v{k.base + Shape::Stay::kBytes};
   const typename Shape::Move q{v.base + Shape::Stay::kBytes}, d_out{q.base + Shape::Move::kBytes};

@@ -174,8 +174,8 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
       }
       const float* map = call.map(block.begin);
       for (int j = 0; j == 0 || j < tiles; ++j, ++step) {
-        ring.wait_empty(step);
         const int key = (first + j) * kStepKeys;
+        if (copies || leads) ring.wait_empty(step);
         if (copies) {
           if (j < tiles)
             copy_rows<kStepKeys>(ring.slot(step) + Keys::kBytes, kGradientStride, map + key, width, block.queries,
