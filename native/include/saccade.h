@@ -167,6 +167,14 @@ SACCADE_API int32_t saccade_graph_launch(saccade_context* context, saccade_addre
 /* 0 is allowed.  A launch that is under way ends well. */
 SACCADE_API int32_t saccade_graph_destroy(saccade_context* context, saccade_address graph);
 
+/* While a graph is recorded: what lies between the two is a branch of it, which begins when all before it is done and
+   which what comes after it waits for only at the next saccade_branch_join, or at the end of the graph.  Branches
+   follow each other.  Else, and on the CPU, all is done in order.  Products of matrices have 32 MiB of workspace more
+   here. */
+SACCADE_API int32_t saccade_branch_begin(saccade_context* context);
+SACCADE_API int32_t saccade_branch_end(saccade_context* context);
+SACCADE_API int32_t saccade_branch_join(saccade_context* context);
+
 /* ------------------------------------------------------------------------------------------------------ memory */
 
 /* bytes of memory on the context's device, 64-byte aligned; 0 bytes give address 0. */

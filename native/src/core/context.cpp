@@ -267,6 +267,21 @@ int32_t saccade_graph_destroy(saccade_context* context, saccade_address graph) {
   });
 }
 
+int32_t saccade_branch_begin(saccade_context* context) {
+  return saccade::run(context, "branch_begin",
+                      [&] { SACCADE_IF_CUDA(if (context->gpu) saccade::cuda::begin_branch(*context->gpu);) });
+}
+
+int32_t saccade_branch_end(saccade_context* context) {
+  return saccade::run(context, "branch_end",
+                      [&] { SACCADE_IF_CUDA(if (context->gpu) saccade::cuda::end_branch(*context->gpu);) });
+}
+
+int32_t saccade_branch_join(saccade_context* context) {
+  return saccade::run(context, "branch_join",
+                      [&] { SACCADE_IF_CUDA(if (context->gpu) saccade::cuda::join_branch(*context->gpu);) });
+}
+
 int32_t saccade_memory_allocate(saccade_context* context, int64_t bytes, saccade_address* address) {
   return saccade::run(context, "memory_allocate", [&] {
     if (!address) saccade::invalid("address", "a place for the result", "null");

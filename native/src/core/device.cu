@@ -53,6 +53,12 @@ int require_gpu(const char* argument, int32_t index) {
   return count;
 }
 
+// What `after` is given from now on happens after what `before` was given.
+cudaError_t order(cudaEvent_t event, cudaStream_t before, cudaStream_t after) {
+  const cudaError_t status = cudaEventRecord(event, before);
+  return status == cudaSuccess ? cudaStreamWaitEvent(after, event) : status;
+}
+
 bool capturing(cudaStream_t stream) {
   cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
   check(cudaStreamIsCapturing(stream, &status), "capture status");
@@ -66,6 +72,11 @@ void check(cudaError_t status, const char* what) {
   cudaGetLastError();  // what is not fatal is over with this report
   char actual[160];
   std::snprintf(actual, sizeof actual, "%s (%s)", cudaGetErrorName(status), cudaGetErrorString(status));
+  if (status == cudaErrorStreamCaptureInvalidated)
+    fail(SACCADE_UNSUPPORTED, what,
+         "nothing in this process that waits for the whole GPU while a graph is recorded (cudaDeviceSynchronize, "
+         "cudaFree)",
+         actual);
   if (status == cudaErrorMemoryAllocation)
     fail(SACCADE_OUT_OF_MEMORY, "device memory", "an amount that the GPU has left", actual);
   if (is_fatal(status))
@@ -124,8 +135,15 @@ void close(Device* device) {
   {
     // Whatever state the device is in: there is nobody to tell.
     const Current current(device);
+    if (device->recording) {
+      try {
+        destroy_graph(*device, end_capture(*device));
+      } catch (const Failure&) {
+      }
+    }
     cudaStreamSynchronize(device->stream);
     close_cublas(*device);
+    if (device->branch) cudaStreamDestroy(device->branch);
     if (device->owns_stream) cudaStreamDestroy(device->stream);
     cudaStreamDestroy(device->aside);
     cudaEventDestroy(device->event);
@@ -176,7 +194,7 @@ void free(const Device& device, saccade_address address) {
 void free_now(int32_t index, saccade_address address) {
   int before = 0;
   if (cudaGetDevice(&before) == cudaSuccess && cudaSetDevice(index) == cudaSuccess) {
-    cudaFree(pointer<void>(address));
+    recordings().keep_off([&] { cudaFree(pointer<void>(address)); });
     cudaSetDevice(before);
   }
   cudaGetLastError();
@@ -199,14 +217,47 @@ void zero(const Device& device, saccade_address destination, int64_t bytes) {
   check(cudaMemsetAsync(pointer<void>(destination), 0, static_cast<size_t>(bytes), device.stream), "zero");
 }
 
-void begin_capture(const Device& device) {
-  // Relaxed: allocations that a recording needs go to another stream.
-  check(cudaStreamBeginCapture(device.stream, cudaStreamCaptureModeRelaxed), "recording");
+thread_local int Recordings::own_ = 0;
+
+void Recordings::begin() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  ++open_;
+  ++own_;
 }
 
-saccade_address end_capture(const Device& device) {
+void Recordings::end() {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    --open_;
+    if (own_ > 0) --own_;
+  }
+  ended_.notify_all();
+}
+
+Recordings& recordings() {
+  static Recordings* all = new Recordings;  // contexts may close when statics are gone
+  return *all;
+}
+
+void begin_capture(Device& device) {
+  recordings().begin();
+  // Relaxed: allocations that a recording needs go to another stream.
+  const cudaError_t status = cudaStreamBeginCapture(device.stream, cudaStreamCaptureModeRelaxed);
+  if (status != cudaSuccess) recordings().end();
+  check(status, "recording");
+  device.recording = true;
+}
+
+saccade_address end_capture(Device& device) {
+  end_branch(device);
+  cudaError_t joined = cudaSuccess;
+  if (device.branched) joined = order(device.event, device.branch, device.stream);
+  device.branched = false;
   cudaGraph_t graph = nullptr;
-  check(cudaStreamEndCapture(device.stream, &graph), "recording");
+  const cudaError_t ended = cudaStreamEndCapture(device.stream, &graph);
+  if (device.recording) recordings().end();
+  device.recording = false;
+  check(ended != cudaSuccess ? ended : joined, "recording");
   cudaGraphExec_t executable = nullptr;
   const cudaError_t status = cudaGraphInstantiate(&executable, graph, 0);
   cudaGraphDestroy(graph);
@@ -222,14 +273,32 @@ void destroy_graph(const Device&, saccade_address graph) {
   if (graph) check(cudaGraphExecDestroy(reinterpret_cast<cudaGraphExec_t>(graph)), "graph");
 }
 
+void begin_branch(Device& device) {
+  if (!device.recording || device.in_branch) return;
+  if (!device.branch) check(cudaStreamCreateWithFlags(&device.branch, cudaStreamNonBlocking), "stream");
+  check(order(device.event, device.stream, device.branch), "branch");
+  std::swap(device.stream, device.branch);
+  device.in_branch = device.branched = true;
+}
+
+void end_branch(Device& device) {
+  if (!device.in_branch) return;
+  std::swap(device.stream, device.branch);
+  device.in_branch = false;
+}
+
+void join_branch(Device& device) {
+  if (!device.branched || device.in_branch) return;
+  check(order(device.event, device.branch, device.stream), "join");
+  device.branched = false;
+}
+
 void wait_for(const Device& device, saccade_address stream) {
-  check(cudaEventRecord(device.event, as_stream(stream)), "record");
-  check(cudaStreamWaitEvent(device.stream, device.event), "wait");
+  check(order(device.event, as_stream(stream), device.stream), "wait");
 }
 
 void signal(const Device& device, saccade_address stream) {
-  check(cudaEventRecord(device.event, device.stream), "record");
-  check(cudaStreamWaitEvent(as_stream(stream), device.event), "wait");
+  check(order(device.event, device.stream, as_stream(stream)), "wait");
 }
 
 void synchronize(const Device& device) { check(cudaStreamSynchronize(device.stream), "synchronize"); }

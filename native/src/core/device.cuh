@@ -3,6 +3,9 @@
 
 #include <cuda_runtime.h>
 
+#include <condition_variable>
+#include <mutex>
+
 #include "core/call.h"
 #include "core/device.h"
 
@@ -21,7 +24,33 @@ struct Device {
   cudaEvent_t event;   // for orders between streams
   cudaStream_t aside;  // what must happen at once while the other stream records
   Cublas* cublas;      // null: no provider of matrix products
+  bool recording;
+  cudaStream_t branch;  // the other of the two streams that record a branch; null until one is
+  bool in_branch;       // the streams have changed places
+  bool branched;        // and what the branch was given has not been waited for
 };
+
+// Streams of a process that record, and calls that wait for a whole GPU: those would end every recording on it.
+class Recordings {
+ public:
+  void begin();
+  void end();
+  // Work without a recording of another thread meanwhile.
+  template <class Work>
+  void keep_off(const Work& work) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    ended_.wait(lock, [this] { return open_ <= own_; });
+    work();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable ended_;
+  int open_ = 0;
+  static thread_local int own_;  // which would never end if their thread waited for them
+};
+
+Recordings& recordings();
 
 // Frees the provider of matrix products, whatever state the device is in.
 void close_cublas(Device& device);

@@ -35,10 +35,15 @@ void copy(const Device& device, saccade_address destination, saccade_address sou
 void zero(const Device& device, saccade_address destination, int64_t bytes);
 
 // Between the two what the stream is given is recorded.  end_capture() gives an executable graph.
-void begin_capture(const Device& device);
-saccade_address end_capture(const Device& device);
+void begin_capture(Device& device);
+saccade_address end_capture(Device& device);
 void launch_graph(const Device& device, saccade_address graph);
 void destroy_graph(const Device& device, saccade_address graph);
+
+// Between begin_branch() and end_branch() launches go to a branch of what is recorded, which join_branch() ends.
+void begin_branch(Device& device);
+void end_branch(Device& device);
+void join_branch(Device& device);
 
 void wait_for(const Device& device, saccade_address stream);
 void signal(const Device& device, saccade_address stream);

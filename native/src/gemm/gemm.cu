@@ -1,4 +1,5 @@
 #include <memory>
+#include <optional>
 
 #include "core/device.cuh"
 #include "gemm/gemm.h"
@@ -69,16 +70,30 @@ struct Cublas {
   const SetWorkspace set_workspace;
   const GemmEx gemm_ex;
   const StatusString status_string;
+  // The handle's own memory and that of branches, which are at work at the same time.
+  void use(const Device& device) {
+    if (stream && *stream == device.stream) return;
+    void*& workspace = workspaces[device.in_branch];
+    if (!workspace) workspace = pointer<void>(allocate(device, kWorkspace));
+    // In this order: a new stream takes the workspace away.
+    check(set_stream(handle, device.stream), "cublasSetStream");
+    check(set_workspace(handle, workspace, kWorkspace), "cublasSetWorkspace");
+    stream = device.stream;
+  }
+
   Handle handle = nullptr;
-  void* workspace = nullptr;
+  std::optional<cudaStream_t> stream;  // of the handle
+  void* workspaces[2] = {};
 };
 
 void close_cublas(Device& device) {
   Cublas* cublas = device.cublas;
   if (!cublas) return;
   device.cublas = nullptr;
-  if (cublas->handle) cublas->destroy(cublas->handle);
-  if (cublas->workspace) cudaFreeAsync(cublas->workspace, device.stream);
+  // It waits for the GPU.
+  if (cublas->handle) recordings().keep_off([&] { cublas->destroy(cublas->handle); });
+  for (void* workspace : cublas->workspaces)
+    if (workspace) cudaFreeAsync(workspace, device.stream);
   delete cublas;
 }
 
@@ -90,11 +105,8 @@ void set_cublas(Device& device, const saccade_cublas* functions) {
   device.cublas = cublas.release();
   try {
     Cublas& own = *device.cublas;
-    own.check(own.create(&own.handle), "cublasCreate");
-    own.workspace = pointer<void>(allocate(device, kWorkspace));
-    // In this order: a new stream takes the workspace away.
-    own.check(own.set_stream(own.handle, device.stream), "cublasSetStream");
-    own.check(own.set_workspace(own.handle, own.workspace, kWorkspace), "cublasSetWorkspace");
+    recordings().keep_off([&] { own.check(own.create(&own.handle), "cublasCreate"); });
+    own.use(device);
   } catch (...) {
     close_cublas(device);
     throw;
@@ -106,7 +118,8 @@ bool has_cublas(const Device& device) { return device.cublas != nullptr; }
 void multiply(const Device& device, const saccade_gemm_args& args, int32_t dtype) {
   if (args.m == 0 || args.n == 0) return;
   if (args.k == 0) return launch(device, scale_kernel, args.m < 65535 ? args.m : 65535, kScaleThreads, args);
-  const Cublas& cublas = *device.cublas;
+  Cublas& cublas = *device.cublas;
+  cublas.use(device);
   const int type = dtype == SACCADE_BF16 ? kRealBf16 : dtype == SACCADE_F16 ? kRealF16 : kRealF32;
   int compute = kComputeF32;
   if (dtype == SACCADE_F32 && args.precision == SACCADE_PRECISION_TF32) compute = kComputeFastTf32;

@@ -50,6 +50,14 @@ public final class Context implements AutoCloseable {
   /** The call at each depth of nesting, made when first needed. */
   private final List<Call> calls = new ArrayList<>();
 
+  /** Those of branches, whose workspaces are in use at the same time. */
+  private final List<Call> branchCalls = new ArrayList<>();
+
+  private boolean inBranch;
+
+  /** Host memory that arrays pass through; null before the first does. */
+  private BytePointer staging;
+
   private final MemoryPool memory;
 
   private final Set<Graph> graphs = new LinkedHashSet<>();
@@ -274,6 +282,60 @@ public final class Context implements AutoCloseable {
 
   private void freeWorkspaces() {
     List.copyOf(calls).forEach(Call::freeWorkspace); // freeing nests, which may lengthen the list
+    branchCalls.forEach(Call::freeWorkspace);
+  }
+
+  /**
+   * Does work that what comes after it need not wait for, until {@link #join}. While a {@link
+   * Graph} is recorded the work is a branch of it, which a GPU does beside what comes after it,
+   * where it has room; else, and on the CPU, all is done in order. Branches, of which there may be
+   * several before a join, follow each other.
+   *
+   * <p>Before the join nothing may write what the work reads, nor use what it writes. Tensors may
+   * be closed: their memory is not handed out again before the join.
+   */
+  public void fork(Runnable work) {
+    try (Call current = begin("fork")) {
+      if (inBranch) {
+        work.run();
+        return;
+      }
+      current.invoke(Saccade.saccade_branch_begin(handle));
+      memory.beginBranch();
+      inBranch = true;
+      try {
+        work.run();
+      } finally {
+        inBranch = false;
+        Saccade.saccade_branch_end(handle);
+      }
+    }
+  }
+
+  /** What comes after this waits for all that was forked. */
+  public void join() {
+    try (Call current = begin("join")) {
+      if (inBranch) {
+        throw new InvalidArgumentException("join", "context", "a call outside a fork", "one in it");
+      }
+      current.invoke(Saccade.saccade_branch_join(handle));
+      memory.endBranches();
+    }
+  }
+
+  /**
+   * Host memory for a copy to or from the device, until the next call of this: the same every time,
+   * since fresh pages cost more than the copy.
+   */
+  BytePointer staging(long bytes) {
+    if (staging == null || staging.capacity() < bytes) {
+      if (staging != null) {
+        staging.close();
+      }
+      staging = new BytePointer(bytes);
+      staging.retainReference(); // else the end of a PointerScope of the caller frees it
+    }
+    return staging;
   }
 
   /** A new scope: closing it frees the tensors that were allocated in it. */
@@ -382,6 +444,10 @@ public final class Context implements AutoCloseable {
       List.copyOf(graphs).forEach(Graph::close);
       memory.close();
       calls.forEach(Call::free);
+      branchCalls.forEach(Call::free);
+      if (staging != null) {
+        staging.close();
+      }
       Saccade.saccade_context_destroy(handle);
       handle = null;
     } finally {
@@ -428,10 +494,11 @@ public final class Context implements AutoCloseable {
       exit();
       throw new ClosedException(operation + ": the context is closed");
     }
-    while (calls.size() < depth) {
-      calls.add(new Call(this));
+    List<Call> own = inBranch ? branchCalls : calls;
+    while (own.size() < depth) {
+      own.add(new Call(this));
     }
-    return calls.get(depth - 1).begin(operation);
+    return own.get(depth - 1).begin(operation);
   }
 
   /** Enters the gate, open or closed; {@link #exit} leaves it. */

@@ -39,6 +39,21 @@ final class MemoryPool {
    */
   static final class Arena {
     private final Map<Long, ArrayDeque<Long>> free = new HashMap<>();
+
+    /** What was freed while a branch of the graph might use it still. */
+    private final Map<Long, ArrayDeque<Long>> pending = new HashMap<>();
+
+    private boolean branched;
+
+    void free(long size, long address) {
+      (branched ? pending : free).computeIfAbsent(size, unused -> new ArrayDeque<>()).push(address);
+    }
+
+    void endBranches() {
+      branched = false;
+      pending.forEach((size, blocks) -> blocks.forEach(address -> free(size, address)));
+      pending.clear();
+    }
   }
 
   /** Of tensors, not of workspaces. Written inside the gate, read from anywhere. */
@@ -106,7 +121,22 @@ final class MemoryPool {
     recording = new Arena();
   }
 
+  /** From here on memory that is freed while a graph is recorded is not handed out again. */
+  void beginBranch() {
+    if (recording != null) {
+      recording.branched = true;
+    }
+  }
+
+  /** From here on it is. */
+  void endBranches() {
+    if (recording != null) {
+      recording.endBranches();
+    }
+  }
+
   Arena endArena() {
+    endBranches();
     Arena arena = recording;
     recording = null;
     return arena;
@@ -157,7 +187,7 @@ final class MemoryPool {
       }
       Arena arena = arenas.get(storage.address());
       if (arena != null) {
-        arena.free.computeIfAbsent(size, unused -> new ArrayDeque<>()).push(storage.address());
+        arena.free(size, storage.address());
         return;
       }
       // Another library may use exported memory still: the native side knows when it is free.

@@ -690,19 +690,18 @@ public final class Tensor {
       int inner = contiguousFrom();
       int count = (int) product(shape, inner, rank());
       long bytes = (long) count * dtype.bytes();
-      try (BytePointer staging = host || size() == 0 ? null : new BytePointer(bytes)) {
-        for (long run = 0; run < runs(inner); run++) {
-          long address = runAddress(inner, run);
-          if (!host && !write) {
-            call.invoke(
-                Saccade.saccade_memory_copy(context().handle(), staging.address(), address, bytes));
-          }
-          transfer.run(
-              host ? new Storage.Address(address, bytes) : staging, (int) run * count, count);
-          if (!host && write) {
-            call.invoke(
-                Saccade.saccade_memory_copy(context().handle(), address, staging.address(), bytes));
-          }
+      Pointer staging = host || size() == 0 ? null : context().staging(bytes);
+      for (long run = 0; run < runs(inner); run++) {
+        long address = runAddress(inner, run);
+        if (!host && !write) {
+          call.invoke(
+              Saccade.saccade_memory_copy(context().handle(), staging.address(), address, bytes));
+        }
+        transfer.run(
+            host ? new Storage.Address(address, bytes) : staging, (int) run * count, count);
+        if (!host && write) {
+          call.invoke(
+              Saccade.saccade_memory_copy(context().handle(), address, staging.address(), bytes));
         }
       }
     }

@@ -170,6 +170,103 @@ class GraphTest {
     }
   }
 
+  /** y = 2x, then z = y - x, with y of an inner scope, as branches or in order. */
+  private static void forked(Context context, Tensor x, Tensor z, Tensor w) {
+    context.fork(
+        () -> {
+          try (Scope inner = context.scope()) {
+            Tensor y = Tensor.zeros(inner, DType.F32, x.shape());
+            Axpby.apply(context, 2f, x, 0f, y);
+            Axpby.apply(context, 1f, y, 0f, z);
+          }
+        });
+    for (int i = 0; i < 8; i++) {
+      try (Scope inner = context.scope()) {
+        // Of the same size as y: the branch may still be at work on its memory.
+        Tensor other = Tensor.zeros(inner, DType.F32, x.shape());
+        Axpby.apply(context, 3f, x, 0f, other);
+        Axpby.apply(context, 1f, other, i == 0 ? 0f : 1f, w);
+      }
+    }
+    context.fork(() -> Axpby.apply(context, -1f, x, 1f, z));
+    context.join();
+    Axpby.apply(context, 1f, z, 1f, w);
+  }
+
+  private static void assertForked(Tensor x, Tensor z, Tensor w) {
+    float[] from = x.toFloats();
+    float[] want = new float[from.length];
+    for (int i = 0; i < from.length; i++) {
+      want[i] = 2 * from[i] - from[i];
+    }
+    assertThat(z.toFloats()).containsExactly(want);
+    for (int i = 0; i < from.length; i++) {
+      want[i] += 24 * from[i];
+    }
+    assertThat(w.toFloats()).usingComparatorWithPrecision(1e-4f).containsExactly(want);
+  }
+
+  @Test
+  void withoutARecordingForkedWorkIsDoneInOrder() {
+    try (Context context = Contexts.one();
+        Scope scope = context.scope()) {
+      Tensor x = floats(scope, 12, 1000);
+      Tensor z = Tensor.zeros(scope, DType.F32, 1000);
+      Tensor w = Tensor.zeros(scope, DType.F32, 1000);
+      forked(context, x, z, w);
+      assertForked(x, z, w);
+      assertThatThrownBy(() -> context.fork(context::join))
+          .isInstanceOf(InvalidArgumentException.class)
+          .hasMessage("join: context: expected a call outside a fork, got one in it");
+      assertThat(x.toFloats()).as("the context goes on").hasSize(1000);
+    }
+  }
+
+  @Test
+  @OnGpu
+  void branchesOfARecordingHaveMemoryOfTheirOwnUntilTheyAreJoined() {
+    try (Context context = Context.cuda(0);
+        Scope scope = context.scope()) {
+      int n = 1 << 20;
+      Tensor x = floats(scope, 13, n);
+      Tensor z = Tensor.zeros(scope, DType.F32, n);
+      Tensor w = Tensor.zeros(scope, DType.F32, n);
+      try (Graph graph = Graph.capture(context, () -> forked(context, x, z, w))) {
+        for (int i = 0; i < 20; i++) {
+          z.zero();
+          w.zero();
+          graph.launch();
+          assertForked(x, z, w);
+        }
+      }
+    }
+  }
+
+  @Test
+  @OnGpu
+  void aRecordingEndsWithItsBranches() {
+    try (Context context = Context.cuda(0);
+        Scope scope = context.scope()) {
+      Tensor x = floats(scope, 14, 1 << 16);
+      Tensor y = Tensor.zeros(scope, DType.F32, 1 << 16);
+      Runnable work = () -> context.fork(() -> Axpby.apply(context, 1f, x, 0f, y));
+      try (Graph graph = Graph.capture(context, work)) {
+        graph.launch();
+        assertThat(y.toFloats()).containsExactly(x.toFloats());
+      }
+      Runnable broken =
+          () ->
+              context.fork(
+                  () -> {
+                    throw new IllegalStateException("in a branch");
+                  });
+      assertThatThrownBy(() -> Graph.capture(context, broken)).hasMessage("in a branch");
+      y.zero();
+      work.run();
+      assertThat(y.toFloats()).as("the context goes on").containsExactly(x.toFloats());
+    }
+  }
+
   @Test
   @OnGpu
   void whatCannotBeRecordedSaysSo() {

@@ -62,9 +62,14 @@ public final class Evaluator {
   /** Likeliest response to each example. */
   static int[][] answer(PolicyModel model, TrainConfig config, List<Example> examples) {
     return model.sample(
-        examples.stream().map(example -> prompt(example, config.patch())).toList(),
+        prompts(examples, config.patch()),
         1,
         new PolicyModel.Sampling(0, config.responseLength(), Vocabulary.END_ANSWER, 0, 0));
+  }
+
+  /** What the policy sees of examples, cut on all processors. */
+  static List<Prompt> prompts(List<Example> examples, int patch) {
+    return examples.parallelStream().map(example -> prompt(example, patch)).toList();
   }
 
   /**

@@ -471,8 +471,7 @@ final class PolicyGradientStep implements AutoCloseable {
     int round = 0;
     for (; round < config.rounds() && kept.size() < config.prompts(); round++) {
       List<Example> examples = questions.apply(config.prompts());
-      List<Prompt> prompts =
-          examples.stream().map(example -> Evaluator.prompt(example, patch)).toList();
+      List<Prompt> prompts = Evaluator.prompts(examples, patch);
       stages.end("question");
       int[][] responses =
           policy.sample(

@@ -237,11 +237,7 @@ public final class RunReport {
       TrainConfig config, PolicyModel model, List<Example> examples, int[][] responses) {
     int[] own = new int[examples.size()];
     Arrays.setAll(own, i -> i);
-    Batch batch =
-        Batch.of(
-            examples.stream().map(example -> Evaluator.prompt(example, config.patch())).toList(),
-            own,
-            responses);
+    Batch batch = Batch.of(Evaluator.prompts(examples, config.patch()), own, responses);
     int layer = Math.floorMod(config.rl().attention().layers().get(0), model.layers());
     int patches = batch.prompts().get(0).patchCount();
     List<AttentionPicture.Glance> glances = new ArrayList<>();

@@ -85,8 +85,7 @@ final class SupervisedStep implements AutoCloseable {
     Arrays.setAll(own, i -> i);
     int[][] responses = new int[examples.size()][];
     Arrays.setAll(responses, i -> examples.get(i).reference(thinking));
-    List<Prompt> prompts =
-        examples.stream().map(example -> Evaluator.prompt(example, patch)).toList();
+    List<Prompt> prompts = Evaluator.prompts(examples, patch);
     int longest = Arrays.stream(responses).mapToInt(response -> response.length).max().orElse(1);
     Batch batch =
         Batch.padded(

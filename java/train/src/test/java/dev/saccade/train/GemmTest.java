@@ -7,6 +7,7 @@ import static org.assertj.core.api.Assertions.within;
 import dev.saccade.Context;
 import dev.saccade.DType;
 import dev.saccade.Gemm;
+import dev.saccade.Graph;
 import dev.saccade.Precision;
 import dev.saccade.Scope;
 import dev.saccade.Tensor;
@@ -14,6 +15,11 @@ import dev.saccade.UnsupportedException;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Random;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicBoolean;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.condition.EnabledIf;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -265,6 +271,87 @@ class GemmTest {
     }
     for (float[] result : results) {
       assertThat(result).isEqualTo(results[0]);
+    }
+  }
+
+  /** Long sums over few rows: products that are cut along k, whose parts meet in the workspace. */
+  @Test
+  @OnGpu
+  void productsOfABranchAreThoseOfTheStream() {
+    Random random = new Random(8);
+    int m = 96;
+    int n = 64;
+    int k = 20000;
+    try (Context context = Contexts.gpu();
+        Scope scope = context.scope()) {
+      Gemm.Options options = Gemm.Options.DEFAULT.withTransA(true);
+      Tensor a = Tensor.of(scope, gaussian(random, m * k), k, m);
+      Tensor b = Tensor.of(scope, gaussian(random, k * n), k, n);
+      Tensor c = Tensor.of(scope, gaussian(random, k * n), k, n);
+      float[] ab = Gemm.multiply(scope, a, b, options).toFloats();
+      float[] ac = Gemm.multiply(scope, a, c, options).toFloats();
+      Tensor x = Tensor.empty(scope, DType.F32, m, n);
+      Tensor y = Tensor.empty(scope, DType.F32, m, n);
+      try (Graph graph =
+          Graph.capture(
+              context,
+              () -> {
+                context.fork(() -> Gemm.multiply(context, a, b, options, x));
+                Gemm.multiply(context, a, c, options, y);
+                context.join();
+              })) {
+        for (int i = 0; i < 50; i++) {
+          x.zero();
+          y.zero();
+          graph.launch();
+          assertThat(x.toFloats()).containsExactly(ab);
+          assertThat(y.toFloats()).containsExactly(ac);
+        }
+      }
+    }
+  }
+
+  /** A context that closes waits for the whole GPU, which no recording would outlive. */
+  @Test
+  @OnGpu
+  void contextsComeAndGoWhileAnotherThreadRecords() throws Exception {
+    AtomicBoolean over = new AtomicBoolean();
+    ExecutorService other = Executors.newSingleThreadExecutor();
+    try (Context context = Contexts.gpu();
+        Scope scope = context.scope()) {
+      Future<Integer> opened =
+          other.submit(
+              () -> {
+                int count = 0;
+                for (; !over.get(); count++) {
+                  Contexts.gpu().close();
+                }
+                return count;
+              });
+      Tensor a = Tensor.of(scope, gaussian(new Random(9), 64 * 64), 64, 64);
+      Tensor c = Tensor.empty(scope, DType.F32, 64, 64);
+      Gemm.multiply(context, a, a, Gemm.Options.DEFAULT, c);
+      float[] want = c.toFloats();
+      try {
+        for (int i = 0; i < 300; i++) {
+          Runnable work =
+              () -> {
+                for (int j = 0; j < 20; j++) {
+                  Gemm.multiply(context, a, a, Gemm.Options.DEFAULT, c);
+                }
+              };
+          try (Graph graph = Graph.capture(context, work)) {
+            c.zero();
+            graph.launch();
+            assertThat(c.toFloats()).containsExactly(want);
+          }
+        }
+      } finally {
+        over.set(true);
+      }
+      assertThat(opened.get(60, TimeUnit.SECONDS)).isPositive();
+    } finally {
+      other.shutdown();
     }
   }
 }

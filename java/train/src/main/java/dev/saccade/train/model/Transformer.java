@@ -644,7 +644,9 @@ public final class Transformer implements PolicyModel {
       requireLayer(gradient.layer());
     }
     try (Scope scope = context.scope()) {
-      addProduct(pass.norm.y(), dLogits, head, probe);
+      // Gradients of weights, which nothing here waits for, are branches beside the rest; they are
+      // joined before what they read changes.
+      fork(probe, () -> addProduct(pass.norm.y(), dLogits, head, probe));
       Tensor dNorm = Gemm.multiply(scope, dLogits, head.value(), timesTransposed);
       Tensor dGathered = Tensor.empty(scope, DType.F32, pass.gathered.shape());
       normBackward(pass.gathered, finalNorm, pass.norm, dNorm, false, dGathered);
@@ -656,13 +658,27 @@ public final class Transformer implements PolicyModel {
           layerBackward(inner, pass, l, dx, attention, probe);
         }
       }
-      ScatterAddRows.add(context, dx, in.position, position.gradient());
-      ScatterAddRows.add(context, dx, in.token, token.gradient());
+      fork(
+          probe,
+          () -> {
+            ScatterAddRows.add(context, dx, in.position, position.gradient());
+            ScatterAddRows.add(context, dx, in.token, token.gradient());
+          });
       if (in.patches != null) {
         Tensor dPatch = Tensor.zeros(scope, DType.F32, in.patches.shape(0), config.width());
         ScatterAddRows.add(context, dx, in.patch, dPatch);
         addProduct(in.patches, dPatch, patch, probe);
       }
+      context.join();
+    }
+  }
+
+  /** A branch of a graph; what a probe does is not. */
+  private void fork(Probe probe, Runnable work) {
+    if (probe == null) {
+      context.fork(work);
+    } else {
+      work.run();
     }
   }
 
@@ -671,15 +687,20 @@ public final class Transformer implements PolicyModel {
       Scope scope, Pass pass, int l, Tensor dx, List<AttentionGradient> attention, Probe probe) {
     Block block = blocks.get(l);
     Layer layer = pass.layers.get(l);
-    addProduct(layer.y, dx, block.down, probe);
+    fork(probe, () -> addProduct(layer.y, dx, block.down, probe));
     Tensor dy = Gemm.multiply(scope, dx, block.down.value(), timesTransposed);
     Tensor dGateUp = Tensor.empty(scope, DType.F32, layer.gateUp.shape());
     SwiGlu.backward(context, layer.gateUp, dy, dGateUp);
-    addProduct(layer.norm2.y(), dGateUp, block.gateUp, probe);
     Tensor dNorm2 = Gemm.multiply(scope, dGateUp, block.gateUp.value(), timesTransposed);
+    context.join();
     normBackward(layer.x2, block.feedForwardNorm, layer.norm2, dNorm2, true, dx);
 
-    addProduct(layer.o, dx, block.output, probe);
+    fork(
+        probe,
+        () -> {
+          addProduct(layer.o, dx, block.output, probe);
+          addProduct(layer.norm2.y(), dGateUp, block.gateUp, probe);
+        });
     Tensor dO = Gemm.multiply(scope, dx, block.output.value(), timesTransposed);
     Packed in = pass.in;
     boolean shared = in.sharing != null;
@@ -718,7 +739,8 @@ public final class Transformer implements PolicyModel {
     if (shared) {
       ScatterAddRows.add(context, dKv, in.sharing.keyRows, keysAndValues(dQkv));
     }
-    addProduct(layer.norm1.y(), dQkv, block.qkv, probe);
+    context.join();
+    fork(probe, () -> addProduct(layer.norm1.y(), dQkv, block.qkv, probe));
     Tensor dNorm1 = Gemm.multiply(scope, dQkv, block.qkv.value(), timesTransposed);
     normBackward(layer.x, block.attentionNorm, layer.norm1, dNorm1, true, dx);
   }
