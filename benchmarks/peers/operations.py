@@ -538,8 +538,8 @@ class GradientMoments(Operation):
         return mean, m2
 
     def call(self, library, workspace, sample, mean, m2):
-        return library.call("gradient_moments_update", workspace, size=len(sample), sample=sample, count=self.count,
-                            mean=mean, m2=m2), (mean, m2)
+        return library.call("gradient_moments_update", workspace, rows=1, size=len(sample), samples=sample,
+                            count=self.count, mean=mean, m2=m2), (mean, m2)
 
 
 # ------------------------------------------------------------------------------------------------ layers and matrices

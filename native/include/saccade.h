@@ -658,18 +658,21 @@ SACCADE_API int32_t saccade_adamw(saccade_context* context, const saccade_adamw_
 /* ----------------------------------------------------------------------------------------- §11 gradient_moments */
 
 /* Mean and sum of squared deviations of gradient samples, element by element.  A state is count, mean and m2; where
-   count is 0 the others may hold anything.  A negative count, which is no state, stays negative and makes all results
-   NaN. */
+   count is 0 the others may hold anything.  A negative count, which is no state, stays negative and makes all that is
+   said of it NaN. */
 
-/* Adds one sample (Welford): one read of the sample, one read and write of the state. */
+/* Adds R samples: one read of each, one read and write of the state.  R = 0 leaves the state as it is. */
 typedef struct saccade_gradient_moments_update_args {
   uint64_t struct_size;
-  int64_t size;           /* n */
-  saccade_address sample; /* [n] float */
-  int32_t sample_dtype;
+  int64_t rows;            /* R */
+  int64_t size;            /* n */
+  saccade_address samples; /* [R,n] float */
+  int64_t samples_stride;
+  int32_t samples_dtype;
   saccade_address count; /* in/out [1] i64 */
   saccade_address mean;  /* in/out [n] */
   saccade_address m2;    /* in/out [n] f64 */
+  saccade_address sum;   /* out [n], optional: the sum of the R samples, whatever the state */
 } saccade_gradient_moments_update_args;
 
 SACCADE_API int32_t saccade_gradient_moments_update(saccade_context* context,

@@ -44,10 +44,14 @@ void require_segments(const saccade_gradient_moments_report_args& args) {
 
 int32_t saccade_gradient_moments_update(saccade_context* context, const saccade_gradient_moments_update_args* caller) {
   return run(context, "gradient_moments_update", [&] {
-    const auto args = copy_args(caller);
+    auto args = copy_args(caller);
     Operands operands(context);
+    require_rows("rows", args.rows);
     add_state(args, operands);
-    operands.input("sample", args.sample, args.size, float_size("sample_dtype", args.sample_dtype));
+    args.samples_stride = checked_stride("samples_stride", args.samples_stride, args.rows, args.size);
+    operands.input("samples", args.samples, span(args.rows, args.samples_stride, args.size),
+                   float_size("samples_dtype", args.samples_dtype));
+    operands.optional_output("sum", args.sum, args.size, 4);
     operands.require_disjoint();
     SACCADE_CALL(context, gradient_moments_update, args);
   });

@@ -11,28 +11,40 @@ constexpr double kNan = __builtin_nan("");
 __device__ int64_t add_counts(int64_t a, int64_t b) { return a < 0 || b < 0 || a > INT64_MAX - b ? -1 : a + b; }
 
 // Behind the kernel that reads the old count.
-__global__ void count_kernel(saccade_address count, saccade_address other) {
+__global__ void count_kernel(saccade_address count, saccade_address other, int64_t more) {
   int64_t& own = *pointer<int64_t>(count);
-  own = add_counts(own, other ? *pointer<const int64_t>(other) : 1);
+  own = add_counts(own, other ? *pointer<const int64_t>(other) : more);
 }
 
 template <class T>
 __global__ void __launch_bounds__(kThreads) update_kernel(saccade_gradient_moments_update_args args) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (i >= args.size) return;
-  const int64_t before = *pointer<const int64_t>(args.count), count = add_counts(before, 1);
+  const int64_t before = *pointer<const int64_t>(args.count), count = add_counts(before, args.rows);
   float& mean = pointer<float>(args.mean)[i];
   double& m2 = pointer<double>(args.m2)[i];
+  const T* x = pointer<const T>(args.samples) + i;
+  const double old_m2 = before == 0 ? 0.0 : m2;
+  const double origin = before != 0     ? static_cast<double>(mean)
+                        : args.rows > 0 ? static_cast<double>(to_float(*x))
+                                        : 0.0;
+  double total = 0.0, deltas = 0.0, squares = 0.0;
+#pragma unroll 8
+  for (int64_t row = 0; row < args.rows; ++row) {
+    const double value = static_cast<double>(to_float(x[row * args.samples_stride])), delta = value - origin;
+    total += value;
+    deltas += delta;
+    squares += delta * delta;
+  }
+  if (args.sum) pointer<float>(args.sum)[i] = static_cast<float>(total);
   if (count < 0) {
     mean = NAN;
     m2 = kNan;
-    return;
+  } else if (args.rows > 0) {
+    const double share = deltas * (1.0 / static_cast<double>(count));
+    mean = static_cast<float>(origin + share);
+    m2 = old_m2 + (squares - deltas * share);
   }
-  const double x = static_cast<double>(to_float(pointer<const T>(args.sample)[i]));
-  const double old = before == 0 ? 0.0 : static_cast<double>(mean), delta = x - old;
-  const double centre = old + delta * (1.0 / static_cast<double>(count));
-  mean = static_cast<float>(centre);
-  m2 = (before == 0 ? 0.0 : m2) + delta * (x - centre);
 }
 
 __global__ void __launch_bounds__(kThreads) merge_kernel(saccade_gradient_moments_merge_args args) {
@@ -111,15 +123,15 @@ __global__ void __launch_bounds__(kThreads)
 }  // namespace
 
 void gradient_moments_update(const Device& device, const saccade_gradient_moments_update_args& args) {
-  with_float_type(args.sample_dtype, [&](auto element) {
+  with_float_type(args.samples_dtype, [&](auto element) {
     launch(device, update_kernel<decltype(element)>, divide_up(args.size, kThreads), kThreads, args);
   });
-  launch(device, count_kernel, 1, 1, args.count, saccade_address{0});
+  launch(device, count_kernel, 1, 1, args.count, saccade_address{0}, args.rows);
 }
 
 void gradient_moments_merge(const Device& device, const saccade_gradient_moments_merge_args& args) {
   launch(device, merge_kernel, divide_up(args.size, kThreads), kThreads, args);
-  launch(device, count_kernel, 1, 1, args.count, args.other_count);
+  launch(device, count_kernel, 1, 1, args.count, args.other_count, int64_t{0});
 }
 
 void gradient_moments_report(const Device& device, const saccade_gradient_moments_report_args& args, MomentSums* sums) {

@@ -1,11 +1,17 @@
 // gradient_moments (docs/spec.md §11): mean and sum of squared deviations of gradient samples, element by element:
-// adding a sample (Welford), adding another state (Chan), and what the state says of segments.
+// adding samples, adding another state (Chan), and what the state says of segments.
+//
+// Adding R samples takes two sums of d = x - origin in f64: mean' = origin + sum d / count', and m2 grows by
+// sum d^2 - (sum d)^2 / count'.  The origin is the mean so far, or the first sample where there is none: then the
+// second term is at most 1 - 1/(R + 1) of the first, and what cancels costs a factor of R + 1 of f64's precision at
+// most.
 //
 // CPU: every element is computed in f64 and rounded once, to the state's f32 mean and f64 m2; no element sees another
 // one.  The report cuts the elements into blocks of fixed size, whatever the segments are: a huge segment is spread
 // over many tasks, and a task takes many tiny ones.  The sums of what a block holds of a segment are kept in the
 // workspace and added in order.
-// Bytes an element: update 12 read and 12 written, and the sample; merge 24 read and 12 written; report 12 read.
+// Bytes an element: update 12 read and 12 written, the samples, and 4 written of their sum; merge 24 read and 12
+// written; report 12 read.
 #pragma once
 
 #include "core/call.h"

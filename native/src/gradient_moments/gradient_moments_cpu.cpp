@@ -30,28 +30,45 @@ void spoil(Pool& pool, int64_t n, float* mean, double* m2) {
 }
 
 template <class T>
-void update(Pool& pool, const saccade_gradient_moments_update_args& args, const T* sample) {
-  int64_t* count = pointer<int64_t>(args.count);
+void update(Pool& pool, const saccade_gradient_moments_update_args& args, const T* samples) {
+  constexpr int64_t kChunk = 256;  // elements whose sums stay in the cache
   float* mean = pointer<float>(args.mean);
   double* m2 = pointer<double>(args.m2);
+  float* sum = pointer<float>(args.sum);
+  int64_t* count = pointer<int64_t>(args.count);
   const bool first = *count == 0;
-  *count = add_counts(*count, 1);
-  if (*count < 0) return spoil(pool, args.size, mean, m2);
+  *count = add_counts(*count, args.rows);
+  const bool good = *count > 0, spoiled = *count < 0;
   const double share = 1.0 / static_cast<double>(*count);
-  for_blocks(pool, args.size, [&](int64_t begin, int64_t end) {
-    for_lanes(end - begin, [&](int64_t lane, int64_t lanes) {
-      float x[kLanes];
-      store(x, load(sample + begin + lane, lanes, 0.0f));
-      float* mean_at = mean + begin + lane;
-      double* m2_at = m2 + begin + lane;
-      for (int64_t i = 0; i < lanes; ++i) {
-        const double old = first ? 0.0 : static_cast<double>(mean_at[i]), delta = static_cast<double>(x[i]) - old;
-        const double centre = old + delta * share;
-        mean_at[i] = static_cast<float>(centre);
-        m2_at[i] = (first ? 0.0 : m2_at[i]) + delta * (static_cast<double>(x[i]) - centre);
+  if (spoiled) spoil(pool, args.size, mean, m2);
+  if (sum || (good && args.rows > 0))
+    for_blocks(pool, args.size, [&](int64_t begin, int64_t end) {
+      for (; begin < end; begin += kChunk) {
+        const int64_t n = end - begin < kChunk ? end - begin : kChunk;
+        float x[kChunk];
+        double origin[kChunk], deltas[kChunk] = {}, squares[kChunk] = {}, total[kChunk] = {};
+        for (int64_t i = 0; i < n; ++i) origin[i] = first ? 0.0 : static_cast<double>(mean[begin + i]);
+        for (int64_t row = 0; row < args.rows; ++row) {
+          const T* sample = samples + row * args.samples_stride + begin;
+          for_lanes(n, [&](int64_t at, int64_t lanes) { store(x + at, load(sample + at, lanes, 0.0f)); });
+          if (first && row == 0)
+            for (int64_t i = 0; i < n; ++i) origin[i] = static_cast<double>(x[i]);
+          for (int64_t i = 0; i < n; ++i) {
+            const double value = static_cast<double>(x[i]), delta = value - origin[i];
+            total[i] += value;
+            deltas[i] += delta;
+            squares[i] += delta * delta;
+          }
+        }
+        if (sum)
+          for (int64_t i = 0; i < n; ++i) sum[begin + i] = static_cast<float>(total[i]);
+        if (!good || args.rows == 0) continue;
+        for (int64_t i = 0; i < n; ++i) {
+          mean[begin + i] = static_cast<float>(origin[i] + deltas[i] * share);
+          m2[begin + i] = (first ? 0.0 : m2[begin + i]) + (squares[i] - deltas[i] * (deltas[i] * share));
+        }
       }
     });
-  });
 }
 
 MomentSums sums_of(const float* mean, const double* m2, int64_t n) {
@@ -84,9 +101,9 @@ int64_t segment_of(const int64_t* offsets, int64_t segments, int64_t i) {
 }  // namespace
 
 void gradient_moments_update(Pool& pool, const saccade_gradient_moments_update_args& args) {
-  with_float_type(args.sample_dtype, [&](auto element) {
+  with_float_type(args.samples_dtype, [&](auto element) {
     using T = decltype(element);
-    update(pool, args, pointer<const T>(args.sample));
+    update(pool, args, pointer<const T>(args.samples));
   });
 }
 

@@ -732,13 +732,14 @@ std::vector<int64_t> sample_count(Case& c) {
 }
 
 void describe(Case& c, saccade_gradient_moments_update_args& a) {
-  const int64_t size = c.size("size", a.size, 0, INT64_MAX);
+  const int64_t rows = c.size("rows", a.rows, 0, Case::kMaxRows, 20), size = c.size("size", a.size, 0, INT64_MAX);
   const Owners each = Case::every(size);
-  float_dtype(c, "sample_dtype", a.sample_dtype);
-  c.input("sample", a.sample, a.sample_dtype, Case::line(size)).per(each);
+  float_dtype(c, "samples_dtype", a.samples_dtype);
+  c.input("samples", a.samples, a.samples_dtype, c.table(rows, size, "samples_stride", a.samples_stride)).per(each, 2);
   c.inout("count", a.count, kI64, Case::line(1)).holds(sample_count(c));
   c.inout("mean", a.mean, kF32, Case::line(size)).per(each);
   c.inout("m2", a.m2, kF64, Case::line(size)).per(each).positive();
+  c.optional_output("sum", a.sum, kF32, Case::line(size)).per(each);
   c.units(size);
 }
 

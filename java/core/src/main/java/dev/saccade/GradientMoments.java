@@ -9,7 +9,7 @@ import dev.saccade.binding.saccade_gradient_moments_update_args;
  * Mean and variance of gradient samples, element by element, kept as samples arrive: how much of a
  * gradient is signal and how much is noise.
  *
- * <p>Samples are added one at a time (Welford) and states of disjoint samples are merged (Chan),
+ * <p>Samples are added, several at a time or one, and states of disjoint samples are merged (Chan),
  * each in one pass. NaN in an element of a sample stays in that element.
  */
 public final class GradientMoments {
@@ -54,18 +54,45 @@ public final class GradientMoments {
   public static void update(Context context, State state, Tensor sample) {
     try (Call call = context.begin("gradient_moments_update")) {
       long[] shape = check(call, state);
-      var args =
-          call.args(
-              saccade_gradient_moments_update_args.class,
-              saccade_gradient_moments_update_args::new);
-      args.size(state.mean().size())
-          .sample(call.dense("sample", sample, DType.FLOAT, shape).address())
-          .sample_dtype(sample.dtype().code())
-          .count(state.count().address())
-          .mean(state.mean().address())
-          .m2(state.m2().address());
-      call.invoke(Saccade.saccade_gradient_moments_update(context.handle(), args));
+      call.dense("samples", sample, DType.FLOAT, shape);
+      update(context, call, state, sample, 1, 0, 0);
     }
+  }
+
+  /**
+   * Adds samples: the state is read and written once for all of them.
+   *
+   * @param state of n elements, changed in place; dense, of any shape: elements count row by row
+   * @param samples f32, bf16 or f16 [R, n]; rows may have a stride
+   * @param sum receives the sum of the samples, f32[n], whatever the state; null where it is not
+   *     wanted
+   * @throws InvalidArgumentException if a type or shape is wrong, or tensors overlap
+   */
+  public static void update(Context context, State state, Tensor samples, Tensor sum) {
+    try (Call call = context.begin("gradient_moments_update")) {
+      check(call, state);
+      long size = state.mean().size();
+      call.strided("samples", samples, DType.FLOAT, -1, size);
+      long to = call.optionalF32("sum", sum, size);
+      update(context, call, state, samples, samples.shape(0), samples.stride(0), to);
+    }
+  }
+
+  private static void update(
+      Context context, Call call, State state, Tensor samples, long rows, long stride, long sum) {
+    var args =
+        call.args(
+            saccade_gradient_moments_update_args.class, saccade_gradient_moments_update_args::new);
+    args.rows(rows)
+        .size(state.mean().size())
+        .samples(samples.address())
+        .samples_stride(stride)
+        .samples_dtype(samples.dtype().code())
+        .count(state.count().address())
+        .mean(state.mean().address())
+        .m2(state.m2().address())
+        .sum(sum);
+    call.invoke(Saccade.saccade_gradient_moments_update(context.handle(), args));
   }
 
   /**

@@ -115,6 +115,44 @@ class GradientMomentsTest {
     }
   }
 
+  /** Samples in calls of several, whose rows have gaps, and the sum of each call. */
+  @ParameterizedTest
+  @EnumSource(
+      value = DType.class,
+      names = {"F32", "BF16", "F16"})
+  void severalSamplesAreAddedAtOnce(DType dtype) {
+    for (Context context : Contexts.every()) {
+      try (context) {
+        for (int n : new int[] {1, 15, 33, 255, 257, BLOCK + 5}) {
+          for (int[] calls : new int[][] {{1}, {2}, {9}, {1, 8}, {3, 0, 4}, {0, 17, 1}}) {
+            try (Scope scope = context.scope()) {
+              List<Tensor> samples = samples(scope, dtype, Arrays.stream(calls).sum(), n, 0.5, 1);
+              State state = unwritten(scope, n);
+              int done = 0;
+              for (int count : calls) {
+                List<Tensor> own = samples.subList(done, done + count);
+                Tensor rows = Tensor.zeros(scope, dtype, count, n + 3).columns(1, n + 1);
+                for (int r = 0; r < count; r++) {
+                  rows.rows(r, r + 1).copyFrom(own.get(r).reshape(1, n));
+                }
+                Tensor sum = Tensor.empty(scope, DType.F32, n);
+                GradientMoments.update(context, state, rows, sum);
+                double[] want = new double[n];
+                for (Tensor sample : own) {
+                  double[] x = sample.toDoubles();
+                  Arrays.setAll(want, i -> want[i] + x[i]);
+                }
+                assertNear("sum", sum.toFloats(), want, 1e-7, 1e-7);
+                done += count;
+              }
+              assertState(state, samples, 1e-6);
+            }
+          }
+        }
+      }
+    }
+  }
+
   /** The mean is 10,000 deviations away from 0: a difference of sums of squares would be noise. */
   @Test
   void largeMeansKeepTheirVariance() {
@@ -421,6 +459,11 @@ class GradientMomentsTest {
           State updated = State.zeros(scope, n);
           updated.count().copyFrom(new long[] {bad});
           GradientMoments.update(context, updated, sample);
+          State several = State.zeros(scope, n);
+          several.count().copyFrom(new long[] {bad});
+          Tensor sum = Tensor.empty(scope, DType.F32, n);
+          GradientMoments.update(context, several, sample.reshape(1, n), sum);
+          assertThat(sum.toFloats()).containsOnly(0);
           State merged = stateOf(scope, List.of(sample, sample), n);
           State other = State.zeros(scope, n);
           other.count().copyFrom(new long[] {bad});
@@ -428,7 +471,7 @@ class GradientMomentsTest {
           State into = State.zeros(scope, n);
           into.count().copyFrom(new long[] {bad});
           GradientMoments.merge(context, into, stateOf(scope, List.of(sample), n));
-          for (State state : new State[] {updated, merged, into}) {
+          for (State state : new State[] {updated, several, merged, into}) {
             assertThat(state.count().toLongs()[0]).isNegative();
             assertThat(state.mean().toFloats()).containsOnly(Float.NaN);
             assertThat(state.m2().toDoubles()).containsOnly(Double.NaN);
@@ -497,17 +540,27 @@ class GradientMomentsTest {
           "merge: other_mean: expected f32[4], got f32[5]",
           () -> GradientMoments.merge(context, state, State.zeros(scope, 5)));
       assertRejected(
-          "update: sample: expected f32 or bf16 or f16[4], got f64[4]",
+          "update: samples: expected f32 or bf16 or f16[4], got f64[4]",
           () -> GradientMoments.update(context, state, state.m2()));
       assertRejected(
-          "update: sample: expected f32 or bf16 or f16[4], got f32[5]",
+          "update: samples: expected f32 or bf16 or f16[4], got f32[5]",
           () -> GradientMoments.update(context, state, Tensor.zeros(scope, DType.F32, 5)));
       assertRejected(
-          "update: sample: expected f32 or bf16 or f16[4], got null",
+          "update: samples: expected f32 or bf16 or f16[4], got null",
           () -> GradientMoments.update(context, state, null));
       assertRejected(
-          "update: mean: expected memory that overlaps no input, got an overlap with sample",
+          "update: mean: expected memory that overlaps no input, got an overlap with samples",
           () -> GradientMoments.update(context, state, state.mean()));
+      Tensor two = Tensor.zeros(scope, DType.F32, 2, 4);
+      assertRejected(
+          "update: samples: expected f32 or bf16 or f16[*, 4], got f32[4]",
+          () -> GradientMoments.update(context, state, sample, null));
+      assertRejected(
+          "update: sum: expected f32[4], got f32[2, 4]",
+          () -> GradientMoments.update(context, state, two, two));
+      assertRejected(
+          "update: sum: expected memory that overlaps no input, got an overlap with samples",
+          () -> GradientMoments.update(context, state, two, two.rows(0, 1).reshape(4)));
       assertRejected(
           "merge: count: expected memory that overlaps no input, got an overlap with other_count",
           () -> GradientMoments.merge(context, state, state));

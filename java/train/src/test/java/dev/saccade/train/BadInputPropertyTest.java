@@ -410,7 +410,17 @@ class BadInputPropertyTest {
         in -> {
           long[] shape = shape(in);
           GradientMoments.update(
-              in.context(), state(in, "", shape), in.dense("sample", in.floatType(), shape));
+              in.context(), state(in, "", shape), in.dense("samples", in.floatType(), shape));
+        });
+    CALLS.put(
+        "gradient_moments_update of several",
+        in -> {
+          int size = in.size(0);
+          GradientMoments.update(
+              in.context(),
+              state(in, "", size),
+              in.free(0).strided("samples", in.floatType(), in.size(0), size),
+              in.optionalOutput("sum", size));
         });
     CALLS.put(
         "gradient_moments_merge",

@@ -7,8 +7,7 @@ import dev.saccade.Tensor;
 import java.util.Map;
 
 /**
- * {@code gradient_moments}: the rows of {@code in.samples} one after another, then the report on
- * {@code in.segments}.
+ * {@code gradient_moments}: the rows of {@code in.samples}, then the report on {@code in.segments}.
  */
 final class GradientMomentsCase implements OpCase {
   @Override
@@ -21,9 +20,7 @@ final class GradientMomentsCase implements OpCase {
     long n = samples.shape(1);
     Tensor segments = inputs.longs("segments");
     var state = GradientMoments.State.zeros(scope, n);
-    for (long i = 0; i < samples.shape(0); i++) {
-      GradientMoments.update(context, state, samples.rows(i, i + 1).reshape(n));
-    }
+    GradientMoments.update(context, state, samples, null);
     var report = GradientMoments.report(scope, state, segments);
     return Map.of(
         "count", state.count(),

@@ -15,6 +15,7 @@ import dev.saccade.train.model.PolicyModel.Activations;
 import dev.saccade.train.model.PolicyModel.AttentionGradient;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.function.Function;
 
 /**
  * An estimator of a gradient from a group of responses to a prompt: a sum of contributions, one of
@@ -24,8 +25,34 @@ interface Estimator {
   /** As configurations name it. */
   String name();
 
-  /** What the responses contribute; null where that is 0 for all. */
-  Signal of(Look look);
+  /** What the contributions are weighed with; null where they are 0 for all responses. */
+  float[] weights(Group group);
+
+  /**
+   * What the responses contribute: nothing but operations.
+   *
+   * @param weights f32, as {@link #weights} gave them
+   */
+  Signal of(Look look, Tensor weights);
+
+  /**
+   * What is known of a group before a model has seen it.
+   *
+   * @param batch the responses
+   * @param rewards of the responses
+   * @param advantages of the responses, by estimator
+   */
+  record Group(
+      Setting setting,
+      AttentionChoice attention,
+      Batch batch,
+      float[] rewards,
+      Function<GroupAdvantage.Estimator, float[]> advantages) {
+    /** Advantages of the responses; null: no baseline, the rewards themselves. */
+    float[] advantages(GroupAdvantage.Estimator estimator) {
+      return estimator == null ? rewards : advantages.apply(estimator);
+    }
+  }
 
   /**
    * The gradient of the group's loss, where the model's backward pass takes it up.
@@ -43,18 +70,17 @@ interface Estimator {
    * @param scope of what is computed
    * @param setting of the measurement
    * @param attention which attention policies
-   * @param batch the responses
+   * @param batch the responses; of the same shape, where this is recorded
    * @param pass of the batch
    * @param targets i32[rows], its tokens
    * @param offsets i32[responses + 1], of the response rows
    * @param oldLogProb f32[rows], under the policy that sampled
    * @param refLogProb f32[rows], under the reference of the KL term; null where there is none
    * @param oldMaps attention policies of the policy that sampled, of the layers of {@code
-   *     attention}: f32[rows, keys]
+   *     attention}: f32[rows, keys]; empty where nobody compares with them
+   * @param positions that were drawn from those: i32[rows] of each layer; empty where nobody asks
    * @param visual i32[responses, 2]: the visual tokens
-   * @param rewards of the responses
    * @param longest tokens of the longest possible response
-   * @param draws of positions: uniform numbers by response, layer and row
    */
   record Look(
       Scope scope,
@@ -67,38 +93,31 @@ interface Estimator {
       Tensor oldLogProb,
       Tensor refLogProb,
       List<Tensor> oldMaps,
+      List<Tensor> positions,
       Tensor visual,
-      float[] rewards,
-      int longest,
-      Draws draws) {
-    /** Advantages of the responses; null: no baseline, the rewards themselves. */
-    float[] advantages(GroupAdvantage.Estimator estimator) {
-      return estimator == null ? rewards : Estimator.advantages(scope, rewards, estimator);
+      int longest) {
+    /** The same with another scope of what is computed. */
+    Look in(Scope inner) {
+      return new Look(
+          inner,
+          setting,
+          attention,
+          batch,
+          pass,
+          targets,
+          offsets,
+          oldLogProb,
+          refLogProb,
+          oldMaps,
+          positions,
+          visual,
+          longest);
     }
 
     AttentionPolicy.Input input(int layer) {
       AttentionPolicy.Input input = pass.attention(layer);
       return new AttentionPolicy.Input(
           input.q(), input.k(), input.offsetsQ(), input.offsetsK(), input.maxKeys(), visual);
-    }
-  }
-
-  /** Uniform numbers in [0, 1). */
-  interface Draws {
-    double at(int response, int layer, int row);
-  }
-
-  /** Advantages of a group by the operation. */
-  static float[] advantages(Scope scope, float[] rewards, GroupAdvantage.Estimator estimator) {
-    try (Scope inner = scope.context().scope()) {
-      return GroupAdvantage.forward(
-              inner,
-              Tensor.of(inner, rewards),
-              Tensor.of(inner, new int[] {0, rewards.length}),
-              null,
-              GroupAdvantage.Options.DEFAULT.withEstimator(estimator))
-          .advantage()
-          .toFloats();
     }
   }
 
@@ -109,31 +128,38 @@ interface Estimator {
    */
   record TokenPolicy(String name, GroupAdvantage.Estimator advantage) implements Estimator {
     @Override
-    public Signal of(Look look) {
-      return policyLoss(look, look.advantages(advantage), 0);
+    public float[] weights(Group group) {
+      float[] advantages = group.advantages(advantage);
+      return areZero(advantages) ? null : advantages;
+    }
+
+    @Override
+    public Signal of(Look look, Tensor weights) {
+      return policyLoss(look, weights, 0);
     }
   }
 
   /** The KL term: {@code klCoef} times the sampled estimate of each token. */
   record Kl(String name) implements Estimator {
     @Override
-    public Signal of(Look look) {
+    public float[] weights(Group group) {
+      return group.setting.klCoef() == 0 ? null : new float[group.batch.sequences()];
+    }
+
+    @Override
+    public Signal of(Look look, Tensor weights) {
       if (look.refLogProb == null) {
         throw new IllegalArgumentException("kl: expected a reference policy, got none");
       }
-      return policyLoss(look, new float[look.rewards.length], look.setting.klCoef());
+      return policyLoss(look, weights, look.setting.klCoef());
     }
   }
 
-  private static Signal policyLoss(Look look, float[] advantages, double klCoef) {
-    if (klCoef == 0 && areZero(advantages)) {
-      return null;
-    }
+  private static Signal policyLoss(Look look, Tensor advantages, double klCoef) {
     Context context = look.scope.context();
     Setting setting = look.setting;
     PolicyLoss.Inputs inputs =
-        PolicyLoss.Inputs.of(
-            null, look.oldLogProb, Tensor.of(look.scope, advantages), look.offsets);
+        PolicyLoss.Inputs.of(null, look.oldLogProb, advantages, look.offsets);
     Tensor dLogits = Tensor.empty(look.scope, DType.F32, look.pass.logits().shape());
     PolicyLossFromLogits.forward(
         context,
@@ -146,7 +172,7 @@ interface Estimator {
             .withPolicy(
                 PolicyLoss.Options.DEFAULT
                     .withAggregation(setting.aggregation())
-                    .withConstant((float) look.rewards.length * look.longest)
+                    .withConstant((float) look.batch.sequences() * look.longest)
                     .withClipLow((float) setting.clipLow())
                     .withClipHigh((float) setting.clipHigh())
                     .withKlEstimator(setting.klEstimator())
@@ -180,17 +206,19 @@ interface Estimator {
     }
 
     @Override
-    public Signal of(Look look) {
-      int[] layers = look.attention.layers();
-      double scale = look.setting.lambda() / layers.length / look.batch.tokens();
-      float[] weights = look.batch.perResponseRow(look.advantages(look.attention.advantage()));
+    public float[] weights(Group group) {
+      Batch batch = group.batch;
+      double scale = group.setting.lambda() / group.attention.layers().length / batch.tokens();
+      float[] weights = batch.perResponseRow(group.advantages(group.attention.advantage()));
       for (int t = 0; t < weights.length; t++) {
         weights[t] = (float) (scale * weights[t]);
       }
-      if (areZero(weights)) {
-        return null;
-      }
-      Tensor ofRows = Tensor.of(look.scope, weights);
+      return areZero(weights) ? null : weights;
+    }
+
+    @Override
+    public Signal of(Look look, Tensor weights) {
+      int[] layers = look.attention.layers();
       AttentionDivergence.Options options =
           AttentionDivergence.Options.DEFAULT
               .withPolicy(look.attention.options(look.setting.support()))
@@ -207,32 +235,16 @@ interface Estimator {
         AttentionDivergence.forwardBackward(
             look.scope.context(),
             input,
-            reference(look, i),
-            AttentionDivergence.Weights.of(ofRows),
+            kind == Kind.POSITIONS
+                ? new AttentionDivergence.Reference.Index(look.positions.get(i))
+                : new AttentionDivergence.Reference.Map(look.oldMaps.get(i)),
+            AttentionDivergence.Weights.of(weights),
             options,
             new AttentionDivergence.Outputs(null, null, null, null, dq, dk, score));
         gradients.add(new AttentionGradient(layers[i], dq, dk));
         scores.add(score);
       }
       return new Signal(null, gradients, scores);
-    }
-
-    private AttentionDivergence.Reference reference(Look look, int layer) {
-      Tensor map = look.oldMaps.get(layer);
-      if (kind != Kind.POSITIONS) {
-        return new AttentionDivergence.Reference.Map(map);
-      }
-      int[] index = new int[look.batch.responseRows()];
-      float[] probabilities = map.toFloats();
-      int keys = (int) map.shape(1);
-      int[] offsets = look.batch.responseOffsets();
-      for (int i = 0; i < look.batch.sequences(); i++) {
-        for (int row = offsets[i]; row < offsets[i + 1]; row++) {
-          double u = look.draws.at(i, look.attention.layers()[layer], row - offsets[i]);
-          index[row] = draw(probabilities, row * keys, (row + 1) * keys, u);
-        }
-      }
-      return new AttentionDivergence.Reference.Index(Tensor.of(look.scope, index));
     }
 
     /** The column whose share of the row holds u; −1 in a row of zeros. */

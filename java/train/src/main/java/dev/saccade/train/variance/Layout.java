@@ -1,6 +1,6 @@
 package dev.saccade.train.variance;
 
-import dev.saccade.Axpby;
+import dev.saccade.GatherRows;
 import dev.saccade.Gemm;
 import dev.saccade.Scope;
 import dev.saccade.Tensor;
@@ -9,9 +9,11 @@ import dev.saccade.train.model.PolicyModel;
 import dev.saccade.train.model.Transformer;
 import dev.saccade.train.model.TransformerConfig;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.function.UnaryOperator;
 
 /**
  * Where the parts of a gradient sample lie in one flat vector, and which layer, head and row each
@@ -41,8 +43,9 @@ final class Layout {
   private final Map<Row, Integer> indexOfRow = new LinkedHashMap<>();
   private final List<long[]> segments = new ArrayList<>();
   private final Map<String, Product> products = new LinkedHashMap<>();
-  private long queryWidth;
-  private long keyWidth;
+  private TransformerConfig config;
+  private int responseRows;
+  private int keyRows;
   private long size;
 
   /** Elements of the vector. */
@@ -56,10 +59,9 @@ final class Layout {
    * What the product of a parameter brings.
    *
    * @param weight its gradient
-   * @param queries the first columns of the gradient of the product; null where these are none
-   * @param keys the next columns
+   * @param rows where those of the queries begin, which those of the keys follow; -1: none
    */
-  private record Product(Range weight, Range queries, Range keys) {}
+  private record Product(Range weight, long rows) {}
 
   private Layout() {}
 
@@ -74,8 +76,9 @@ final class Layout {
     int h = config.heads();
     int kv = config.kvHeads();
     int d = config.headDim();
-    layout.queryWidth = (long) h * d;
-    layout.keyWidth = (long) kv * d;
+    layout.config = config;
+    layout.responseRows = responseRows;
+    layout.keyRows = keyRows;
     for (int l = 0; l < config.layers(); l++) {
       long qkv = layout.size;
       for (int i = 0; i < config.width(); i++) {
@@ -94,18 +97,13 @@ final class Layout {
           layout.segment(new Part("q", l, s), t, d);
         }
       }
-      long keys = layout.size;
       for (int t = 0; t < keyRows; t++) {
         for (int s = 0; s < kv; s++) {
           layout.segment(new Part("k", l, s), t, d);
         }
       }
-      layout.products.put(
-          "layer" + l + ".qkv",
-          new Product(
-              new Range(qkv, output), new Range(queries, keys), new Range(keys, layout.size)));
-      layout.products.put(
-          "layer" + l + ".output", new Product(new Range(output, queries), null, null));
+      layout.products.put("layer" + l + ".qkv", new Product(new Range(qkv, output), queries));
+      layout.products.put("layer" + l + ".output", new Product(new Range(output, queries), -1));
     }
     return layout;
   }
@@ -220,20 +218,63 @@ final class Layout {
   }
 
   /**
-   * The backward pass of a batch, into a sample of each sequence.
+   * Where the rows of a batch lie, in pieces of a head.
    *
+   * @param offsets first row of each sequence, and the end
+   * @param from i32[pieces], in the gradients of queries, keys and values; -1: none, which is 0
+   * @param to i32[pieces], in the samples, from the first query of a layer on
+   */
+  record Rows(int[] offsets, Tensor from, Tensor to) {
+    Rows with(UnaryOperator<Tensor> tensors) {
+      return new Rows(offsets, tensors.apply(from), tensors.apply(to));
+    }
+  }
+
+  /**
    * @param batch none of whose sequences share a prompt
+   */
+  Rows rows(Scope scope, Batch batch) {
+    int[] offsets = batch.offsets();
+    int h = config.heads();
+    int kv = config.kvHeads();
+    int perRow = h + 2 * kv;
+    int queries = responseRows * h;
+    int pieces = queries + keyRows * kv;
+    long apart = size / config.headDim();
+    int[] from = new int[Math.multiplyExact(batch.sequences(), pieces)];
+    int[] to = new int[from.length];
+    Arrays.fill(from, -1);
+    for (int s = 0; s < batch.sequences(); s++) {
+      int at = s * pieces;
+      for (int i = 0; i < pieces; i++) {
+        to[at + i] = Math.toIntExact(s * apart + i);
+      }
+      int prompt = batch.prompts().get(batch.promptOf(s)).length();
+      int response = batch.response(s).length;
+      for (int i = 0; i < response * h; i++) {
+        from[at + i] = (offsets[s] + prompt - 1 + i / h) * perRow + i % h;
+      }
+      for (int i = 0; i < (prompt + response - 1) * kv; i++) {
+        from[at + queries + i] = (offsets[s] + i / kv) * perRow + h + i % kv;
+      }
+    }
+    return new Rows(offsets, Tensor.of(scope, from), Tensor.of(scope, to));
+  }
+
+  /**
+   * The backward pass of a batch, into a sample of each sequence: nothing but operations.
+   *
+   * @param rows of the batch
    * @param samples f32[n, size], n at least the sequences; a row for each is overwritten
    */
   void backward(
       Transformer policy,
       PolicyModel.Activations pass,
-      Batch batch,
+      Rows rows,
       Tensor dLogits,
       List<PolicyModel.AttentionGradient> attention,
       Tensor samples) {
-    int[] offsets = batch.offsets();
-    int[] responseOffsets = batch.responseOffsets();
+    int[] offsets = rows.offsets;
     Gemm.Options weightGradient =
         Gemm.Options.DEFAULT.withTransA(true).withPrecision(policy.precision());
     policy.backward(
@@ -242,31 +283,27 @@ final class Layout {
         attention,
         (weight, x, dy) -> {
           Product product = products.get(weight.name());
-          for (int s = 0; product != null && s < batch.sequences(); s++) {
-            Tensor sample = samples.rows(s, s + 1).reshape(size);
-            Tensor own = dy.rows(offsets[s], offsets[s + 1]);
+          for (int s = 0; product != null && s < offsets.length - 1; s++) {
             Gemm.multiply(
                 policy.context(),
                 x.rows(offsets[s], offsets[s + 1]),
-                own,
+                dy.rows(offsets[s], offsets[s + 1]),
                 weightGradient,
-                product.weight.of(sample).reshape(weight.value().shape()));
-            if (product.queries != null) {
-              long rows = own.shape(0);
-              long responseRows = responseOffsets[s + 1] - responseOffsets[s];
-              Tensor queries = own.rows(rows - responseRows, rows).columns(0, queryWidth);
-              fill(product.queries.of(sample), queries);
-              fill(product.keys.of(sample), own.columns(queryWidth, queryWidth + keyWidth));
-            }
+                product
+                    .weight
+                    .of(samples.rows(s, s + 1).reshape(size))
+                    .reshape(weight.value().shape()));
+          }
+          if (product != null && product.rows >= 0) {
+            Tensor behind = samples.reshape(samples.size()).rows(product.rows, samples.size());
+            GatherRows.gather(
+                policy.context(), pieces(dy), rows.from, rows.to, false, pieces(behind));
           }
         });
   }
 
-  /** Rows into the first of a range; zeros behind them. */
-  private static void fill(Tensor range, Tensor from) {
-    Axpby.apply(range.context(), 1, from, 0, range.rows(0, from.size()).reshape(from.shape()));
-    if (from.size() < range.size()) {
-      range.rows(from.size(), range.size()).zero();
-    }
+  /** A row for each head. */
+  private Tensor pieces(Tensor values) {
+    return values.reshape(values.size() / config.headDim(), config.headDim());
   }
 }

@@ -14,9 +14,13 @@ import java.util.List;
 
 /**
  * Takes gradient samples as they come, prompt by prompt and group by group, and keeps their moments
- * alone: what it holds does not depend on how many there are.
+ * alone, besides the gradients of a few groups that are added together: what it holds does not
+ * depend on how many there are.
  */
 final class Recorder implements AutoCloseable {
+  /** Groups that are added together. */
+  private static final int TOGETHER = 8;
+
   private final Context context;
   private final Scope scope;
   private final Layout layout;
@@ -25,7 +29,12 @@ final class Recorder implements AutoCloseable {
   private final Outputs report;
   private final List<Channel> channels = new ArrayList<>();
   private final List<Pair> sums = new ArrayList<>();
+
+  /** f32[TOGETHER, estimators · size]: those that are to be added, and the open one. */
+  private final Tensor gradients;
+
   private final Tensor scratch;
+  private int waiting;
   private int groups;
   private int responses;
   private Block block;
@@ -33,7 +42,6 @@ final class Recorder implements AutoCloseable {
 
   /** Of an estimator. */
   private final class Channel {
-    final Tensor group = Tensor.zeros(scope, DType.F32, layout.size());
     final State ofGroups = State.zeros(scope, layout.size());
     final State ofResponses = State.zeros(scope, layout.size());
     final Tensor mean = Tensor.zeros(scope, DType.F32, layout.size());
@@ -82,7 +90,8 @@ final class Recorder implements AutoCloseable {
             Tensor.empty(scope, DType.F32, segments),
             null,
             null);
-    scratch = Tensor.empty(scope, DType.F32, layout.size());
+    gradients = Tensor.empty(scope, DType.F32, TOGETHER, names.size() * layout.size());
+    scratch = pairs ? Tensor.empty(scope, DType.F32, TOGETHER, layout.size()) : null;
     for (int a = 0; a < names.size(); a++) {
       channels.add(new Channel());
       for (int b = a + 1; pairs && b < names.size(); b++) {
@@ -102,16 +111,28 @@ final class Recorder implements AutoCloseable {
     }
   }
 
-  /** Adds the contribution of a response to the open group, for an estimator. */
-  void add(int estimator, Tensor contribution) {
-    Channel channel = channels.get(estimator);
-    GradientMoments.update(context, channel.ofResponses, contribution);
-    Axpby.apply(context, 1, contribution, 1, channel.group);
+  /** f32[estimators, size]: where the gradients of the open group go. */
+  Tensor open() {
+    return gradients.rows(waiting, waiting + 1).reshape(names.size(), layout.size());
   }
 
-  /** The gradient of the open group, as far as it came. */
+  /** The gradient of the open group. */
   Tensor group(int estimator) {
-    return channels.get(estimator).group;
+    return open().rows(estimator, estimator + 1).reshape(layout.size());
+  }
+
+  /**
+   * Adds the responses of the open group: nothing but an operation.
+   *
+   * @param contributions f32[responses, size]
+   * @param gradients as {@link #open}; receives the estimator's gradient, their sum
+   */
+  void add(int estimator, Tensor contributions, Tensor gradients) {
+    GradientMoments.update(
+        context,
+        channels.get(estimator).ofResponses,
+        contributions,
+        gradients.rows(estimator, estimator + 1).reshape(layout.size()));
   }
 
   /**
@@ -120,21 +141,36 @@ final class Recorder implements AutoCloseable {
    * @param size responses that were added for each estimator
    */
   void endGroup(int size) {
-    for (Channel channel : channels) {
-      GradientMoments.update(context, channel.ofGroups, channel.group);
-    }
-    for (Pair pair : sums) {
-      scratch.copyFrom(channels.get(pair.a).group);
-      Axpby.apply(context, 1, channels.get(pair.b).group, 1, scratch);
-      GradientMoments.update(context, pair.state, scratch);
-    }
-    channels.forEach(channel -> channel.group.zero());
     groups++;
     responses += size;
+    waiting++;
+    if (waiting == TOGETHER) {
+      addGroups();
+    }
+  }
+
+  private void addGroups() {
+    for (int e = 0; e < channels.size(); e++) {
+      GradientMoments.update(context, channels.get(e).ofGroups, ofGroups(e), null);
+    }
+    for (Pair pair : sums) {
+      Tensor both = scratch.rows(0, waiting).copyFrom(ofGroups(pair.a));
+      Axpby.apply(context, 1, ofGroups(pair.b), 1, both);
+      GradientMoments.update(context, pair.state, both, null);
+    }
+    waiting = 0;
+  }
+
+  /** f32[groups that wait, size]. */
+  private Tensor ofGroups(int estimator) {
+    return gradients
+        .rows(0, waiting)
+        .columns(estimator * layout.size(), (estimator + 1) * layout.size());
   }
 
   /** Ends a prompt. */
   void endPrompt() {
+    addGroups();
     double size = (double) responses / groups;
     for (Channel channel : channels) {
       GradientMoments.report(context, channel.ofGroups, offsets, report);

@@ -145,7 +145,8 @@ public final class SampleFolder {
           for (int i = 0; i < samples; i++) {
             for (int e = 0; e < estimators.size(); e++) {
               try (Scope scope = context.scope()) {
-                recorder.add(e, Tensor.of(scope, read(own.get(estimators.get(e)).get(i))));
+                float[] sample = read(own.get(estimators.get(e)).get(i));
+                recorder.add(e, Tensor.of(scope, sample, 1, sample.length), recorder.open());
               }
               progress.accept(++done);
             }

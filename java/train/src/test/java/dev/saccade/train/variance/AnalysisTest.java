@@ -43,19 +43,20 @@ class AnalysisTest {
         double[] prompt = normal(random, OF_PROMPT);
         for (int g = 0; g < GROUPS; g++) {
           double[] group = normal(random, OF_GROUP);
+          float[] contributions = new float[SIZE * N];
+          float[] others = new float[SIZE * N];
           for (int i = 0; i < SIZE; i++) {
             double[] response = normal(random, OF_RESPONSE);
-            float[] contribution = new float[N];
-            float[] other = new float[N];
             for (int j = 0; j < N; j++) {
-              contribution[j] = (float) ((0.2 + prompt[j] + group[j] + response[j]) / SIZE);
-              other[j] = -2 * contribution[j];
-              groups[g][j] += contribution[j];
+              int at = i * N + j;
+              contributions[at] = (float) ((0.2 + prompt[j] + group[j] + response[j]) / SIZE);
+              others[at] = -2 * contributions[at];
+              groups[g][j] += contributions[at];
             }
-            try (Scope scope = context.scope()) {
-              recorder.add(0, Tensor.of(scope, contribution));
-              recorder.add(1, Tensor.of(scope, other));
-            }
+          }
+          try (Scope scope = context.scope()) {
+            recorder.add(0, Tensor.of(scope, contributions, SIZE, N), recorder.open());
+            recorder.add(1, Tensor.of(scope, others, SIZE, N), recorder.open());
           }
           recorder.endGroup(SIZE);
         }

@@ -8,7 +8,7 @@ import dev.saccade.Divergence;
 import dev.saccade.GroupAdvantage;
 import dev.saccade.KlEstimator;
 import dev.saccade.PolicyLoss;
-import dev.saccade.train.MatrixProducts;
+import dev.saccade.train.Contexts;
 import dev.saccade.train.TrainConfig.AttentionTerm.Support;
 import dev.saccade.train.model.Prompt;
 import java.util.ArrayList;
@@ -36,8 +36,7 @@ class EnumerationTest {
 
   @BeforeAll
   static void open() {
-    context = Context.builder().threads(1).build();
-    MatrixProducts.provideTo(context);
+    context = Contexts.open(1);
     two = new TinyPolicy(context, 3, 2);
     one = new TinyPolicy(context, 3, 1);
   }

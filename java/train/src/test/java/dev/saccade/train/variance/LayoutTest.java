@@ -8,12 +8,15 @@ import dev.saccade.DType;
 import dev.saccade.Divergence;
 import dev.saccade.Scope;
 import dev.saccade.Tensor;
+import dev.saccade.train.Contexts;
 import dev.saccade.train.MatrixProducts;
 import dev.saccade.train.model.Batch;
 import dev.saccade.train.model.PolicyModel.Activations;
 import dev.saccade.train.model.PolicyModel.AttentionGradient;
 import dev.saccade.train.model.PolicyModel.Inputs;
+import dev.saccade.train.model.Prompt;
 import dev.saccade.train.variance.Layout.Part;
+import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Collections;
 import java.util.List;
@@ -46,7 +49,7 @@ class LayoutTest {
               new AttentionGradient(
                   0, Tensor.of(scope, dq, 2, 2, 4), Tensor.of(scope, dk, batch.rows(), 1, 4)));
       policy.model.backward(pass, dLogits, gradients);
-      layout.backward(policy.model, pass, batch, dLogits, gradients, sample);
+      layout.backward(policy.model, pass, layout.rows(scope, batch), dLogits, gradients, sample);
 
       Map<Part, float[]> parts = layout.split(sample.toFloats());
       for (int head = 0; head < 2; head++) {
@@ -131,11 +134,91 @@ class LayoutTest {
     layout.backward(
         policy.model,
         pass,
-        batch,
+        layout.rows(scope, batch),
         Tensor.of(scope, dLogits, batch.responseRows(), 4),
         List.of(),
         samples);
     return samples.toFloats();
+  }
+
+  /** Prompts of two lengths, responses of every length: room that is left changes nothing. */
+  @Test
+  void roomBehindResponsesAddsNothing() {
+    try (Context context = Contexts.open(1)) {
+      TinyPolicy policy = new TinyPolicy(context, 3, 2);
+      TinyPolicy old = TinyPolicy.near(policy, 0.2);
+      Prompt first = TinyPolicy.prompt(0);
+      List<Prompt> prompts =
+          List.of(first, new Prompt(first.patches(), first.patchCount(), new int[] {1, 2}));
+      List<List<float[]>> gradients = new ArrayList<>();
+      List<Block> blocks = new ArrayList<>();
+      for (boolean padded : new boolean[] {false, true}) {
+        try (Laboratory laboratory =
+            new Laboratory(
+                new Laboratory.Models(policy.model, old.model, old.model),
+                prompts,
+                (prompt, response) -> TinyPolicy.reward(response),
+                Setting.DEFAULT,
+                new AttentionChoice(new int[] {0}, 0, -1, Divergence.JSD, 0.5f, null),
+                new Laboratory.Sampling(9, 7, 3, TinyPolicy.STOP),
+                List.of("rloo", "kl", "ral", "positions", "expected_positions", "rloo+ral"),
+                true) {
+              @Override
+              Batch.Room room() {
+                return padded ? Batch.Room.of(prompts, 3) : null;
+              }
+            }) {
+          for (int p = 0; p < 2; p++) {
+            gradients.add(laboratory.gradients(p, new int[][] {{1, 0, 2}, {3}, {0, 3}}));
+          }
+          blocks.add(laboratory.measure(0, 2, null, () -> {}));
+        }
+      }
+      for (int p = 0; p < 2; p++) {
+        for (int e = 0; e < 6; e++) {
+          float[] want = gradients.get(p).get(e);
+          float[] got = gradients.get(2 + p).get(e);
+          float most = 0;
+          for (int i = 0; i < want.length; i++) {
+            assertThat(got[i])
+                .as("prompt %d, estimator %d, element %d", p, e, i)
+                .isCloseTo(want[i], within(1e-5f));
+            most = Math.max(most, Math.abs(want[i]));
+          }
+          assertThat(most).isGreaterThan(1e-3f);
+        }
+      }
+      Block want = blocks.get(0);
+      Block got = blocks.get(1);
+      assertClose(got.entropy, want.entropy);
+      assertClose(got.mass, want.mass);
+      assertClose(got.totals, want.totals);
+      want.moments.forEach(
+          (name, moments) -> {
+            Block.Moments own = got.moments.get(name);
+            assertClose(own.within(), moments.within());
+            assertClose(own.own(), moments.own());
+            assertClose(own.second(), moments.second());
+            assertClose(own.rows(), moments.rows());
+            assertClose(own.scores(), moments.scores());
+          });
+      want.pairs.forEach((name, pair) -> assertClose(got.pairs.get(name).within(), pair.within()));
+      policy.model.close();
+      old.model.close();
+    }
+  }
+
+  private static void assertClose(double[] got, double[] want) {
+    assertThat(got).hasSameSizeAs(want);
+    for (int i = 0; i < got.length; i++) {
+      if (Double.isNaN(want[i])) {
+        assertThat(got[i]).as("element %d", i).isNaN();
+      } else {
+        assertThat(got[i])
+            .as("element %d", i)
+            .isCloseTo(want[i], within(1e-4 * Math.abs(want[i]) + 1e-9));
+      }
+    }
   }
 
   @Test
