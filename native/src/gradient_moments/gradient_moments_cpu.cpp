@@ -31,44 +31,50 @@ void spoil(Pool& pool, int64_t n, float* mean, double* m2) {
 
 template <class T>
 void update(Pool& pool, const saccade_gradient_moments_update_args& args, const T* samples) {
-  constexpr int64_t kChunk = 256;  // elements whose sums stay in the cache
   float* mean = pointer<float>(args.mean);
   double* m2 = pointer<double>(args.m2);
   float* sum = pointer<float>(args.sum);
   int64_t* count = pointer<int64_t>(args.count);
   const bool first = *count == 0;
   *count = add_counts(*count, args.rows);
-  const bool good = *count > 0, spoiled = *count < 0;
+  const int64_t rows = args.rows, stride = args.samples_stride;
+  const bool adds = *count > 0 && rows > 0;
   const double share = 1.0 / static_cast<double>(*count);
-  if (spoiled) spoil(pool, args.size, mean, m2);
-  if (sum || (good && args.rows > 0))
-    for_blocks(pool, args.size, [&](int64_t begin, int64_t end) {
-      for (; begin < end; begin += kChunk) {
-        const int64_t n = end - begin < kChunk ? end - begin : kChunk;
-        float x[kChunk];
-        double origin[kChunk], deltas[kChunk] = {}, squares[kChunk] = {}, total[kChunk] = {};
-        for (int64_t i = 0; i < n; ++i) origin[i] = first ? 0.0 : static_cast<double>(mean[begin + i]);
-        for (int64_t row = 0; row < args.rows; ++row) {
-          const T* sample = samples + row * args.samples_stride + begin;
-          for_lanes(n, [&](int64_t at, int64_t lanes) { store(x + at, load(sample + at, lanes, 0.0f)); });
-          if (first && row == 0)
-            for (int64_t i = 0; i < n; ++i) origin[i] = static_cast<double>(x[i]);
-          for (int64_t i = 0; i < n; ++i) {
-            const double value = static_cast<double>(x[i]), delta = value - origin[i];
-            total[i] += value;
-            deltas[i] += delta;
-            squares[i] += delta * delta;
+  if (*count < 0) spoil(pool, args.size, mean, m2);
+  if (!adds && !sum) return;
+  for_blocks(pool, args.size, [&](int64_t begin, int64_t end) {
+    for_lanes(
+        end - begin, [&](int64_t lane, int64_t lanes) __attribute__((always_inline)) {
+          const int64_t at = begin + lane;
+          float x[kLanes] = {};
+          vdouble origin[2], total[2] = {}, deltas[2] = {}, squares[2] = {};
+          if (!first)
+            store(x, load(mean + at, lanes, 0.0f));
+          else if (rows > 0)
+            store(x, load(samples + at, lanes, 0.0f));
+          for (int k = 0; k < 2; ++k) origin[k] = load_double(x + k * kDoubles);
+          for (int64_t row = 0; row < rows; ++row) {
+            store(x, load(samples + row * stride + at, lanes, 0.0f));
+            for (int k = 0; k < 2; ++k) {
+              const vdouble value = load_double(x + k * kDoubles), delta = value - origin[k];
+              total[k] += value;
+              deltas[k] += delta;
+              squares[k] += delta * delta;
+            }
           }
-        }
-        if (sum)
-          for (int64_t i = 0; i < n; ++i) sum[begin + i] = static_cast<float>(total[i]);
-        if (!good || args.rows == 0) continue;
-        for (int64_t i = 0; i < n; ++i) {
-          mean[begin + i] = static_cast<float>(origin[i] + deltas[i] * share);
-          m2[begin + i] = (first ? 0.0 : m2[begin + i]) + (squares[i] - deltas[i] * (deltas[i] * share));
-        }
-      }
-    });
+          if (sum) store(sum + at, lanes, narrow(total[0], total[1]));
+          if (!adds) return;
+          double more[kLanes];
+          vdouble centre[2];
+          for (int k = 0; k < 2; ++k) {
+            const vdouble moved = deltas[k] * share;
+            centre[k] = origin[k] + moved;
+            store(more + k * kDoubles, squares[k] - deltas[k] * moved);
+          }
+          store(mean + at, lanes, narrow(centre[0], centre[1]));
+          for (int64_t i = 0; i < lanes; ++i) m2[at + i] = (first ? 0.0 : m2[at + i]) + more[i];
+        });
+  });
 }
 
 MomentSums sums_of(const float* mean, const double* m2, int64_t n) {

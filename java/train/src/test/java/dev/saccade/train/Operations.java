@@ -634,8 +634,9 @@ final class Operations {
             "gradient_moments_update",
             (context, t) -> {
               var state = state(t, true);
-              Tensor sample = t.normal(DType.BF16, MOMENTS);
-              return () -> GradientMoments.update(context, state, sample);
+              Tensor samples = t.normal(DType.BF16, 3, MOMENTS);
+              Tensor sum = t.output(MOMENTS);
+              return () -> GradientMoments.update(context, state, samples, sum);
             }));
     all.add(
         new Operation(

@@ -31,9 +31,10 @@ interface Estimator {
   /**
    * What the responses contribute: nothing but operations.
    *
+   * @param scope of what is computed
    * @param weights f32, as {@link #weights} gave them
    */
-  Signal of(Look look, Tensor weights);
+  Signal of(Scope scope, Look look, Tensor weights);
 
   /**
    * What is known of a group before a model has seen it.
@@ -67,7 +68,6 @@ interface Estimator {
   /**
    * A group, as an estimator sees it; the forward pass of the policy is open.
    *
-   * @param scope of what is computed
    * @param setting of the measurement
    * @param attention which attention policies
    * @param batch the responses; of the same shape, where this is recorded
@@ -83,7 +83,6 @@ interface Estimator {
    * @param longest tokens of the longest possible response
    */
   record Look(
-      Scope scope,
       Setting setting,
       AttentionChoice attention,
       Batch batch,
@@ -96,24 +95,6 @@ interface Estimator {
       List<Tensor> positions,
       Tensor visual,
       int longest) {
-    /** The same with another scope of what is computed. */
-    Look in(Scope inner) {
-      return new Look(
-          inner,
-          setting,
-          attention,
-          batch,
-          pass,
-          targets,
-          offsets,
-          oldLogProb,
-          refLogProb,
-          oldMaps,
-          positions,
-          visual,
-          longest);
-    }
-
     AttentionPolicy.Input input(int layer) {
       AttentionPolicy.Input input = pass.attention(layer);
       return new AttentionPolicy.Input(
@@ -134,8 +115,8 @@ interface Estimator {
     }
 
     @Override
-    public Signal of(Look look, Tensor weights) {
-      return policyLoss(look, weights, 0);
+    public Signal of(Scope scope, Look look, Tensor weights) {
+      return policyLoss(scope, look, weights, 0);
     }
   }
 
@@ -147,20 +128,20 @@ interface Estimator {
     }
 
     @Override
-    public Signal of(Look look, Tensor weights) {
+    public Signal of(Scope scope, Look look, Tensor weights) {
       if (look.refLogProb == null) {
         throw new IllegalArgumentException("kl: expected a reference policy, got none");
       }
-      return policyLoss(look, weights, look.setting.klCoef());
+      return policyLoss(scope, look, weights, look.setting.klCoef());
     }
   }
 
-  private static Signal policyLoss(Look look, Tensor advantages, double klCoef) {
-    Context context = look.scope.context();
+  private static Signal policyLoss(Scope scope, Look look, Tensor advantages, double klCoef) {
+    Context context = scope.context();
     Setting setting = look.setting;
     PolicyLoss.Inputs inputs =
         PolicyLoss.Inputs.of(null, look.oldLogProb, advantages, look.offsets);
-    Tensor dLogits = Tensor.empty(look.scope, DType.F32, look.pass.logits().shape());
+    Tensor dLogits = Tensor.empty(scope, DType.F32, look.pass.logits().shape());
     PolicyLossFromLogits.forward(
         context,
         new PolicyLossFromLogits.Inputs(
@@ -179,7 +160,7 @@ interface Estimator {
                     .withKlCoef((float) klCoef)
                     .withAdvantagePerSequence(true)),
         new PolicyLossFromLogits.Outputs(
-            PolicyLossFromLogits.Values.of(Tensor.empty(look.scope, DType.F32, 1)), dLogits));
+            PolicyLossFromLogits.Values.of(Tensor.empty(scope, DType.F32, 1)), dLogits));
     return new Signal(dLogits, List.of(), List.of());
   }
 
@@ -217,7 +198,7 @@ interface Estimator {
     }
 
     @Override
-    public Signal of(Look look, Tensor weights) {
+    public Signal of(Scope scope, Look look, Tensor weights) {
       int[] layers = look.attention.layers();
       AttentionDivergence.Options options =
           AttentionDivergence.Options.DEFAULT
@@ -229,11 +210,11 @@ interface Estimator {
       List<Tensor> scores = new ArrayList<>();
       for (int i = 0; i < layers.length; i++) {
         AttentionPolicy.Input input = look.input(layers[i]);
-        Tensor dq = Tensor.empty(look.scope, DType.F32, input.q().shape());
-        Tensor dk = Tensor.empty(look.scope, DType.F32, input.k().shape());
-        Tensor score = Tensor.empty(look.scope, DType.F32, input.q().shape(1), input.q().shape(0));
+        Tensor dq = Tensor.empty(scope, DType.F32, input.q().shape());
+        Tensor dk = Tensor.empty(scope, DType.F32, input.k().shape());
+        Tensor score = Tensor.empty(scope, DType.F32, input.q().shape(1), input.q().shape(0));
         AttentionDivergence.forwardBackward(
-            look.scope.context(),
+            scope.context(),
             input,
             kind == Kind.POSITIONS
                 ? new AttentionDivergence.Reference.Index(look.positions.get(i))

@@ -502,9 +502,8 @@ class Laboratory implements AutoCloseable {
   }
 
   private void backward(int e, Look look, Work work) {
-    // What it leaves is not needed by the next estimator.
     try (Scope inner = context.scope()) {
-      Signal signal = estimators.get(e).of(look.in(inner), work.weights.get(e));
+      Signal signal = estimators.get(e).of(inner, look, work.weights.get(e));
       layout.backward(
           models.policy,
           look.pass(),
@@ -539,7 +538,6 @@ class Laboratory implements AutoCloseable {
       logProb(pass, work.targets, work.numbers.own.in(work.read));
     }
     return new Look(
-        inner,
         setting,
         attention,
         work.batch,
