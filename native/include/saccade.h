@@ -180,7 +180,12 @@ SACCADE_API int32_t saccade_branch_join(saccade_context* context);
 /* bytes of memory on the context's device, 64-byte aligned; 0 bytes give address 0. */
 SACCADE_API int32_t saccade_memory_allocate(saccade_context* context, int64_t bytes, saccade_address* address);
 SACCADE_API int32_t saccade_memory_free(saccade_context* context, saccade_address address);
-/* Ordered with the context's operations.  Each side is memory of the context's device, or host memory. */
+/* CUDA: page-locked host memory for one copy to the GPU, bytes of it, which is the source of the next
+   saccade_memory_copy: that returns at once, and the memory is the context's again.  *address is 0 where bytes are more
+   than it keeps, 4 MiB, and while a graph is recorded. */
+SACCADE_API int32_t saccade_memory_stage(saccade_context* context, int64_t bytes, saccade_address* address);
+/* Ordered with the context's operations.  Each side is memory of the context's device, or host memory, which may be
+   changed, or read, when the call returns. */
 SACCADE_API int32_t saccade_memory_copy(saccade_context* context, saccade_address destination, saccade_address source,
                                         int64_t bytes);
 SACCADE_API int32_t saccade_memory_zero(saccade_context* context, saccade_address destination, int64_t bytes);
@@ -777,10 +782,11 @@ typedef struct saccade_rms_norm_backward_args {
   saccade_address rstd; /* [rows], from the forward pass */
   saccade_address dy;   /* [rows,columns] */
   int64_t dy_stride;
+  saccade_address residual; /* [rows,columns], optional: is added to the gradient of x; may be dx */
+  int64_t residual_stride;
   saccade_address dx; /* out [rows,columns] */
   int64_t dx_stride;
   saccade_address d_weight; /* in/out [columns]: the gradient is added */
-  int32_t accumulate_dx;    /* 1: dx is added to */
   saccade_address workspace;
 } saccade_rms_norm_backward_args;
 

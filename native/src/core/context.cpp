@@ -300,6 +300,16 @@ int32_t saccade_memory_free(saccade_context* context, saccade_address address) {
   });
 }
 
+int32_t saccade_memory_stage(saccade_context* context, int64_t bytes, saccade_address* address) {
+  return saccade::run(context, "memory_stage", [&] {
+    if (!address) saccade::invalid("address", "a place for the result", "null");
+    *address = 0;
+    if (bytes < 0) saccade::invalid("bytes", "0 or more", "%lld", static_cast<long long>(bytes));
+    saccade::require_gpu(context);
+    SACCADE_IF_CUDA(*address = saccade::cuda::stage(*context->gpu, bytes);)
+  });
+}
+
 int32_t saccade_memory_copy(saccade_context* context, saccade_address destination, saccade_address source,
                             int64_t bytes) {
   return saccade::run(context, "memory_copy", [&] {

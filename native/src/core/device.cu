@@ -144,6 +144,9 @@ void close(Device* device) {
     cudaStreamSynchronize(device->stream);
     close_cublas(*device);
     if (device->branch) cudaStreamDestroy(device->branch);
+    if (device->staging.memory) recordings().keep_off([&] { cudaFreeHost(device->staging.memory); });
+    for (cudaEvent_t read : device->staging.read)
+      if (read) cudaEventDestroy(read);
     if (device->owns_stream) cudaStreamDestroy(device->stream);
     cudaStreamDestroy(device->aside);
     cudaEventDestroy(device->event);
@@ -200,6 +203,24 @@ void free_now(int32_t index, saccade_address address) {
   cudaGetLastError();
 }
 
+saccade_address stage(Device& device, int64_t bytes) {
+  Staging& staging = device.staging;
+  if (bytes > Staging::kHalf || device.recording) return 0;
+  if (!staging.memory) {
+    for (cudaEvent_t& read : staging.read) check(cudaEventCreateWithFlags(&read, cudaEventDisableTiming), "event");
+    recordings().keep_off([&] { check(cudaMallocHost(&staging.memory, 2 * Staging::kHalf), "page-locked memory"); });
+  }
+  if (staging.used + bytes > Staging::kHalf) {
+    check(cudaEventRecord(staging.read[staging.half], device.stream), "record");
+    staging.half ^= 1;
+    staging.used = 0;
+    check(cudaEventSynchronize(staging.read[staging.half]), "copy");
+  }
+  char* memory = staging.memory + staging.half * Staging::kHalf + staging.used;
+  staging.used += divide_up(bytes, 64) * 64;
+  return reinterpret_cast<saccade_address>(memory);
+}
+
 void copy(const Device& device, saccade_address destination, saccade_address source, int64_t bytes) {
   const cudaMemoryType from = memory_type(source), to = memory_type(destination);
   const bool recording = capturing(device.stream);
@@ -210,7 +231,7 @@ void copy(const Device& device, saccade_address destination, saccade_address sou
         "copy");
   if (recording) return;
   // CUDA has read pageable memory when the call returns: what was launched before need not be waited for.
-  if (is_host(to) || from == cudaMemoryTypeHost) synchronize(device);
+  if (is_host(to) || (from == cudaMemoryTypeHost && !device.staging.has(source))) synchronize(device);
 }
 
 void zero(const Device& device, saccade_address destination, int64_t bytes) {

@@ -13,6 +13,21 @@ namespace saccade::cuda {
 
 struct Cublas;  // gemm/gemm.cu
 
+// Page-locked memory that copies to the GPU pass through: while those of one half are on their way, the other fills.
+struct Staging {
+  static constexpr int64_t kHalf = int64_t{4} << 20;
+
+  char* memory;  // null until it is first needed
+  int half;
+  int64_t used;         // of the half
+  cudaEvent_t read[2];  // after the last copy from each half
+
+  bool has(saccade_address address) const {
+    const auto begin = reinterpret_cast<saccade_address>(memory);
+    return memory && address >= begin && address < begin + 2 * kHalf;
+  }
+};
+
 struct Device {
   int index;
   cudaStream_t stream;
@@ -24,6 +39,7 @@ struct Device {
   cudaEvent_t event;   // for orders between streams
   cudaStream_t aside;  // what must happen at once while the other stream records
   Cublas* cublas;      // null: no provider of matrix products
+  Staging staging;
   bool recording;
   cudaStream_t branch;  // the other of the two streams that record a branch; null until one is
   bool in_branch;       // the streams have changed places

@@ -30,6 +30,8 @@ saccade_address allocate(const Device& device, int64_t bytes);
 void free(const Device& device, saccade_address address);
 // Without a context: waits for what uses the memory of GPU `index`.  Errors are lost.
 void free_now(int32_t index, saccade_address address);
+// Host memory for a copy to the GPU, until that is done; 0 where it has not as much.
+saccade_address stage(Device& device, int64_t bytes);
 // Returns when host memory that it reads may be changed, and what it writes there can be read.
 void copy(const Device& device, saccade_address destination, saccade_address source, int64_t bytes);
 void zero(const Device& device, saccade_address destination, int64_t bytes);

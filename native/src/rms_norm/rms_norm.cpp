@@ -50,16 +50,19 @@ int32_t saccade_rms_norm_backward(saccade_context* context, const saccade_rms_no
   return run(context, "rms_norm_backward", [&] {
     auto args = copy_args(caller);
     require_sizes(args.rows, args.columns);
-    require_choice("accumulate_dx", args.accumulate_dx, 2, "0 or 1");
     args.x_stride = checked_stride("x_stride", args.x_stride, args.rows, args.columns);
     args.dy_stride = checked_stride("dy_stride", args.dy_stride, args.rows, args.columns);
     args.dx_stride = checked_stride("dx_stride", args.dx_stride, args.rows, args.columns);
+    args.residual_stride = checked_stride("residual_stride", args.residual_stride, args.rows, args.columns);
+    if (args.residual && args.residual == args.dx && args.residual_stride != args.dx_stride)
+      invalid("residual_stride", "that of dx, which it is", "%lld", static_cast<long long>(args.residual_stride));
     Operands operands(context);
     operands.input("x", args.x, span(args.rows, args.x_stride, args.columns), 4);
     operands.input("weight", args.weight, args.columns, 4);
     operands.input("rstd", args.rstd, args.rows, 4);
     operands.input("dy", args.dy, span(args.rows, args.dy_stride, args.columns), 4);
-    operands.output("dx", args.dx, span(args.rows, args.dx_stride, args.columns), 4);
+    operands.optional_input("residual", args.residual, span(args.rows, args.residual_stride, args.columns), 4);
+    operands.output("dx", args.dx, span(args.rows, args.dx_stride, args.columns), 4, "residual");
     operands.output("d_weight", args.d_weight, args.columns, 4);
     Carver carver(args.workspace);
     take_partials(context, carver, args.rows, args.columns);

@@ -82,7 +82,8 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(saccade_rms_norm_bac
         const float g = pointer<const float>(args.dy)[(first + r) * args.dy_stride + j];
         float* dx = pointer<float>(args.dx) + (first + r) * args.dx_stride + j;
         const float gradient = g * w * scales[r] - v * pulls[r];
-        *dx = args.accumulate_dx ? *dx + gradient : gradient;
+        *dx = args.residual ? pointer<const float>(args.residual)[(first + r) * args.residual_stride + j] + gradient
+                            : gradient;
         sum += g * (v * scales[r]);
       }
       partial[j] = sum;

@@ -65,6 +65,7 @@ void rms_norm_backward(Pool& pool, const saccade_rms_norm_backward_args& args) {
       const float* x = pointer<const float>(args.x) + r * args.x_stride;
       const float* dy = pointer<const float>(args.dy) + r * args.dy_stride;
       float* dx = pointer<float>(args.dx) + r * args.dx_stride;
+      const float* residual = args.residual ? pointer<const float>(args.residual) + r * args.residual_stride : nullptr;
       const float scale = rstd[r];
       const double dot = sum_over_row(columns, [&](int64_t j, int64_t lanes) {
         return load(dy + j, lanes, 0.0f) * load(weight + j, lanes, 0.0f) * load(x + j, lanes, 0.0f);
@@ -74,7 +75,7 @@ void rms_norm_backward(Pool& pool, const saccade_rms_norm_backward_args& args) {
       for_lanes(columns, [&](int64_t j, int64_t lanes) {
         const vfloat v = load(x + j, lanes, 0.0f), g = load(dy + j, lanes, 0.0f);
         vfloat gradient = g * load(weight + j, lanes, 0.0f) * scale - v * pull;
-        if (args.accumulate_dx) gradient += load(dx + j, lanes, 0.0f);
+        if (residual) gradient += load(residual + j, lanes, 0.0f);
         store(dx + j, lanes, gradient);
         store(partial + j, lanes, load(partial + j, lanes, 0.0f) + g * (v * scale));
       });

@@ -815,13 +815,14 @@ void describe(Case& c, saccade_rms_norm_args& a) {
 void describe(Case& c, saccade_rms_norm_backward_args& a) {
   const int64_t rows = c.size("rows", a.rows), columns = c.size("columns", a.columns, 1);
   const Owners row = Case::every(rows);
-  c.choice("accumulate_dx", a.accumulate_dx, 2);
   c.input("x", a.x, kF32, c.table(rows, columns, "x_stride", a.x_stride)).per(row);
   c.input("weight", a.weight, kF32, Case::line(columns));
   c.input("rstd", a.rstd, kF32, Case::line(rows)).per(row);
   c.input("dy", a.dy, kF32, c.table(rows, columns, "dy_stride", a.dy_stride)).per(row);
-  const Shape dx = c.table(rows, columns, "dx_stride", a.dx_stride);
-  (a.accumulate_dx ? c.inout("dx", a.dx, kF32, dx) : c.output("dx", a.dx, kF32, dx)).per(row);
+  c.input("residual", a.residual, kF32, c.table(rows, columns, "residual_stride", a.residual_stride))
+      .per(row)
+      .optional();
+  c.output("dx", a.dx, kF32, c.table(rows, columns, "dx_stride", a.dx_stride)).per(row).in_place_of("residual");
   c.inout("d_weight", a.d_weight, kF32, Case::line(columns));
   c.workspace(a.workspace);
   c.units(rows);

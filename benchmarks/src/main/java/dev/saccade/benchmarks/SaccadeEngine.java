@@ -502,7 +502,7 @@ final class SaccadeEngine implements Engine {
         () -> {
           RmsNorm.forward(context, x, weight, RmsNormBenchmark.EPS, out);
           dWeight.zero();
-          RmsNorm.backward(context, x, weight, out.rstd(), dy, false, dx, dWeight);
+          RmsNorm.backward(context, x, weight, out.rstd(), dy, null, dx, dWeight);
         },
         out.y(),
         dx,

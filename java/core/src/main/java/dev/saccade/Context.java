@@ -11,6 +11,7 @@ import java.util.List;
 import java.util.Set;
 import java.util.concurrent.atomic.AtomicReference;
 import org.bytedeco.javacpp.BytePointer;
+import org.bytedeco.javacpp.Pointer;
 import org.bytedeco.javacpp.PointerPointer;
 
 /**
@@ -321,6 +322,13 @@ public final class Context implements AutoCloseable {
       current.invoke(Saccade.saccade_branch_join(handle));
       memory.endBranches();
     }
+  }
+
+  /** Host memory for the next copy to the GPU, which does not wait for what came before it. */
+  Pointer staged(Call call, long bytes) {
+    call.invoke(Saccade.saccade_memory_stage(handle, bytes, call.bytes()));
+    long address = call.bytes()[0];
+    return address == 0 ? staging(bytes) : new Storage.Address(address, bytes);
   }
 
   /**

@@ -62,8 +62,8 @@ public final class RmsNorm {
    * @param weight f32[C]
    * @param rstd f32[R], from the forward pass
    * @param dy f32[R, C]; rows may have a stride
-   * @param accumulateDx whether the gradient is added to what {@code dx} holds (a residual stream)
-   *     or takes its place
+   * @param residual f32[R, C]: added to the gradient of x, as where x goes past the norm too; rows
+   *     may have a stride; may be {@code dx}; null for nothing
    * @param dx out, f32[R, C]; rows may have a stride
    * @param dWeight in and out, f32[C]: the gradient is added
    * @throws InvalidArgumentException if a type or shape is wrong
@@ -74,7 +74,7 @@ public final class RmsNorm {
       Tensor weight,
       Tensor rstd,
       Tensor dy,
-      boolean accumulateDx,
+      Tensor residual,
       Tensor dx,
       Tensor dWeight) {
     try (Call call = context.begin("rms_norm_backward")) {
@@ -92,8 +92,11 @@ public final class RmsNorm {
           .dy_stride(dy.stride(0))
           .dx(call.strided("dx", dx, Types.F32, rows, columns))
           .dx_stride(dx.stride(0))
-          .d_weight(call.f32("d_weight", dWeight, columns))
-          .accumulate_dx(accumulateDx ? 1 : 0);
+          .d_weight(call.f32("d_weight", dWeight, columns));
+      if (residual != null) {
+        args.residual(call.strided("residual", residual, Types.F32, rows, columns))
+            .residual_stride(residual.stride(0));
+      }
       args.workspace(
           call.workspace(
               Saccade.saccade_rms_norm_backward_workspace(context.handle(), args, call.bytes())));

@@ -690,18 +690,20 @@ public final class Tensor {
       int inner = contiguousFrom();
       int count = (int) product(shape, inner, rank());
       long bytes = (long) count * dtype.bytes();
-      Pointer staging = host || size() == 0 ? null : context().staging(bytes);
       for (long run = 0; run < runs(inner); run++) {
         long address = runAddress(inner, run);
+        Pointer memory =
+            host
+                ? new Storage.Address(address, bytes)
+                : write ? context().staged(call, bytes) : context().staging(bytes);
         if (!host && !write) {
           call.invoke(
-              Saccade.saccade_memory_copy(context().handle(), staging.address(), address, bytes));
+              Saccade.saccade_memory_copy(context().handle(), memory.address(), address, bytes));
         }
-        transfer.run(
-            host ? new Storage.Address(address, bytes) : staging, (int) run * count, count);
+        transfer.run(memory, (int) run * count, count);
         if (!host && write) {
           call.invoke(
-              Saccade.saccade_memory_copy(context().handle(), address, staging.address(), bytes));
+              Saccade.saccade_memory_copy(context().handle(), address, memory.address(), bytes));
         }
       }
     }

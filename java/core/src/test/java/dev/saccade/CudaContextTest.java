@@ -5,8 +5,10 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
+import java.util.Random;
 import java.util.concurrent.TimeUnit;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
@@ -214,6 +216,34 @@ class CudaContextTest {
         second.signal(first.stream()); // x is read before it is zeroed
         Arrays.fill(values, steps);
         assertThat(Arrays.mismatch(seen.toFloats(), values)).isEqualTo(-1);
+      }
+    }
+  }
+
+  /** Arrays pass through memory that is used again while the GPU is still at work. */
+  @Test
+  void arraysAreReadBeforeTheyChange() {
+    Random random = new Random(15);
+    try (Context context = Context.cuda(0);
+        Scope scope = context.scope()) {
+      Tensor busy = Tensor.zeros(scope, DType.F32, 1 << 26);
+      Tensor done = Tensor.zeros(scope, DType.F32, 1 << 26);
+      List<Tensor> tensors = new ArrayList<>();
+      List<float[]> want = new ArrayList<>();
+      float[] array = new float[1 << 21]; // 8 MiB: more than passes at once
+      for (int i = 0; i < 60; i++) {
+        Axpby.apply(context, 1f, busy, 0.5f, done);
+        int n = i % 20 == 19 ? array.length : 1 + random.nextInt(300_000);
+        Arrays.fill(array, i + 1);
+        float[] own = Arrays.copyOf(array, n);
+        want.add(own.clone());
+        tensors.add(Tensor.of(scope, own));
+        Arrays.fill(own, -1);
+      }
+      for (int i = 0; i < tensors.size(); i++) {
+        assertThat(Arrays.equals(tensors.get(i).toFloats(), want.get(i)))
+            .as("tensor " + i)
+            .isTrue();
       }
     }
   }

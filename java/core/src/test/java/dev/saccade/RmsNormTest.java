@@ -79,7 +79,7 @@ class RmsNormTest {
         Tensor dx = Tensor.of(scope, new float[rows * columns], rows, columns);
         Tensor dw = Tensor.of(scope, before);
         RmsNorm.backward(
-            context, tx, tw, out.rstd(), Tensor.of(scope, dy, rows, columns), false, dx, dw);
+            context, tx, tw, out.rstd(), Tensor.of(scope, dy, rows, columns), null, dx, dw);
         float[] y = out.y().toFloats();
         float[] rstd = out.rstd().toFloats();
         float[] gradient = dx.toFloats();
@@ -124,8 +124,7 @@ class RmsNormTest {
       var out = RmsNorm.forward(scope, tx, tw, 0.1f);
       Tensor dx = Tensor.empty(scope, DType.F32, 1, columns);
       Tensor dw = Tensor.zeros(scope, DType.F32, columns);
-      RmsNorm.backward(
-          context, tx, tw, out.rstd(), Tensor.of(scope, dy, 1, columns), false, dx, dw);
+      RmsNorm.backward(context, tx, tw, out.rstd(), Tensor.of(scope, dy, 1, columns), null, dx, dw);
       for (int j = 0; j < 2 * columns; j++) {
         double[] loss = new double[2];
         for (int side = 0; side < 2; side++) {
@@ -157,9 +156,16 @@ class RmsNormTest {
       Tensor added = Tensor.of(scope, before, 2, 35);
       Tensor dw = Tensor.zeros(scope, DType.F32, 35);
       Tensor twice = Tensor.zeros(scope, DType.F32, 35);
-      RmsNorm.backward(context, x, w, out.rstd(), dy, false, plain, dw);
-      RmsNorm.backward(context, x, w, out.rstd(), dy, true, added, twice);
-      RmsNorm.backward(context, x, w, out.rstd(), dy, false, plain, twice);
+      RmsNorm.backward(context, x, w, out.rstd(), dy, null, plain, dw);
+      RmsNorm.backward(context, x, w, out.rstd(), dy, added, added, twice);
+      Tensor beside = Tensor.empty(scope, DType.F32, 2, 35);
+      Tensor wide = Tensor.zeros(scope, DType.F32, 2, 40);
+      Tensor residual = wide.columns(3, 38).copyFrom(before);
+      RmsNorm.backward(
+          context, x, w, out.rstd(), dy, residual, beside, Tensor.zeros(scope, DType.F32, 35));
+      assertThat(beside.toFloats()).containsExactly(added.toFloats());
+      assertThat(residual.toFloats()).containsExactly(before);
+      RmsNorm.backward(context, x, w, out.rstd(), dy, null, plain, twice);
       for (int i = 0; i < 70; i++) {
         assertThat(added.toFloats()[i]).isCloseTo(before[i] + plain.toFloats()[i], within(1e-6f));
       }
@@ -190,14 +196,7 @@ class RmsNormTest {
         Tensor gradient = Tensor.empty(scope, DType.F32, 3, columns);
         Tensor dWeight = Tensor.zeros(scope, DType.F32, columns);
         RmsNorm.backward(
-            context,
-            tx,
-            tw,
-            out.rstd(),
-            Tensor.of(scope, dy, 3, columns),
-            false,
-            gradient,
-            dWeight);
+            context, tx, tw, out.rstd(), Tensor.of(scope, dy, 3, columns), null, gradient, dWeight);
         y[i] = out.y().toFloats();
         dx[i] = gradient.toFloats();
         dw = dWeight.toFloats();
@@ -231,7 +230,7 @@ class RmsNormTest {
       Tensor rstd = Tensor.empty(scope, DType.F32, 5);
       Tensor dw = Tensor.zeros(scope, DType.F32, columns);
       RmsNorm.forward(context, x, w, EPS, new RmsNorm.Outputs(wideY.columns(1, 34), rstd));
-      RmsNorm.backward(context, x, w, rstd, dy, false, wideDx.columns(10, 43), dw);
+      RmsNorm.backward(context, x, w, rstd, dy, null, wideDx.columns(10, 43), dw);
 
       Tensor denseX = Tensor.of(scope, x.toFloats(), 5, columns);
       var dense = RmsNorm.forward(scope, denseX, w, EPS);
@@ -243,7 +242,7 @@ class RmsNormTest {
           w,
           dense.rstd(),
           Tensor.of(scope, dy.toFloats(), 5, columns),
-          false,
+          null,
           denseDx,
           denseDw);
       assertThat(wideY.columns(1, 34).toFloats()).isEqualTo(dense.y().toFloats());
@@ -286,7 +285,7 @@ class RmsNormTest {
             tw,
             out.rstd(),
             Tensor.of(scope, dy, rows, columns),
-            false,
+            null,
             all.rows(rows, 2 * rows),
             dw);
         float[] bits = all.toFloats();
@@ -330,18 +329,26 @@ class RmsNormTest {
           .hasMessage("rms_norm: rstd: expected f32[4], got null");
       assertThatThrownBy(() -> RmsNorm.forward(context, x, w, EPS, new RmsNorm.Outputs(x, rstd)))
           .hasMessage("rms_norm: y: expected memory that overlaps no input, got an overlap with x");
-      assertThatThrownBy(() -> RmsNorm.backward(context, x, w, w, x, false, y, w))
+      assertThatThrownBy(() -> RmsNorm.backward(context, x, w, w, x, null, y, w))
           .hasMessage("rms_norm_backward: rstd: expected f32[4], got f32[7]");
-      assertThatThrownBy(() -> RmsNorm.backward(context, x, w, rstd, x.rows(0, 2), false, y, w))
+      assertThatThrownBy(() -> RmsNorm.backward(context, x, w, rstd, x.rows(0, 2), null, y, w))
           .hasMessage("rms_norm_backward: dy: expected f32[4, 7], got f32[2, 7]");
-      assertThatThrownBy(() -> RmsNorm.backward(context, x, w, rstd, x, false, null, w))
+      assertThatThrownBy(() -> RmsNorm.backward(context, x, w, rstd, x, null, null, w))
           .hasMessage("rms_norm_backward: dx: expected f32[4, 7], got null");
-      assertThatThrownBy(() -> RmsNorm.backward(context, x, w, rstd, x, false, y, rstd))
+      assertThatThrownBy(() -> RmsNorm.backward(context, x, w, rstd, x, null, y, rstd))
           .hasMessage("rms_norm_backward: d_weight: expected f32[7], got f32[4]");
-      assertThatThrownBy(() -> RmsNorm.backward(context, x, w, rstd, x, false, y, w))
+      assertThatThrownBy(() -> RmsNorm.backward(context, x, w, rstd, x, null, y, w))
           .hasMessage(
               "rms_norm_backward: d_weight: expected memory that overlaps no input, got an overlap"
                   + " with weight");
+      Tensor dw = Tensor.zeros(scope, DType.F32, 7);
+      assertThatThrownBy(() -> RmsNorm.backward(context, x, w, rstd, x, x.rows(0, 2), y, dw))
+          .hasMessage("rms_norm_backward: residual: expected f32[4, 7], got f32[2, 7]");
+      Tensor wide = Tensor.zeros(scope, DType.F32, 5, 14);
+      Tensor strided = wide.columns(0, 7).rows(0, 4);
+      Tensor other = Tensor.wrap(scope, wide.address(), wide, DType.F32, 4, 7);
+      assertThatThrownBy(() -> RmsNorm.backward(context, x, w, rstd, x, other, strided, dw))
+          .hasMessageContaining("rms_norm_backward: residual_stride: expected that of dx");
     }
   }
 }

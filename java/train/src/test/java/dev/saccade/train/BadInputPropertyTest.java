@@ -512,7 +512,7 @@ class BadInputPropertyTest {
               in.f32("weight", columns),
               in.f32("rstd", rows),
               in.strided("dy", DType.F32, rows, columns),
-              in.flip(),
+              in.optional().strided("residual", DType.F32, rows, columns),
               in.stridedOutput("dx", DType.F32, rows, columns),
               in.output("d_weight", columns));
         });

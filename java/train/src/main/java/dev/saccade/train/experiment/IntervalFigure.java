@@ -17,7 +17,9 @@ final class IntervalFigure {
   private static final int PLOT = 300;
   private static final int GAP = 40;
   private static final int LETTER = 7;
-  private static final String[] COLOURS = {"#0072b2", "#009e73", "#aa4499", "#d55e00", "#57606a"};
+  private static final String[] COLOURS = {
+    "#0072b2", "#009e73", "#aa4499", "#d55e00", "#57606a", "#7d6b00", "#332288", "#882255"
+  };
 
   private final Experiment experiment;
   private final List<Row> rows;
@@ -90,6 +92,10 @@ final class IntervalFigure {
         double half = Double.isNaN(value.halfWidth()) ? 0 : value.halfWidth();
         low = Math.min(low, value.mean() - half);
         high = Math.max(high, value.mean() + half);
+        if (!aroundZero) {
+          low = Math.max(low, 0);
+          high = Math.min(high, 1);
+        }
       }
     }
     double step = Ticks.step(Math.max(high - low, 1e-3));
@@ -127,8 +133,8 @@ final class IntervalFigure {
         svg.append(
             "<line x1=\"%s\" x2=\"%s\" y1=\"%d\" y2=\"%3$d\" stroke=\"%s\" stroke-width=\"2\"/>\n"
                 .formatted(
-                    place(value.low(), low, high, left),
-                    place(value.high(), low, high, left),
+                    place(Math.max(value.low(), low), low, high, left),
+                    place(Math.min(value.high(), high), low, high, left),
                     y,
                     colour));
       }

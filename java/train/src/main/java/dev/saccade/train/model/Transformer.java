@@ -644,20 +644,26 @@ public final class Transformer implements PolicyModel {
       requireLayer(gradient.layer());
     }
     try (Scope scope = context.scope()) {
-      // Gradients of weights, which nothing here waits for, are branches beside the rest; they are
-      // joined before what they read changes.
+      // Gradients of weights, which nothing here waits for, are branches beside the rest: those of
+      // a
+      // layer beside the layer below it.
       fork(probe, () -> addProduct(pass.norm.y(), dLogits, head, probe));
       Tensor dNorm = Gemm.multiply(scope, dLogits, head.value(), timesTransposed);
       Tensor dGathered = Tensor.empty(scope, DType.F32, pass.gathered.shape());
-      normBackward(pass.gathered, finalNorm, pass.norm, dNorm, false, dGathered);
+      normBackward(pass.gathered, finalNorm, pass.norm, dNorm, null, dGathered);
       Packed in = pass.in;
-      Tensor dx = Tensor.zeros(scope, DType.F32, in.token.shape(0), config.width());
-      ScatterAddRows.add(context, dGathered, in.rowIndex, dx);
+      Tensor above = Tensor.zeros(scope, DType.F32, in.token.shape(0), config.width());
+      ScatterAddRows.add(context, dGathered, in.rowIndex, above);
+      Tensor below = Tensor.empty(scope, DType.F32, above.shape());
       for (int l = blocks.size() - 1; l >= 0; l--) {
         try (Scope inner = context.scope()) {
-          layerBackward(inner, pass, l, dx, attention, probe);
+          layerBackward(inner, pass, l, above, below, attention, probe);
         }
+        Tensor free = above;
+        above = below;
+        below = free;
       }
+      Tensor dx = above;
       fork(
           probe,
           () -> {
@@ -682,26 +688,28 @@ public final class Transformer implements PolicyModel {
     }
   }
 
-  /** dx is the gradient of the layer's output and becomes that of its input. */
+  /**
+   * @param dOut gradient of the layer's output; a branch may read it until the next join
+   * @param dx out, that of its input; free after a join
+   */
   private void layerBackward(
-      Scope scope, Pass pass, int l, Tensor dx, List<AttentionGradient> attention, Probe probe) {
+      Scope scope,
+      Pass pass,
+      int l,
+      Tensor dOut,
+      Tensor dx,
+      List<AttentionGradient> attention,
+      Probe probe) {
     Block block = blocks.get(l);
     Layer layer = pass.layers.get(l);
-    fork(probe, () -> addProduct(layer.y, dx, block.down, probe));
-    Tensor dy = Gemm.multiply(scope, dx, block.down.value(), timesTransposed);
+    Tensor dy = Gemm.multiply(scope, dOut, block.down.value(), timesTransposed);
     Tensor dGateUp = Tensor.empty(scope, DType.F32, layer.gateUp.shape());
     SwiGlu.backward(context, layer.gateUp, dy, dGateUp);
     Tensor dNorm2 = Gemm.multiply(scope, dGateUp, block.gateUp.value(), timesTransposed);
-    context.join();
-    normBackward(layer.x2, block.feedForwardNorm, layer.norm2, dNorm2, true, dx);
+    Tensor dX2 = Tensor.empty(scope, DType.F32, dx.shape());
+    normBackward(layer.x2, block.feedForwardNorm, layer.norm2, dNorm2, dOut, dX2);
 
-    fork(
-        probe,
-        () -> {
-          addProduct(layer.o, dx, block.output, probe);
-          addProduct(layer.norm2.y(), dGateUp, block.gateUp, probe);
-        });
-    Tensor dO = Gemm.multiply(scope, dx, block.output.value(), timesTransposed);
+    Tensor dO = Gemm.multiply(scope, dX2, block.output.value(), timesTransposed);
     Packed in = pass.in;
     boolean shared = in.sharing != null;
     Tensor dQkv = Tensor.empty(scope, DType.F32, layer.qkv.shape());
@@ -739,10 +747,17 @@ public final class Transformer implements PolicyModel {
     if (shared) {
       ScatterAddRows.add(context, dKv, in.sharing.keyRows, keysAndValues(dQkv));
     }
-    context.join();
-    fork(probe, () -> addProduct(layer.norm1.y(), dQkv, block.qkv, probe));
+    context.join(); // with the branch of the layer above
+    fork(
+        probe,
+        () -> {
+          addProduct(layer.y, dOut, block.down, probe);
+          addProduct(layer.norm2.y(), dGateUp, block.gateUp, probe);
+          addProduct(layer.o, dX2, block.output, probe);
+          addProduct(layer.norm1.y(), dQkv, block.qkv, probe);
+        });
     Tensor dNorm1 = Gemm.multiply(scope, dQkv, block.qkv.value(), timesTransposed);
-    normBackward(layer.x, block.attentionNorm, layer.norm1, dNorm1, true, dx);
+    normBackward(layer.x, block.attentionNorm, layer.norm1, dNorm1, dX2, dx);
   }
 
   /** The gradient of the weight in y = x · weight. */
@@ -755,9 +770,8 @@ public final class Transformer implements PolicyModel {
   }
 
   private void normBackward(
-      Tensor x, Parameter weight, RmsNorm.Outputs norm, Tensor dy, boolean accumulate, Tensor dx) {
-    RmsNorm.backward(
-        context, x, weight.value(), norm.rstd(), dy, accumulate, dx, weight.gradient());
+      Tensor x, Parameter weight, RmsNorm.Outputs norm, Tensor dy, Tensor residual, Tensor dx) {
+    RmsNorm.backward(context, x, weight.value(), norm.rstd(), dy, residual, dx, weight.gradient());
   }
 
   // -------------------------------------------------------------------------------------- sampling
