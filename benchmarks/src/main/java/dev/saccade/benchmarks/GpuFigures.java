@@ -15,6 +15,7 @@ import dev.saccade.GroupAdvantage;
 import dev.saccade.OutOfMemoryException;
 import java.io.IOException;
 import java.io.PrintWriter;
+import java.io.UncheckedIOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.LocalDate;
@@ -151,7 +152,6 @@ public final class GpuFigures {
         root.get("date").asText(),
         rate(ceilings.copy(), 0),
         Double.isNaN(ceilings.product()) ? "not run: no cuBLAS" : rate(0, ceilings.product()));
-    figures.print();
     root.set("checks", checks);
     root.putObject("ceilings")
         .put("copy_gb_per_s", rounded(ceilings.copy() / 1e9))
@@ -159,14 +159,25 @@ public final class GpuFigures {
     root.set("figures", figures.figures);
     Path out = Path.of(args[0]).toAbsolutePath();
     Files.createDirectories(out.getParent());
-    Files.writeString(out, json.writeValueAsString(root) + "\n");
+    figures.print(
+        () -> {
+          try {
+            Files.writeString(out, json.writeValueAsString(root) + "\n");
+          } catch (IOException e) {
+            throw new UncheckedIOException(e);
+          }
+        });
   }
 
   private static String cudaRuntime() {
     return Context.nativeBuild().replaceAll(".*\\bcuda ", "");
   }
 
-  private void print() throws IOException {
+  /**
+   * @param save keeps what there is, whatever becomes of the rest
+   */
+  private void print(Runnable save) throws IOException {
+    save.run();
     System.out.printf(ROW, "operation", "shape", "type", "time", "rate", "share", "aim", "PyTorch");
     List<Plan> compared = plans().stream().filter(plan -> plan.aim().isOfPeers()).toList();
     plans().stream()
@@ -175,6 +186,7 @@ public final class GpuFigures {
             plan ->
                 System.out.print(
                     line(plan, measure(device, plan.work(), ceilings, plan.cached()), List.of())));
+    save.run();
     List<Figure> measured = new ArrayList<>();
     List<PythonPeers.Item> items = new ArrayList<>();
     Result.Machine machine = Suite.machine(device, 0);
@@ -198,6 +210,7 @@ public final class GpuFigures {
           peers.stream().filter(peer -> peer.line() == line && peer.isRun()).toList();
       System.out.print(line(compared.get(i), measured.get(i), ofLine));
     }
+    save.run();
     System.out.printf(
         "aims: %d met, %d missed%s%n",
         met, missed, peers.stream().anyMatch(Result::isRun) ? "" : "; PyTorch not run");
