@@ -158,7 +158,8 @@ SACCADE_API int32_t saccade_context_set_cublas(saccade_context* context, const s
 /* ------------------------------------------------------------------------------------------------------ graphs */
 
 /* CUDA: operations, copies within the GPU and saccade_memory_zero are recorded from here on instead of run, until
-   saccade_graph_end.  The stream must not be the legacy default one.  Memory may be allocated meanwhile, not freed. */
+   saccade_graph_end, by the same thread.  The stream must not be the legacy default one.  Memory may be allocated
+   meanwhile, not freed. */
 SACCADE_API int32_t saccade_graph_begin(saccade_context* context);
 /* Ends the recording.  *graph: what was recorded, 0 where that failed. */
 SACCADE_API int32_t saccade_graph_end(saccade_context* context, saccade_address* graph);
@@ -182,7 +183,7 @@ SACCADE_API int32_t saccade_memory_allocate(saccade_context* context, int64_t by
 SACCADE_API int32_t saccade_memory_free(saccade_context* context, saccade_address address);
 /* CUDA: page-locked host memory for one copy to the GPU, bytes of it, which is the source of the next
    saccade_memory_copy: that returns at once, and the memory is the context's again.  *address is 0 where bytes are more
-   than it keeps, 4 MiB, and while a graph is recorded. */
+   than it keeps, 4 MiB, where the system gives none, and while a graph is recorded. */
 SACCADE_API int32_t saccade_memory_stage(saccade_context* context, int64_t bytes, saccade_address* address);
 /* Ordered with the context's operations.  Each side is memory of the context's device, or host memory, which may be
    changed, or read, when the call returns. */

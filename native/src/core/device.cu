@@ -207,8 +207,15 @@ saccade_address stage(Device& device, int64_t bytes) {
   Staging& staging = device.staging;
   if (bytes > Staging::kHalf || device.recording) return 0;
   if (!staging.memory) {
-    for (cudaEvent_t& read : staging.read) check(cudaEventCreateWithFlags(&read, cudaEventDisableTiming), "event");
-    recordings().keep_off([&] { check(cudaMallocHost(&staging.memory, 2 * Staging::kHalf), "page-locked memory"); });
+    for (cudaEvent_t& read : staging.read)
+      if (!read) check(cudaEventCreateWithFlags(&read, cudaEventDisableTiming), "event");
+    cudaError_t status = cudaSuccess;
+    recordings().keep_off([&] { status = cudaMallocHost(&staging.memory, 2 * Staging::kHalf); });
+    if (status != cudaSuccess) {
+      staging.memory = nullptr;
+      cudaGetLastError();  // pageable memory will do
+      return 0;
+    }
   }
   if (staging.used + bytes > Staging::kHalf) {
     check(cudaEventRecord(staging.read[staging.half], device.stream), "record");

@@ -55,7 +55,7 @@ class Recordings {
   template <class Work>
   void keep_off(const Work& work) {
     std::unique_lock<std::mutex> lock(mutex_);
-    ended_.wait(lock, [this] { return open_ <= own_; });
+    if (own_ == 0) ended_.wait(lock, [this] { return open_ == 0; });
     work();
   }
 
@@ -63,7 +63,7 @@ class Recordings {
   std::mutex mutex_;
   std::condition_variable ended_;
   int open_ = 0;
-  static thread_local int own_;  // which would never end if their thread waited for them
+  static thread_local int own_;  // a thread that records waits for nobody: others might wait for it
 };
 
 Recordings& recordings();
@@ -130,12 +130,23 @@ __device__ __forceinline__ int32_t arrive(int32_t* counter) {
   return before;
 }
 
-// As launch(), with `shared` bytes of dynamic shared memory a block.
+// As launch(), with `shared` bytes of dynamic shared memory a block, the same in all calls of a kernel: what it may
+// have is known to all contexts of the GPU.
 template <class... Parameters, class... Arguments>
 void launch_shared(const Device& device, void (*kernel)(Parameters...), int64_t blocks, int threads, int shared,
                    Arguments&&... arguments) {
   if (blocks == 0) return;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "shared memory");
+  kernel<<<static_cast<unsigned>(blocks), threads, shared, device.stream>>>(std::forward<Arguments>(arguments)...);
+  check(cudaPeekAtLastError(), "launch");
+}
+
+// As launch_shared(), for as much shared memory as every kernel may have, 48 KiB with its own, so that calls of one
+// kernel may differ.
+template <class... Parameters, class... Arguments>
+void launch_some_shared(const Device& device, void (*kernel)(Parameters...), int64_t blocks, int threads, int shared,
+                        Arguments&&... arguments) {
+  if (blocks == 0) return;
   kernel<<<static_cast<unsigned>(blocks), threads, shared, device.stream>>>(std::forward<Arguments>(arguments)...);
   check(cudaPeekAtLastError(), "launch");
 }

@@ -32,7 +32,7 @@ void free(const Device& device, saccade_address address);
 void free_now(int32_t index, saccade_address address);
 // Host memory for a copy to the GPU, until that is done; 0 where it has not as much.
 saccade_address stage(Device& device, int64_t bytes);
-// Returns when host memory that it reads may be changed, and what it writes there can be read.
+// Returns when host memory that it reads, but that of stage(), may be changed, and what it writes there can be read.
 void copy(const Device& device, saccade_address destination, saccade_address source, int64_t bytes);
 void zero(const Device& device, saccade_address destination, int64_t bytes);
 

@@ -64,26 +64,27 @@ struct Cublas {
          what, "success of cuBLAS", status_string(status));
   }
 
-  const Create create;
-  const Destroy destroy;
-  const SetStream set_stream;
-  const SetWorkspace set_workspace;
-  const GemmEx gemm_ex;
-  const StatusString status_string;
-  // The handle's own memory and that of branches, which are at work at the same time.
+  // Sends products where the device's launches go.
   void use(const Device& device) {
     if (stream && *stream == device.stream) return;
     void*& workspace = workspaces[device.in_branch];
     if (!workspace) workspace = pointer<void>(allocate(device, kWorkspace));
+    stream.reset();
     // In this order: a new stream takes the workspace away.
     check(set_stream(handle, device.stream), "cublasSetStream");
     check(set_workspace(handle, workspace, kWorkspace), "cublasSetWorkspace");
     stream = device.stream;
   }
 
+  const Create create;
+  const Destroy destroy;
+  const SetStream set_stream;
+  const SetWorkspace set_workspace;
+  const GemmEx gemm_ex;
+  const StatusString status_string;
   Handle handle = nullptr;
   std::optional<cudaStream_t> stream;  // of the handle
-  void* workspaces[2] = {};
+  void* workspaces[2] = {};  // that of the context's stream, and of branches, which are at work at the same time
 };
 
 void close_cublas(Device& device) {

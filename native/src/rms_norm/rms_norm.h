@@ -3,7 +3,7 @@
 // Forward: a row is read for its sum of squares and, from the cache, once more for y.  Bytes: one read of x, one write
 // of y.
 // Backward, with g = dy * weight: dx = rstd * (g - x * rstd^2 * mean(g*x)), d_weight += sum over rows of dy * x * rstd.
-// One read of x and dy, one write of dx (and one read, where accumulated).  d_weight: every fixed block of rows has its
+// One read of x and dy, one write of dx (and one read of a residual).  d_weight: every fixed block of rows has its
 // own partial sum in the workspace; the partial sums are added in f64 in a fixed order.  x * rstd is never
 // stored.
 #pragma once

@@ -21,6 +21,7 @@ __global__ void __launch_bounds__(kThreads) scatter_kernel(saccade_scatter_add_r
   const int64_t column = blockIdx.x % parts * kThreads + threadIdx.x;
   const int32_t* index = pointer<const int32_t>(args.index);
   const float* x = pointer<const float>(args.x) + column;
+  float* y = pointer<float>(args.y) + first_row * args.y_stride + column;
   const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32);
   uint32_t some = 0;  // rows that there is a sum of
   int turn = 0;
@@ -57,25 +58,29 @@ __global__ void __launch_bounds__(kThreads) scatter_kernel(saccade_scatter_add_r
     __syncthreads();
     if (column >= args.columns) continue;
     for (int n = 0; n < total; n += kAhead) {
-      float next[kAhead];
-#pragma unroll
-      for (int a = 0; a < kAhead; ++a)
-        if (n + a < total) next[a] = x[(first + (list[n + a] & 0xffff)) * args.x_stride];
+      float next[kAhead], begun[kAhead];
+      uint32_t fresh = 0;  // those that are the first of their rows
 #pragma unroll
       for (int a = 0; a < kAhead; ++a) {
         if (n + a >= total) break;
         const int row = list[n + a] >> 16;
-        float& sum = sums[row * kThreads + static_cast<int>(threadIdx.x)];
-        sum = some >> row & 1u ? sum + next[a] : next[a];
+        next[a] = x[(first + (list[n + a] & 0xffff)) * args.x_stride];
+        if (some >> row & 1u) continue;
+        begun[a] = y[row * args.y_stride];
+        fresh |= 1u << a;
         some |= 1u << row;
+      }
+#pragma unroll
+      for (int a = 0; a < kAhead; ++a) {
+        if (n + a >= total) break;
+        float& sum = sums[(list[n + a] >> 16) * kThreads + static_cast<int>(threadIdx.x)];
+        sum = (fresh >> a & 1u ? begun[a] : sum) + next[a];
       }
     }
   }
 #pragma unroll 4
   for (int row = 0; row < own; ++row)
-    if (some >> row & 1u)
-      pointer<float>(args.y)[(first_row + row) * args.y_stride + column] +=
-          sums[row * kThreads + static_cast<int>(threadIdx.x)];
+    if (some >> row & 1u) y[row * args.y_stride] = sums[row * kThreads + static_cast<int>(threadIdx.x)];
 }
 
 }  // namespace
@@ -85,7 +90,8 @@ void scatter_add_rows(const Device& device, const saccade_scatter_add_rows_args&
   const int64_t parts = divide_up(args.columns, kThreads), most = args.y_rows * parts / (4 * device.processors);
   const int own = static_cast<int>(std::clamp<int64_t>(most, 1, kMaxOwn));
   const int64_t blocks = args.count > 0 ? divide_up(args.y_rows, own) * parts : 0;
-  launch_shared(device, scatter_kernel, blocks, kThreads, own * kThreads * static_cast<int>(sizeof(float)), args, own);
+  launch_some_shared(device, scatter_kernel, blocks, kThreads, own * kThreads * static_cast<int>(sizeof(float)), args,
+                     own);
 }
 
 }  // namespace saccade::cuda

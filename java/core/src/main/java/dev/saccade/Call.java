@@ -201,7 +201,7 @@ final class Call implements AutoCloseable {
 
   /**
    * A workspace of at least the bytes that the query just answered. Operations of a context run in
-   * the order of its stream, so they share one.
+   * the order of its stream, or of a branch, so they share one.
    *
    * @param status the query's status
    */

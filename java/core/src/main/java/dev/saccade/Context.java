@@ -283,7 +283,7 @@ public final class Context implements AutoCloseable {
 
   private void freeWorkspaces() {
     List.copyOf(calls).forEach(Call::freeWorkspace); // freeing nests, which may lengthen the list
-    branchCalls.forEach(Call::freeWorkspace);
+    List.copyOf(branchCalls).forEach(Call::freeWorkspace);
   }
 
   /**
@@ -337,13 +337,18 @@ public final class Context implements AutoCloseable {
    */
   BytePointer staging(long bytes) {
     if (staging == null || staging.capacity() < bytes) {
-      if (staging != null) {
-        staging.close();
-      }
+      freeStaging();
       staging = new BytePointer(bytes);
       staging.retainReference(); // else the end of a PointerScope of the caller frees it
     }
     return staging;
+  }
+
+  private void freeStaging() {
+    if (staging != null) {
+      staging.close();
+      staging = null;
+    }
   }
 
   /** A new scope: closing it frees the tensors that were allocated in it. */
@@ -386,7 +391,8 @@ public final class Context implements AutoCloseable {
 
   /**
    * Gives this context, of a GPU, its provider of matrix products: a handle of its own on its
-   * stream, with 32 MiB of workspace, so that products can be captured and repeat bit for bit.
+   * stream, with 32 MiB of workspace, and as much for branches of graphs, so that products can be
+   * captured and repeat bit for bit.
    *
    * @param functions of a library that stays loaded as long as the context is open; null takes the
    *     provider away
@@ -429,6 +435,7 @@ public final class Context implements AutoCloseable {
     try (Call ignored = begin("trim")) {
       freeWorkspaces();
       memory.trim();
+      freeStaging();
     }
   }
 
@@ -453,9 +460,7 @@ public final class Context implements AutoCloseable {
       memory.close();
       calls.forEach(Call::free);
       branchCalls.forEach(Call::free);
-      if (staging != null) {
-        staging.close();
-      }
+      freeStaging();
       Saccade.saccade_context_destroy(handle);
       handle = null;
     } finally {

@@ -220,31 +220,45 @@ class CudaContextTest {
     }
   }
 
-  /** Arrays pass through memory that is used again while the GPU is still at work. */
+  /** Arrays pass through memory that is used again while the GPU is still far behind. */
   @Test
   void arraysAreReadBeforeTheyChange() {
     Random random = new Random(15);
+    List<float[]> arrays = new ArrayList<>();
+    for (int i = 0; i < 60; i++) {
+      float[] array = new float[200_000 + random.nextInt(100_000)]; // together some 60 MB
+      Arrays.fill(array, i + 1);
+      arrays.add(array);
+    }
     try (Context context = Context.cuda(0);
         Scope scope = context.scope()) {
+      List<Tensor> tensors = new ArrayList<>();
+      arrays.forEach(array -> tensors.add(Tensor.zeros(scope, DType.F32, array.length)));
       Tensor busy = Tensor.zeros(scope, DType.F32, 1 << 26);
       Tensor done = Tensor.zeros(scope, DType.F32, 1 << 26);
-      List<Tensor> tensors = new ArrayList<>();
-      List<float[]> want = new ArrayList<>();
-      float[] array = new float[1 << 21]; // 8 MiB: more than passes at once
-      for (int i = 0; i < 60; i++) {
+      for (int i = 0; i < 200; i++) {
         Axpby.apply(context, 1f, busy, 0.5f, done);
-        int n = i % 20 == 19 ? array.length : 1 + random.nextInt(300_000);
-        Arrays.fill(array, i + 1);
-        float[] own = Arrays.copyOf(array, n);
-        want.add(own.clone());
-        tensors.add(Tensor.of(scope, own));
-        Arrays.fill(own, -1);
       }
-      for (int i = 0; i < tensors.size(); i++) {
-        assertThat(Arrays.equals(tensors.get(i).toFloats(), want.get(i)))
+      for (int i = 0; i < arrays.size(); i++) {
+        tensors.get(i).copyFrom(arrays.get(i));
+      }
+      for (int i = 0; i < arrays.size(); i++) {
+        assertThat(Arrays.equals(tensors.get(i).toFloats(), arrays.get(i)))
             .as("tensor " + i)
             .isTrue();
       }
+    }
+  }
+
+  @Test
+  void arraysThatAreTooLongToPassAtOnceAreCopiedToo() {
+    float[] array = new float[3 * MIB];
+    for (int i = 0; i < array.length; i++) {
+      array[i] = i;
+    }
+    try (Context context = Context.cuda(0);
+        Scope scope = context.scope()) {
+      assertThat(Arrays.equals(Tensor.of(scope, array).toFloats(), array)).isTrue();
     }
   }
 }

@@ -58,7 +58,8 @@ class ScatterAddRowsTest {
     "9, 17, 4",
     "9, 33, 4",
     "3000, 96, 50",
-    "200, 1030, 7"
+    "200, 1030, 7",
+    "5000, 33, 40001"
   })
   void agreesWithDoublePrecisionAndLeavesPadding(int count, int columns, int yRows) {
     Random random = new Random(11L * count + columns);
@@ -102,6 +103,14 @@ class ScatterAddRowsTest {
           Tensor.of(scope, new int[] {0, 1, 0, 1, 0, 1}),
           y);
       assertThat(y.toFloats()).containsExactly(large + 2, large);
+      // y comes first.
+      Tensor z = Tensor.of(scope, new float[] {large, 1}, 2, 1);
+      ScatterAddRows.add(
+          context,
+          Tensor.of(scope, new float[] {1, large, 1, 1}, 4, 1),
+          Tensor.of(scope, new int[] {0, 1, 0, 0}),
+          z);
+      assertThat(z.toFloats()).containsExactly(large, large);
     }
   }
 

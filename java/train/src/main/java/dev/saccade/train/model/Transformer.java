@@ -644,9 +644,8 @@ public final class Transformer implements PolicyModel {
       requireLayer(gradient.layer());
     }
     try (Scope scope = context.scope()) {
-      // Gradients of weights, which nothing here waits for, are branches beside the rest: those of
-      // a
-      // layer beside the layer below it.
+      // Nothing here waits for gradients of weights: they are branches, those of a layer beside the
+      // layer below it.
       fork(probe, () -> addProduct(pass.norm.y(), dLogits, head, probe));
       Tensor dNorm = Gemm.multiply(scope, dLogits, head.value(), timesTransposed);
       Tensor dGathered = Tensor.empty(scope, DType.F32, pass.gathered.shape());
