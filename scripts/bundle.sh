@@ -10,9 +10,9 @@ name="saccade-$version-linux-x86_64"
 out="target/$name"
 maven=(mvn -q -B -ntp -Dstyle.color=never)
 
+rm -rf "$out" "$out.tar.xz" # also where the build fails
 # test-compile alone would leave the jars of the modules unmade.
 "${maven[@]}" -DskipTests -pl java/cli -am package
-rm -rf "$out" "$out.tar.xz"
 mkdir -p "$out/bin" "$out/lib" "$out/tests/lib" "$out/scripts"
 
 # Uncompressed: the archive's own compression does more.
