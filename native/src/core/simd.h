@@ -291,6 +291,7 @@ SACCADE_INLINE void store_one(float* p, float x) { *p = x; }
 // ------------------------------------------------------------------------------------------- doubles
 
 typedef double vdouble __attribute__((vector_size(SACCADE_VECTOR_BYTES)));
+typedef int64_t vlong __attribute__((vector_size(SACCADE_VECTOR_BYTES)));  // what a comparison of them gives
 constexpr int kDoubles = kLanes / 2;
 
 SACCADE_INLINE vdouble load_double(const float* p) {

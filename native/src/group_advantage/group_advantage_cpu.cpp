@@ -1,5 +1,6 @@
 #include <cmath>
 
+#include "core/simd.h"
 #include "group_advantage/group_advantage.h"
 
 namespace saccade::SACCADE_ISA {
@@ -24,6 +25,29 @@ struct Moments {
   }
 };
 
+// Calls body(i, lanes, rewards from i on, which of them count) for the rewards of a group, by vectors.
+template <class Body>
+SACCADE_INLINE void for_rewards(const saccade_group_advantage_args& args, int64_t begin, int64_t end,
+                                const Body& body) {
+  const float* rewards = pointer<const float>(args.rewards);
+  const uint8_t* valid = pointer<const uint8_t>(args.valid);
+  for (int64_t i = begin; i < end; i += kDoubles) {
+    const int64_t lanes = end - i < kDoubles ? end - i : kDoubles;
+    if (lanes == kDoubles && !valid) {
+      const vdouble x = load_double(rewards + i);
+      body(i, lanes, x, vlong{} == 0);
+    } else {
+      vdouble x = {};
+      vlong counts = {};
+      for (int64_t j = 0; j < lanes; ++j) {
+        x[j] = static_cast<double>(rewards[i + j]);
+        counts[j] = valid && !valid[i + j] ? 0 : -1;
+      }
+      body(i, lanes, x, counts);
+    }
+  }
+}
+
 struct Group {
   int64_t begin, end;
   Moments moments;  // of the valid rewards
@@ -32,30 +56,38 @@ struct Group {
 
 Group group_of(const saccade_group_advantage_args& args, int64_t g) {
   const int32_t* offsets = pointer<const int32_t>(args.offsets);
-  const float* rewards = pointer<const float>(args.rewards);
   const uint8_t* valid = pointer<const uint8_t>(args.valid);
   Group group{offsets[g], offsets[g + 1], {}, true};
   Moments& moments = group.moments;
-  float first = 0.0f;
+  int64_t at = group.begin;  // of the first that counts
+  while (at < group.end && valid && !valid[at]) ++at;
+  if (at == group.end) return group;
+  const double first = static_cast<double>(pointer<const float>(args.rewards)[at]);
+  const vdouble zero = {};
+  vdouble sum = zero;
+  vlong number = {}, unlike = {};  // NaN is unlike itself
+  for_rewards(args, at, group.end, [&](int64_t, int64_t, vdouble x, vlong counts) {
+    sum += counts ? x : zero;
+    number -= counts;
+    unlike |= counts & (x != first);
+  });
   bool equal = true;
-  double sum = 0.0;
-  for (int64_t i = group.begin; i < group.end; ++i) {
-    if (valid && !valid[i]) continue;
-    if (moments.count++ == 0) first = rewards[i];
-    equal = equal && rewards[i] == first;
-    sum += static_cast<double>(rewards[i]);
+  for (int lane = 0; lane < kDoubles; ++lane) {
+    moments.count += number[lane];
+    equal = equal && !unlike[lane];
   }
   if (moments.count < 2 || equal) {
-    moments.mean = static_cast<double>(first);
+    moments.mean = first;
     return group;
   }
   group.degenerate = false;
-  moments.mean = sum / static_cast<double>(moments.count);
-  for (int64_t i = group.begin; i < group.end; ++i) {
-    if (valid && !valid[i]) continue;
-    const double d = static_cast<double>(rewards[i]) - moments.mean;
-    moments.m2 += d * d;
-  }
+  moments.mean = sum_of(sum) / static_cast<double>(moments.count);
+  vdouble squares = zero;
+  for_rewards(args, at, group.end, [&](int64_t, int64_t, vdouble x, vlong counts) {
+    const vdouble d = counts ? x - moments.mean : zero;
+    squares += d * d;
+  });
+  moments.m2 = sum_of(squares);
   return group;
 }
 
@@ -93,8 +125,6 @@ void group_advantage(Pool& pool, const saccade_group_advantage_args& args) {
     batch_deviation = partial[0].deviation(args.ddof);
   }
 
-  const float* rewards = pointer<const float>(args.rewards);
-  const uint8_t* valid = pointer<const uint8_t>(args.valid);
   float* advantage = pointer<float>(args.advantage);
   float* mean = pointer<float>(args.mean);
   float* std = pointer<float>(args.std);
@@ -117,11 +147,16 @@ void group_advantage(Pool& pool, const saccade_group_advantage_args& args) {
         default:
           divisor = batch_deviation + eps;
       }
-      for (int64_t i = group.begin; i < group.end; ++i) {
-        const bool zero = group.degenerate || (valid && !valid[i]);
-        const double centred = static_cast<double>(rewards[i]) - group.moments.mean;
-        advantage[i] = zero ? 0.0f : static_cast<float>(centred * multiplier / divisor);
-      }
+      const double factor = multiplier / divisor;
+      if (group.degenerate)
+        std::memset(advantage + group.begin, 0, static_cast<size_t>(group.end - group.begin) * sizeof(float));
+      else
+        for_rewards(args, group.begin, group.end, [&](int64_t i, int64_t lanes, vdouble x, vlong counts) {
+          const vdouble zero = {}, a = counts ? (x - group.moments.mean) * factor : zero;
+          float chunk[kLanes];
+          store(chunk, narrow(a, zero));
+          std::memcpy(advantage + i, chunk, static_cast<size_t>(lanes) * sizeof(float));
+        });
       if (mean) mean[g] = static_cast<float>(group.moments.mean);
       if (std) std[g] = static_cast<float>(deviation);
       if (degenerate) degenerate[g] = group.degenerate;

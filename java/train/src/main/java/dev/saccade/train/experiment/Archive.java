@@ -28,6 +28,7 @@ final class Archive {
    *
    * @param key of its plan
    * @param variant its name
+   * @param device that it was computed on; null in archives that do not say
    * @param optimizerSteps after the warm-up
    * @param responses sampled, or of reference, in these steps
    * @param seconds of training
@@ -39,6 +40,7 @@ final class Archive {
       String variant,
       long seed,
       String commit,
+      String device,
       long optimizerSteps,
       long responses,
       double seconds,

@@ -298,6 +298,7 @@ public final class ExperimentRunner {
         plan.variant().name(),
         config.seed(),
         System.getProperty("saccade.commit", "unknown"),
+        policy.context().device().toString(),
         steps,
         batches * rl.prompts() * rl.group(),
         seconds,

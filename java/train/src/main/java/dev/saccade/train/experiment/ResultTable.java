@@ -13,6 +13,7 @@ import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
+import java.util.Objects;
 import java.util.Set;
 import java.util.TreeSet;
 
@@ -203,7 +204,7 @@ final class ResultTable {
         .values()
         .forEach(own -> own.values().forEach(r -> metrics.addAll(r.metrics().keySet())));
     StringBuilder text = new StringBuilder(String.join(",", axes()));
-    text.append(",seed,asked,right,scenes,optimizer_steps,responses,seconds,commit");
+    text.append(",seed,asked,right,scenes,optimizer_steps,responses,seconds,commit,device");
     metrics.forEach(name -> text.append(',').append(name));
     text.append('\n');
     for (Variant variant : experiment.variants()) {
@@ -215,7 +216,7 @@ final class ResultTable {
                   text.append(
                       String.format(
                           Locale.ROOT,
-                          ",%d,%s,%d,%d,%d,%d,%.1f,%s",
+                          ",%d,%s,%d,%d,%d,%d,%.1f,%s,%s",
                           run.seed(),
                           task,
                           answers.right(),
@@ -223,7 +224,8 @@ final class ResultTable {
                           run.optimizerSteps(),
                           run.responses(),
                           run.seconds(),
-                          run.commit()));
+                          run.commit(),
+                          Objects.requireNonNullElse(run.device(), "")));
                   for (String name : metrics) {
                     Double value = run.metrics().get(name);
                     text.append(',').append(value == null ? "" : value.toString());

@@ -190,7 +190,12 @@ class ExperimentTest {
 
     // The archive alone is enough.
     Files.createDirectories(folder.resolve("copy"));
-    Files.copy(folder.resolve("out/results.jsonl"), folder.resolve("copy/results.jsonl"));
+    String archive = read("out/results.jsonl");
+    assertThat(archive.lines()).allMatch(line -> line.contains(",\"device\":\"cpu\","));
+    assertThat(read("out/results.csv").lines().skip(1)).allMatch(line -> line.contains(",cpu,"));
+    // One that does not say the device counts too.
+    Files.writeString(
+        folder.resolve("copy/results.jsonl"), archive.replace(",\"device\":\"cpu\"", ""));
     assertThat(run(experiment, "copy", 1, () -> false, again)).isTrue();
     assertThat(again.begun).isEmpty();
     assertThat(read("copy/table.md")).isEqualTo(table);
@@ -273,6 +278,7 @@ class ExperimentTest {
                 plan.variant().name(),
                 plan.config().seed(),
                 "c",
+                "cpu",
                 8,
                 128,
                 1,
