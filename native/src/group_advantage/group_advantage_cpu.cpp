@@ -149,7 +149,7 @@ void group_advantage(Pool& pool, const saccade_group_advantage_args& args) {
       }
       const double factor = multiplier / divisor;
       if (group.degenerate)
-        std::memset(advantage + group.begin, 0, static_cast<size_t>(group.end - group.begin) * sizeof(float));
+        for (int64_t i = group.begin; i < group.end; ++i) advantage[i] = 0.0f;
       else
         for_rewards(args, group.begin, group.end, [&](int64_t i, int64_t lanes, vdouble x, vlong counts) {
           const vdouble zero = {}, a = counts ? (x - group.moments.mean) * factor : zero;
