@@ -41,7 +41,7 @@
 extern "C" {
 #endif
 
-#define SACCADE_ABI_VERSION 1
+#define SACCADE_ABI_VERSION 2
 
 typedef uint64_t saccade_address;
 
