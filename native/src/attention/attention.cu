@@ -1,5 +1,6 @@
 #include "attention/attention.cuh"
 #include "attention/attention_hopper.h"
+#include "attention/attention_rows.h"
 
 // Blocks keep tiles of some rows (of q and d_o) or keys (of k and v) in shared memory, while tiles of the others move
 // by; a warp has 16 of those that stay.  Scores and their gradients live in registers only, and become the left factor
@@ -340,6 +341,7 @@ void attention(const Device& device, const saccade_attention_args& args, const A
   if (args.rows == 0) return;
   const Inputs in(args, clean_sequences(device, args, args.lengths_k, workspace.packing));
   if (workspace.key_tiles) return attention_hopper(device, args, in, workspace);
+  if (is_for_rows(args.rows, args.sequences, args.max_keys)) return attention_rows(device, args, in);
   with_tiles(args.head_dim, args.precision, [&](auto columns, auto parts) {
     using Shape = ForwardShape<columns, parts>;
     launch_pieces<Shape>(device, forward_kernel<Shape>, args.rows, args.sequences, args.heads, args, in);
@@ -352,6 +354,8 @@ void attention_backward(const Device& device, const saccade_attention_backward_a
   const Inputs in(args, clean_sequences(device, args, 0, workspace.packing));
   const Operand d_o(args.d_o, args.d_o_row_stride, args.d_o_head_stride, args.head_dim);
   if (workspace.key_tiles) return attention_backward_hopper(device, args, in, d_o, workspace);
+  if (is_for_rows(args.rows, args.sequences, args.max_keys))
+    return attention_backward_rows(device, args, in, d_o, workspace.delta);
   launch(device, delta_kernel, divide_up(args.heads * args.rows * 32, kDeltaThreads), kDeltaThreads, args, workspace);
   with_tiles(args.head_dim, args.precision, [&](auto columns, auto parts) {
     using Rows = QueryShape<columns, parts>;

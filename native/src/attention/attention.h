@@ -3,8 +3,8 @@
 // CPU: keys are transposed once into the workspace; then blocks of eight rows hold the scores of one head at a time.
 // Nothing of [heads x Tq x Tk] exists.  Backward recomputes the probabilities from lse: a pass over rows for dq, a pass
 // over key blocks for dk and dv, so that no two tasks write the same element.
-// CUDA: the same passes on the tensor cores, blocks of rows (of keys) that stay while tiles of the others move by; see
-// README.md.
+// CUDA: the same passes on the tensor cores, blocks of rows (of keys) that stay while tiles of the others move by; for
+// short sequences a warp for each row (key).  See README.md.
 #pragma once
 
 #include "core/attention_layout.h"

@@ -98,19 +98,32 @@ struct Piece {
 // Pieces of attention_layout.h.
 __device__ inline int64_t first_piece(const int32_t* offsets, int64_t s, int tile) { return offsets[s] / tile + s; }
 
-// All threads of a warp ask for the same one, and look together, each at another sequence: there may be thousands.
-__device__ inline Piece piece_of(const int32_t* offsets, int64_t sequences, int64_t number, int tile = kTile) {
+// The last sequence that has begun(s), as those before it have.  All threads of a warp ask for the same one, and look
+// together, each at another sequence: there may be thousands.
+template <class Begun>
+__device__ __forceinline__ int64_t last_begun(int64_t sequences, const Begun& begun) {
   int64_t low = 0, high = sequences;
   while (high - low > 1) {
     const int64_t step = (high - low + 31) / 32, at = low + (threadIdx.x % 32 + 1) * step;
-    low += __popc(__ballot_sync(~0u, at < high && first_piece(offsets, at, tile) <= number)) * step;
+    low += __popc(__ballot_sync(~0u, at < high && begun(at))) * step;
     high = low + step < high ? low + step : high;
   }
+  return low;
+}
+
+__device__ inline Piece piece_of(const int32_t* offsets, int64_t sequences, int64_t number, int tile = kTile) {
+  const int64_t low = last_begun(sequences, [&](int64_t s) { return first_piece(offsets, s, tile) <= number; });
   const int64_t begin = offsets[low] + (number - first_piece(offsets, low, tile)) * tile;
   const int64_t end = offsets[low + 1] < begin + tile ? offsets[low + 1] : begin + tile;
   return {low, begin, end};
 }
 
+// Whose rows (or keys) `at` is among; as last_begun() does it.
+__device__ inline int64_t sequence_at(const int32_t* offsets, int64_t sequences, int64_t at) {
+  return last_begun(sequences, [&](int64_t s) { return offsets[s] <= at; });
+}
+
+// Each thread for itself.
 __device__ inline int64_t sequence_of_row(const Sequences& sequences, int64_t row) {
   int64_t low = 0, high = sequences.count;  // offsets[low] <= row < offsets[high]
   while (high - low > 1) {

@@ -34,6 +34,9 @@ class AttentionTest {
     {128, 300, 5, 191, 129, 0, 64}, {128, 517, 40, 64, 257, 3, 64}
   };
 
+  /** A few rows and many keys, as in generation. */
+  private static final int[][] FEW = {{1, 2, 8, 3}, {600, 70, 1000, 5}};
+
   /** More rows than one f32 sum of a key's gradient may have. */
   private static final int[][] TALL = {{5000}, {3}};
 
@@ -45,6 +48,7 @@ class AttentionTest {
       case "ragged" -> RAGGED;
       case "blind" -> BLIND;
       case "long" -> LONG;
+      case "few" -> FEW;
       case "many" -> MANY;
       case "tall" -> TALL;
       case "wide" -> WIDE;
@@ -239,6 +243,12 @@ class AttentionTest {
     "blind, 3, 3, 17, 3e-6",
     "long, 4, 2, 16, 3e-6",
     "long, 2, 1, 5, 3e-6",
+    "few, 4, 2, 32, 3e-6",
+    "few, 3, 1, 64, 3e-6",
+    "many, 4, 2, 32, 3e-6",
+    "many, 2, 1, 64, 3e-6",
+    "many, 2, 2, 128, 3e-6",
+    "many, 1, 1, 256, 3e-6",
     "tall, 2, 1, 3, 3e-6",
     "wide, 2, 1, 4, 6e-5" // the gradient of q is what is left of 70,000 terms that cancel
   })
