@@ -182,6 +182,10 @@ __device__ int32_t draw(const Row<T>& row, float cutoff, double u, Shared& share
   for (int64_t t = warp; t < kThreads; t += kThreads / 32) {
     const int64_t begin = t * tile_groups,
                   end = begin + tile_groups < row.groups.count ? begin + tile_groups : row.groups.count;
+    if (begin >= end) {
+      if (lane == 0) shared.tiles[t] = 0.0;
+      continue;
+    }
     double sum = 0.0;
     for (int64_t g = begin + lane; g < end; g += 32) {
       float v[kPack<T>], s = 0.0f;
