@@ -533,24 +533,16 @@ final class PolicyGradientStep implements AutoCloseable {
     boolean fresh = attention.referenceInterval() == 1;
     int[] none = new int[0];
     int[] compared = comparesWithOld() ? layers : none;
-    Look before =
-        look(
-            "policy",
-            policy,
-            looking(scope, whole, inputs, targets, visual, fresh ? compared : none));
-    Look old =
-        fresh
-            ? before
-            : look("old", models.old, looking(scope, whole, inputs, null, visual, compared));
+    Look before = looking(scope, whole, inputs, targets, visual, fresh ? compared : none);
+    Look reference = kl.isZero() ? null : looking(scope, whole, inputs, targets, visual, none);
+    look(before, reference);
+    Look old = fresh ? before : looking(scope, whole, inputs, null, visual, compared);
+    if (!fresh && compared.length > 0) {
+      replays.run(
+          List.of("old", whole.longest()), old, own -> see(models.old, own, divergence.policy()));
+    }
     Look taught = distillation.isOn() ? teach(scope, whole, visual) : null;
-    Tensor refLogProb =
-        kl.isZero()
-            ? null
-            : look(
-                    "reference",
-                    models.reference,
-                    looking(scope, whole, inputs, targets, visual, none))
-                .logProb;
+    Tensor refLogProb = reference == null ? null : reference.logProb;
     List<Minibatch> minibatches = new ArrayList<>();
     int size = groups.size() / config.minibatches();
     int rows = whole.responseRows() / config.minibatches();
@@ -700,9 +692,30 @@ final class PolicyGradientStep implements AutoCloseable {
     List<Tensor> maps(int from, int to) {
       return maps.stream().map(map -> map.rows(from, to)).toList();
     }
+  }
 
-    boolean isEmpty() {
-      return logProb == null && logits == null && layers.length == 0;
+  /**
+   * What the policy and the reference say to the same inputs.
+   *
+   * @param reference null without one
+   */
+  private record Looks(Look policy, Look reference) implements Replays.Data<Looks> {
+    @Override
+    public Looks with(UnaryOperator<Tensor> input, UnaryOperator<Tensor> output) {
+      Look own = policy.with(input, output);
+      return new Looks(
+          own,
+          reference == null
+              ? null
+              : new Look(
+                  own.batch,
+                  own.inputs,
+                  own.targets,
+                  own.visual,
+                  reference.layers,
+                  output.apply(reference.logProb),
+                  null,
+                  List.of()));
     }
   }
 
@@ -718,13 +731,18 @@ final class PolicyGradientStep implements AutoCloseable {
         batch, inputs, targets, visual, layers, logProb, null, maps(scope, batch, layers));
   }
 
-  private Look look(String role, PolicyModel model, Look look) {
-    if (!look.isEmpty()) {
-      List<Object> key =
-          List.of(role, Arrays.stream(look.layers).boxed().toList(), look.batch.longest());
-      replays.run(key, look, own -> see(model, own, divergence.policy()));
-    }
-    return look;
+  /** The reference beside the policy, where a GPU has room. */
+  private void look(Look before, Look reference) {
+    replays.run(
+        List.of("looks", before.batch.longest()),
+        new Looks(before, reference),
+        own -> {
+          if (own.reference != null) {
+            policy.context().fork(() -> see(models.reference, own.reference, divergence.policy()));
+          }
+          see(policy, own.policy, divergence.policy());
+          policy.context().join();
+        });
   }
 
   /** The teacher's logits, and the attention policies of its layers, over all their heads. */
@@ -797,8 +815,14 @@ final class PolicyGradientStep implements AutoCloseable {
               scope, minibatch.inputs, minibatch.comparisons.isEmpty() ? new int[0] : layers);
       Tensor dLogits = Tensor.empty(scope, DType.F32, pass.logits().shape());
       List<AttentionGradient> gradients = new ArrayList<>();
-      for (int i = 0; i < minibatch.comparisons.size(); i++) {
-        gradients.add(compare(scope, pass, minibatch, i, numbers, update));
+      if (!minibatch.comparisons.isEmpty()) {
+        // Beside the loss and the first steps back.
+        context.fork(
+            () -> {
+              for (int i = 0; i < minibatch.comparisons.size(); i++) {
+                gradients.add(compare(scope, pass, minibatch, i, numbers, update));
+              }
+            });
       }
       policyLoss(pass, minibatch, numbers, dLogits, update);
       if (minibatch.teaching != null) {

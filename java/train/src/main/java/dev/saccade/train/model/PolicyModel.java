@@ -92,7 +92,8 @@ public interface PolicyModel extends AutoCloseable {
    *
    * @param activations what {@link #forward} of this model returned, its scope still open
    * @param dLogits f32, gradient of the loss with respect to the logits
-   * @param attention gradients with respect to queries and keys, added where those activations are
+   * @param attention gradients with respect to queries and keys, added where those activations are;
+   *     may come from a {@link Context#fork}, which is joined before they are read
    */
   default void backward(
       Activations activations, Tensor dLogits, List<AttentionGradient> attention) {

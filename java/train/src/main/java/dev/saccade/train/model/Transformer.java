@@ -728,6 +728,7 @@ public final class Transformer implements PolicyModel {
         values(dKv));
     for (AttentionGradient gradient : attention) {
       if (gradient.layer() == l) {
+        context.join(); // it may come from a branch
         Tensor dq = gradient.dq();
         Tensor dk = gradient.dk();
         ScatterAddRows.add(
