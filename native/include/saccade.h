@@ -757,13 +757,16 @@ typedef struct saccade_gemm_args {
 SACCADE_API int32_t saccade_gemm_workspace(saccade_context* context, const saccade_gemm_args* args, int64_t* bytes);
 SACCADE_API int32_t saccade_gemm(saccade_context* context, const saccade_gemm_args* args);
 
-/* rms_norm: y = x * rstd * weight, rstd = 1/sqrt(mean(x^2) + eps), f32; at least one column. */
+/* rms_norm: y = x * rstd * weight, rstd = 1/sqrt(mean(x^2) + eps), f32; at least one column.  With a residual, x +=
+   residual first. */
 typedef struct saccade_rms_norm_args {
   uint64_t struct_size;
   int64_t rows;
   int64_t columns;
-  saccade_address x; /* [rows,columns] */
+  saccade_address x; /* [rows,columns]; in/out with a residual */
   int64_t x_stride;
+  saccade_address residual; /* [rows,columns], optional */
+  int64_t residual_stride;
   saccade_address weight; /* [columns] */
   saccade_address y;      /* out [rows,columns] */
   int64_t y_stride;

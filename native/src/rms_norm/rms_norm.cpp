@@ -24,8 +24,11 @@ int32_t saccade_rms_norm(saccade_context* context, const saccade_rms_norm_args* 
             static_cast<double>(args.eps));
     args.x_stride = checked_stride("x_stride", args.x_stride, args.rows, args.columns);
     args.y_stride = checked_stride("y_stride", args.y_stride, args.rows, args.columns);
+    args.residual_stride = checked_stride("residual_stride", args.residual_stride, args.rows, args.columns);
     Operands operands(context);
-    operands.input("x", args.x, span(args.rows, args.x_stride, args.columns), 4);
+    const auto x = span(args.rows, args.x_stride, args.columns);
+    args.residual ? operands.output("x", args.x, x, 4) : operands.input("x", args.x, x, 4);
+    operands.optional_input("residual", args.residual, span(args.rows, args.residual_stride, args.columns), 4);
     operands.input("weight", args.weight, args.columns, 4);
     operands.output("y", args.y, span(args.rows, args.y_stride, args.columns), 4);
     operands.output("rstd", args.rstd, args.rows, 4);

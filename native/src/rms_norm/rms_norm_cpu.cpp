@@ -32,10 +32,15 @@ void rms_norm(Pool& pool, const saccade_rms_norm_args& args) {
   pool.run((args.rows + step - 1) / step, [&](int64_t task, int) {
     const int64_t end = (task + 1) * step < args.rows ? (task + 1) * step : args.rows;
     for (int64_t r = task * step; r < end; ++r) {
-      const float* x = pointer<const float>(args.x) + r * args.x_stride;
+      float* x = pointer<float>(args.x) + r * args.x_stride;
+      const float* residual = args.residual ? pointer<const float>(args.residual) + r * args.residual_stride : nullptr;
       float* y = pointer<float>(args.y) + r * args.y_stride;
       const double squares = sum_over_row(columns, [&](int64_t j, int64_t lanes) {
-        const vfloat v = load(x + j, lanes, 0.0f);
+        vfloat v = load(x + j, lanes, 0.0f);
+        if (residual) {
+          v += load(residual + j, lanes, 0.0f);
+          store(x + j, lanes, v);
+        }
         return v * v;
       });
       const float scale =

@@ -805,7 +805,10 @@ void describe(Case& c, saccade_rms_norm_args& a) {
   const int64_t rows = c.size("rows", a.rows), columns = c.size("columns", a.columns, 1);
   const Owners row = Case::every(rows);
   c.number("eps", a.eps, {1e-5f, 1.0f}, {-1.0f});
-  c.input("x", a.x, kF32, c.table(rows, columns, "x_stride", a.x_stride)).per(row);
+  const Shape added = c.table(rows, columns, "residual_stride", a.residual_stride);
+  const bool adds = c.optional_input("residual", a.residual, kF32, added).per(row).present();
+  const Shape x = c.table(rows, columns, "x_stride", a.x_stride);
+  (adds ? c.inout("x", a.x, kF32, x) : c.input("x", a.x, kF32, x)).per(row);
   c.input("weight", a.weight, kF32, Case::line(columns));
   c.output("y", a.y, kF32, c.table(rows, columns, "y_stride", a.y_stride)).per(row);
   c.output("rstd", a.rstd, kF32, Case::line(rows)).per(row);

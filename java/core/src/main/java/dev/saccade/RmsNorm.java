@@ -28,6 +28,20 @@ public final class RmsNorm {
    * @throws InvalidArgumentException if a type, shape or option is wrong
    */
   public static void forward(Context context, Tensor x, Tensor weight, float eps, Outputs outputs) {
+    forward(context, x, null, weight, eps, outputs);
+  }
+
+  /**
+   * As above, of x + residual, which x receives.
+   *
+   * @param x in and out, f32[R, C], C at least 1; rows may have a stride
+   * @param residual f32[R, C]; rows may have a stride; null for nothing, and then x is read only
+   * @param weight f32[C]
+   * @param eps added to the mean square; finite, at least 0
+   * @throws InvalidArgumentException if a type, shape or option is wrong
+   */
+  public static void forward(
+      Context context, Tensor x, Tensor residual, Tensor weight, float eps, Outputs outputs) {
     try (Call call = context.begin("rms_norm")) {
       var args = call.args(saccade_rms_norm_args.class, saccade_rms_norm_args::new);
       args.x(call.strided("x", x, Types.F32, -1, -1));
@@ -41,17 +55,26 @@ public final class RmsNorm {
           .y_stride(outputs.y().stride(0))
           .rstd(call.f32("rstd", outputs.rstd(), rows))
           .eps(eps);
+      if (residual != null) {
+        args.residual(call.strided("residual", residual, Types.F32, rows, columns))
+            .residual_stride(residual.stride(0));
+      }
       call.invoke(Saccade.saccade_rms_norm(context.handle(), args));
     }
   }
 
   /** Computes into new tensors of {@code scope}. */
   public static Outputs forward(Scope scope, Tensor x, Tensor weight, float eps) {
+    return forward(scope, x, null, weight, eps);
+  }
+
+  /** As above, of x + residual, which x receives; residual null for nothing. */
+  public static Outputs forward(Scope scope, Tensor x, Tensor residual, Tensor weight, float eps) {
     long[] shape = Call.shapeOf(scope, "rms_norm", "x", x, Types.F32, -1, -1);
     Outputs outputs =
         new Outputs(
             Tensor.empty(scope, DType.F32, shape), Tensor.empty(scope, DType.F32, shape[0]));
-    forward(scope.context(), x, weight, eps, outputs);
+    forward(scope.context(), x, residual, weight, eps, outputs);
     return outputs;
   }
 

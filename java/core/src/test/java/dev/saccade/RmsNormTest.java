@@ -10,6 +10,7 @@ import java.util.Random;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
+import org.junit.jupiter.params.provider.ValueSource;
 
 class RmsNormTest {
   private static final float EPS = 1e-5f;
@@ -297,6 +298,35 @@ class RmsNormTest {
     }
   }
 
+  @ParameterizedTest
+  @ValueSource(ints = {1, 33, 1024, 3000})
+  void addsTheResidualFirst(int columns) {
+    Random random = new Random(columns);
+    int rows = 9;
+    float[] a = gaussian(random, rows * columns);
+    float[] b = gaussian(random, rows * columns);
+    float[] sums = new float[a.length];
+    for (int i = 0; i < sums.length; i++) {
+      sums[i] = a[i] + b[i];
+    }
+    for (Context context : Contexts.every()) {
+      try (context;
+          Scope scope = context.scope()) {
+        Tensor w = Tensor.of(scope, gaussian(new Random(1), columns));
+        Tensor x = Tensor.zeros(scope, DType.F32, rows, columns + 2);
+        x.columns(1, columns + 1).copyFrom(a);
+        Tensor residual = Tensor.of(scope, b, rows, columns);
+        var added = RmsNorm.forward(scope, x.columns(1, columns + 1), residual, w, EPS);
+        var plain = RmsNorm.forward(scope, Tensor.of(scope, sums, rows, columns), w, EPS);
+        assertThat(x.columns(1, columns + 1).toFloats()).containsExactly(sums);
+        assertThat(x.columns(0, 1).toFloats()).containsOnly(0);
+        assertThat(residual.toFloats()).containsExactly(b);
+        assertThat(added.y().toFloats()).containsExactly(plain.y().toFloats());
+        assertThat(added.rstd().toFloats()).containsExactly(plain.rstd().toFloats());
+      }
+    }
+  }
+
   @Test
   void rejectsWhatDoesNotFit() {
     try (Context context = Contexts.one();
@@ -341,6 +371,11 @@ class RmsNormTest {
           .hasMessage(
               "rms_norm_backward: d_weight: expected memory that overlaps no input, got an overlap"
                   + " with weight");
+      assertThatThrownBy(() -> RmsNorm.forward(scope, x, x.rows(0, 2), w, EPS))
+          .hasMessage("rms_norm: residual: expected f32[4, 7], got f32[2, 7]");
+      assertThatThrownBy(() -> RmsNorm.forward(scope, x, x, w, EPS))
+          .hasMessage(
+              "rms_norm: x: expected memory that overlaps no input, got an overlap with residual");
       Tensor dw = Tensor.zeros(scope, DType.F32, 7);
       assertThatThrownBy(() -> RmsNorm.backward(context, x, w, rstd, x, x.rows(0, 2), y, dw))
           .hasMessage("rms_norm_backward: residual: expected f32[4, 7], got f32[2, 7]");

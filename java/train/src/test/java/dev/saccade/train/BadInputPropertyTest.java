@@ -492,6 +492,20 @@ class BadInputPropertyTest {
                   in.stridedOutput("y", DType.F32, rows, columns), in.output("rstd", rows)));
         });
     CALLS.put(
+        "rms_norm with a residual",
+        in -> {
+          int rows = in.size(0);
+          int columns = in.size(1);
+          RmsNorm.forward(
+              in.context(),
+              in.stridedOutput("x", DType.F32, rows, columns),
+              in.optional().strided("residual", DType.F32, rows, columns),
+              in.f32("weight", columns),
+              in.number("eps", List.of(1e-5f, 0.0f), -1.0f),
+              new RmsNorm.Outputs(
+                  in.stridedOutput("y", DType.F32, rows, columns), in.output("rstd", rows)));
+        });
+    CALLS.put(
         "rms_norm in a scope",
         in -> {
           int columns = in.size(1);

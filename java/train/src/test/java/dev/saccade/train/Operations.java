@@ -695,6 +695,16 @@ final class Operations {
               }));
       all.add(
           new Operation(
+              "rms_norm with a residual " + columns,
+              (context, t) -> {
+                Tensor x = t.updated(DType.F32, Random::nextGaussian, ROWS, columns);
+                Tensor residual = t.normal(ROWS, columns);
+                Tensor weight = t.normal(columns);
+                var out = new RmsNorm.Outputs(t.output(ROWS, columns), t.output(ROWS));
+                return () -> RmsNorm.forward(context, x, residual, weight, 1e-6f, out);
+              }));
+      all.add(
+          new Operation(
               "rms_norm_backward " + columns,
               (context, t) -> {
                 Tensor x = t.normal(ROWS, columns);

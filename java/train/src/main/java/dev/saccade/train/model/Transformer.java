@@ -37,7 +37,6 @@ public final class Transformer implements PolicyModel {
   private final TransformerConfig config;
   private final Precision precision;
   private final Gemm.Options plain;
-  private final Gemm.Options add;
   private final Gemm.Options timesTransposed;
   private final Gemm.Options weightGradient;
   private final Scope scope;
@@ -64,7 +63,6 @@ public final class Transformer implements PolicyModel {
     this.config = config;
     this.precision = precision;
     plain = Gemm.Options.DEFAULT.withPrecision(precision);
-    add = plain.withBeta(1);
     timesTransposed = plain.withTransB(true);
     weightGradient = plain.withTransA(true).withBeta(1);
     this.scope = context.scope();
@@ -382,7 +380,11 @@ public final class Transformer implements PolicyModel {
     return x;
   }
 
-  /** Activations of one layer that its gradient needs. */
+  /**
+   * Activations of one layer that its gradient needs.
+   *
+   * @param out what it gives, but for x2, which the next norm adds
+   */
   private record Layer(
       Tensor x,
       RmsNorm.Outputs norm1,
@@ -430,20 +432,22 @@ public final class Transformer implements PolicyModel {
     Tensor apply(Tensor qkv, Tensor o, Tensor lse);
   }
 
-  private Layer layer(Scope scope, Block block, Tensor x, Attend attend) {
+  /**
+   * @param x input, in and out: residual is added to it; at the bottom the embeddings
+   * @param residual null at the bottom
+   */
+  private Layer layer(Scope scope, Block block, Tensor x, Tensor residual, Attend attend) {
     long rows = x.shape(0);
-    RmsNorm.Outputs norm1 = RmsNorm.forward(scope, x, block.attentionNorm.value(), EPS);
+    RmsNorm.Outputs norm1 = RmsNorm.forward(scope, x, residual, block.attentionNorm.value(), EPS);
     Tensor qkv = Gemm.multiply(scope, norm1.y(), block.qkv.value(), plain);
     Tensor o = Tensor.empty(scope, DType.F32, rows, (long) config.heads() * config.headDim());
     Tensor lse = Tensor.empty(scope, DType.F32, config.heads(), rows);
     Tensor kv = attend.apply(qkv, heads(o), lse);
-    Tensor x2 = Tensor.empty(scope, DType.F32, x.shape()).copyFrom(x);
-    Gemm.multiply(context, o, block.output.value(), add, x2);
-    RmsNorm.Outputs norm2 = RmsNorm.forward(scope, x2, block.feedForwardNorm.value(), EPS);
+    Tensor x2 = Gemm.multiply(scope, o, block.output.value(), plain);
+    RmsNorm.Outputs norm2 = RmsNorm.forward(scope, x2, x, block.feedForwardNorm.value(), EPS);
     Tensor gateUp = Gemm.multiply(scope, norm2.y(), block.gateUp.value(), plain);
     Tensor y = SwiGlu.forward(scope, gateUp);
-    Tensor out = Tensor.empty(scope, DType.F32, x.shape()).copyFrom(x2);
-    Gemm.multiply(context, y, block.down.value(), add, out);
+    Tensor out = Gemm.multiply(scope, y, block.down.value(), plain);
     return new Layer(x, norm1, qkv, kv, o, lse, x2, norm2, gateUp, y, out);
   }
 
@@ -486,12 +490,18 @@ public final class Transformer implements PolicyModel {
     Pass(Scope scope, Packed in) {
       this.in = in;
       Tensor x = embed(scope, in);
+      Tensor residual = null;
       for (Block block : blocks) {
-        Layer layer = layer(scope, block, x, (qkv, o, lse) -> attend(scope, in, qkv, o, lse));
+        Layer layer =
+            layer(scope, block, x, residual, (qkv, o, lse) -> attend(scope, in, qkv, o, lse));
         layers.add(layer);
         x = layer.out;
+        residual = layer.x2;
       }
       gathered = GatherRows.gather(scope, x, in.rowIndex);
+      if (residual != null) {
+        GatherRows.gather(context, residual, in.rowIndex, null, true, gathered);
+      }
       norm = RmsNorm.forward(scope, gathered, finalNorm.value(), EPS);
       logits = Gemm.multiply(scope, norm.y(), head.value(), plain);
     }
@@ -969,34 +979,37 @@ public final class Transformer implements PolicyModel {
           context, position.value(), Generation.row(in.position, step), null, true, x);
       Tensor at = Generation.row(in.at, step);
       Tensor visible = Generation.row(in.visible, step);
+      Tensor residual = null;
       for (int l = 0; l < config.layers(); l++) {
         Tensor kv = cache.get(l);
-        x =
+        Layer layer =
             layer(
-                    inner,
-                    blocks.get(l),
-                    x,
-                    (qkv, o, lse) -> {
-                      GatherRows.gather(context, keysAndValues(qkv), null, at, false, kv);
-                      Attention.forward(
-                          context,
-                          new Attention.Input(
-                              queries(qkv),
-                              keys(kv),
-                              values(kv),
-                              in.one,
-                              in.cacheOffsets,
-                              visible,
-                              room,
-                              scale(),
-                              precision),
-                          o,
-                          lse);
-                      return kv;
-                    })
-                .out;
+                inner,
+                blocks.get(l),
+                x,
+                residual,
+                (qkv, o, lse) -> {
+                  GatherRows.gather(context, keysAndValues(qkv), null, at, false, kv);
+                  Attention.forward(
+                      context,
+                      new Attention.Input(
+                          queries(qkv),
+                          keys(kv),
+                          values(kv),
+                          in.one,
+                          in.cacheOffsets,
+                          visible,
+                          room,
+                          scale(),
+                          precision),
+                      o,
+                      lse);
+                  return kv;
+                });
+        x = layer.out;
+        residual = layer.x2;
       }
-      RmsNorm.Outputs norm = RmsNorm.forward(inner, x, finalNorm.value(), EPS);
+      RmsNorm.Outputs norm = RmsNorm.forward(inner, x, residual, finalNorm.value(), EPS);
       Gemm.multiply(context, norm.y(), head.value(), plain, logits);
     }
   }
