@@ -193,6 +193,7 @@ __device__ void multiply(S (&sum)[kOwn][kOwn], TileMemory<S>& memory, int64_t de
       factors.b[d][r] = inside && r < b_count ? static_cast<S>(b(r, first + d)) : S(0);
     }
     __syncthreads();
+    if (own_row() >= a_count) continue;
 #pragma unroll
     for (int d = 0; d < kDepth; ++d) {
       S x[kOwn], y[kOwn];
