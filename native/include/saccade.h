@@ -765,13 +765,13 @@ typedef struct saccade_rms_norm_args {
   int64_t columns;
   saccade_address x; /* [rows,columns]; in/out with a residual */
   int64_t x_stride;
-  saccade_address residual; /* [rows,columns], optional */
-  int64_t residual_stride;
   saccade_address weight; /* [columns] */
   saccade_address y;      /* out [rows,columns] */
   int64_t y_stride;
-  saccade_address rstd; /* out [rows] */
-  float eps;            /* >= 0 */
+  saccade_address rstd;     /* out [rows] */
+  float eps;                /* >= 0 */
+  saccade_address residual; /* [rows,columns], optional */
+  int64_t residual_stride;
 } saccade_rms_norm_args;
 
 SACCADE_API int32_t saccade_rms_norm(saccade_context* context, const saccade_rms_norm_args* args);

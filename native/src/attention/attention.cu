@@ -341,7 +341,7 @@ void attention(const Device& device, const saccade_attention_args& args, const A
   if (args.rows == 0) return;
   const Inputs in(args, clean_sequences(device, args, args.lengths_k, workspace.packing));
   if (workspace.key_tiles) return attention_hopper(device, args, in, workspace);
-  if (is_for_rows(args.rows, args.sequences, args.max_keys)) return attention_rows(device, args, in);
+  if (is_for_rows(args)) return attention_rows(device, args, in);
   with_tiles(args.head_dim, args.precision, [&](auto columns, auto parts) {
     using Shape = ForwardShape<columns, parts>;
     launch_pieces<Shape>(device, forward_kernel<Shape>, args.rows, args.sequences, args.heads, args, in);
@@ -354,8 +354,7 @@ void attention_backward(const Device& device, const saccade_attention_backward_a
   const Inputs in(args, clean_sequences(device, args, 0, workspace.packing));
   const Operand d_o(args.d_o, args.d_o_row_stride, args.d_o_head_stride, args.head_dim);
   if (workspace.key_tiles) return attention_backward_hopper(device, args, in, d_o, workspace);
-  if (is_for_rows(args.rows, args.sequences, args.max_keys))
-    return attention_backward_rows(device, args, in, d_o, workspace.delta);
+  if (is_for_rows(args)) return attention_backward_rows(device, args, in, d_o, workspace.delta);
   launch(device, delta_kernel, divide_up(args.heads * args.rows * 32, kDeltaThreads), kDeltaThreads, args, workspace);
   with_tiles(args.head_dim, args.precision, [&](auto columns, auto parts) {
     using Rows = QueryShape<columns, parts>;

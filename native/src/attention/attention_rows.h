@@ -5,9 +5,12 @@
 
 namespace saccade::cuda {
 
-// Sequences of a few rows, as in generation, or of a few keys.
-inline bool is_for_rows(int64_t rows, int64_t sequences, int64_t max_keys) {
-  return max_keys <= 64 || (rows <= 8 * sequences && max_keys <= 1024);
+// Sequences of a few rows, as in generation, or of a few keys; no more rows and heads than a key's sum of a quarter of
+// them may have terms.
+template <class Args>
+bool is_for_rows(const Args& args) {
+  if (args.max_keys * (args.heads / args.kv_heads) > 4 * 4096) return false;
+  return args.max_keys <= 64 || (args.rows <= 8 * args.sequences && args.max_keys <= 1024);
 }
 
 void attention_rows(const Device& device, const saccade_attention_args& args, const Inputs& in);

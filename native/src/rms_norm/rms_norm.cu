@@ -36,13 +36,15 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(saccade_rms_norm_args
   __shared__ double shared[32];
   const int64_t r = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) / kTeam;
   if (r >= args.rows) return;
-  float* x = pointer<float>(args.x) + r * args.x_stride;
-  const float* residual = args.residual ? pointer<const float>(args.residual) + r * args.residual_stride : nullptr;
+  float* __restrict__ x = pointer<float>(args.x) + r * args.x_stride;
+  const float* __restrict__ residual =
+      args.residual ? pointer<const float>(args.residual) + r * args.residual_stride : nullptr;
   const float* weight = pointer<const float>(args.weight);
   float* y = pointer<float>(args.y) + r * args.y_stride;
   const double squares = sum_over_row<kTeam>(args.columns, shared, [&](int64_t j) {
-    if (residual) x[j] += residual[j];
-    return x[j] * x[j];
+    const float value = residual ? x[j] + residual[j] : x[j];
+    if (residual) x[j] = value;
+    return value * value;
   });
   const float scale =
       static_cast<float>(1.0 / sqrt(squares / static_cast<double>(args.columns) + static_cast<double>(args.eps)));

@@ -1,7 +1,7 @@
 // rms_norm: y = x * rstd * weight with rstd = 1/sqrt(mean(x^2) + eps), a row at a time; and its gradient.
 //
 // Forward: a row is read for its sum of squares and, from the cache, once more for y.  Bytes: one read of x, one write
-// of y.
+// of y; with a residual one read of it and one write of x more.
 // Backward, with g = dy * weight: dx = rstd * (g - x * rstd^2 * mean(g*x)), d_weight += sum over rows of dy * x * rstd.
 // One read of x and dy, one write of dx (and one read of a residual).  d_weight: every fixed block of rows has its
 // own partial sum in the workspace; the partial sums are added in f64 in a fixed order.  x * rstd is never

@@ -34,6 +34,9 @@ class AttentionTest {
     {128, 300, 5, 191, 129, 0, 64}, {128, 517, 40, 64, 257, 3, 64}
   };
 
+  /** Neither few rows nor few keys, and none of them a whole block. */
+  private static final int[][] SOME = {{30, 40, 3, 20}, {90, 100, 70, 66}};
+
   /** A few rows and many keys, as in generation. */
   private static final int[][] FEW = {{1, 2, 8, 3}, {600, 70, 1000, 5}};
 
@@ -48,6 +51,7 @@ class AttentionTest {
       case "ragged" -> RAGGED;
       case "blind" -> BLIND;
       case "long" -> LONG;
+      case "some" -> SOME;
       case "few" -> FEW;
       case "many" -> MANY;
       case "tall" -> TALL;
@@ -243,6 +247,7 @@ class AttentionTest {
     "blind, 3, 3, 17, 3e-6",
     "long, 4, 2, 16, 3e-6",
     "long, 2, 1, 5, 3e-6",
+    "some, 3, 1, 17, 3e-6",
     "few, 4, 2, 32, 3e-6",
     "few, 3, 1, 64, 3e-6",
     "many, 4, 2, 32, 3e-6",
@@ -278,6 +283,9 @@ class AttentionTest {
     "ragged, 2, 2, 256",
     "blind, 3, 3, 80",
     "long, 2, 1, 5",
+    "some, 4, 2, 17",
+    "some, 4, 2, 64",
+    "some, 2, 1, 128",
     "many, 4, 2, 64",
     "many, 2, 1, 72",
     "many, 3, 1, 128",
@@ -450,13 +458,14 @@ class AttentionTest {
   /**
    * Heads that are further apart than their dimension; Java's views cannot say that, the ABI can.
    */
-  @Test
-  void headStridesAreHonouredAndPaddingUntouched() {
+  @ParameterizedTest
+  @ValueSource(strings = {"ragged", "some"})
+  void headStridesAreHonouredAndPaddingUntouched(String packing) {
     int heads = 4;
     int kvHeads = 2;
     int dim = 5;
     int step = 8;
-    Problem problem = new Problem(7, RAGGED, heads, kvHeads, dim, 1);
+    Problem problem = new Problem(7, packing(packing), heads, kvHeads, dim, 1);
     try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Results dense = problem.run(scope);
@@ -507,9 +516,13 @@ class AttentionTest {
   /** What lies in a cache behind the keys of a sequence is not read: it may be NaN. */
   @Test
   void aCacheShowsItsFirstKeysOnly() {
-    int[] room = {12, 3, 40, 6, 0};
-    int[] lengths = {7, 3, 33, 0, 0};
-    int[] queries = {1, 3, 5, 1, 0};
+    aCacheShowsItsFirstKeysOnly(
+        new int[] {12, 3, 40, 6, 0}, new int[] {7, 3, 33, 0, 0}, new int[] {1, 3, 5, 1, 0});
+    aCacheShowsItsFirstKeysOnly(
+        new int[] {90, 110, 140, 66}, new int[] {80, 100, 133, 65}, new int[] {20, 40, 33, 30});
+  }
+
+  private static void aCacheShowsItsFirstKeysOnly(int[] room, int[] lengths, int[] queries) {
     Problem packed = new Problem(8, new int[][] {queries, lengths}, 4, 2, 17, 1);
     for (Context context : Contexts.every()) {
       try (context;
@@ -540,7 +553,7 @@ class AttentionTest {
                 dense.input.offsetsQ(),
                 Tensor.of(scope, regions),
                 Tensor.of(scope, lengths),
-                33,
+                packed.longest,
                 (float) packed.shape.scale());
         Tensor o = unwritten(scope, input.q().shape());
         Tensor lse = unwritten(scope, 4, packed.rows);
@@ -557,7 +570,7 @@ class AttentionTest {
                 input.offsetsQ(),
                 input.offsetsK(),
                 input.lengthsK(),
-                100,
+                packed.longest + 67,
                 input.scale());
         Attention.forward(context, roomy, again, null);
         assertThat(again.toFloats()).isEqualTo(dense.o.toFloats());
@@ -618,7 +631,11 @@ class AttentionTest {
   @ParameterizedTest
   @ValueSource(strings = {"q", "k", "v", "dO"})
   void nanStaysInItsSequence(String where) {
-    int[][] lengths = {{3, 6, 2, 9}, {3, 11, 35, 9}};
+    nanStaysInItsSequence(where, new int[][] {{3, 6, 2, 9}, {3, 11, 35, 9}});
+    nanStaysInItsSequence(where, SOME);
+  }
+
+  private static void nanStaysInItsSequence(String where, int[][] lengths) {
     int broken = 1;
     for (Context context : Contexts.every()) {
       try (context;

@@ -33,6 +33,7 @@ import java.util.List;
 import java.util.Random;
 import java.util.function.Function;
 import java.util.function.ToDoubleFunction;
+import java.util.stream.IntStream;
 
 /**
  * Every operation, in the variants that take paths of their own, on small ragged shapes: what tests
@@ -330,45 +331,74 @@ final class Operations {
         t.output(rows));
   }
 
-  /** Packed sequences with a prompt each; one asks nothing, one longer than a block of keys. */
-  private record Packed(DType dtype, int heads, int kvHeads, int dim) {
-    static final int[] QUERIES = {3, 0, 70, 1, 12};
-    static final int[] KEYS = {5, 2, 70, 200, 33};
-    static final int ROWS = 86;
-    static final int ALL_KEYS = 310;
+  /** Lengths of packed sequences; one asks nothing, one is longer than a block of keys. */
+  private enum Packing {
+    PROMPTS(new int[] {3, 0, 70, 1, 12}, new int[] {5, 2, 70, 200, 33}),
+    /** A few rows each, as in generation. */
+    FEW(new int[] {1, 0, 8, 3, 1}, new int[] {5, 2, 200, 70, 33});
+
+    final int[] queries;
+    final int[] keys;
+    final int rows;
+    final int allKeys;
+
+    Packing(int[] queries, int[] keys) {
+      this.queries = queries;
+      this.keys = keys;
+      rows = IntStream.of(queries).sum();
+      allKeys = IntStream.of(keys).sum();
+    }
+  }
+
+  private record Packed(DType dtype, int heads, int kvHeads, int dim, Packing packing) {
     static final int MOST_KEYS = 200;
 
+    Packed(DType dtype, int heads, int kvHeads, int dim) {
+      this(dtype, heads, kvHeads, dim, Packing.PROMPTS);
+    }
+
+    int rows() {
+      return packing.rows;
+    }
+
     Tensor q(GuardedTensors t) {
-      return t.normal(dtype, ROWS, heads, dim);
+      return t.normal(dtype, rows(), heads, dim);
     }
 
     Tensor k(GuardedTensors t) {
-      return t.normal(dtype, ALL_KEYS, kvHeads, dim);
+      return t.normal(dtype, packing.allKeys, kvHeads, dim);
     }
 
     Tensor outputQ(GuardedTensors t) {
-      return t.output(dtype, ROWS, heads, dim);
+      return t.output(dtype, rows(), heads, dim);
     }
 
     Tensor outputK(GuardedTensors t) {
-      return t.output(dtype, ALL_KEYS, kvHeads, dim);
+      return t.output(dtype, packing.allKeys, kvHeads, dim);
     }
 
     /** Keys in use of a cache: those of the queries at least. */
-    static Tensor lengths(GuardedTensors t) {
+    Tensor lengths(GuardedTensors t) {
+      int[] queries = packing.queries;
+      int[] keys = packing.keys;
       int[] next = {0};
       return t.input(
           DType.I32,
           random -> {
-            int s = next[0]++ % KEYS.length;
-            return QUERIES[s] + random.nextInt(KEYS[s] - QUERIES[s] + 1);
+            int s = next[0]++ % keys.length;
+            return queries[s] + random.nextInt(keys[s] - queries[s] + 1);
           },
-          KEYS.length);
+          keys.length);
     }
 
     AttentionPolicy.Input input(GuardedTensors t) {
       return new AttentionPolicy.Input(
-          q(t), k(t), t.fixed(offsets(QUERIES)), t.fixed(offsets(KEYS)), MOST_KEYS, null);
+          q(t),
+          k(t),
+          t.fixed(offsets(packing.queries)),
+          t.fixed(offsets(packing.keys)),
+          MOST_KEYS,
+          null);
     }
 
     Attention.Input values(GuardedTensors t, Tensor lengths) {
@@ -376,8 +406,8 @@ final class Operations {
           q(t),
           k(t),
           k(t),
-          t.fixed(offsets(QUERIES)),
-          t.fixed(offsets(KEYS)),
+          t.fixed(offsets(packing.queries)),
+          t.fixed(offsets(packing.keys)),
           lengths,
           MOST_KEYS,
           0.2f);
@@ -385,7 +415,8 @@ final class Operations {
 
     @Override
     public String toString() {
-      return " %s %d/%d × %d".formatted(dtype, heads, kvHeads, dim);
+      String name = " %s %d/%d × %d".formatted(dtype, heads, kvHeads, dim);
+      return packing == Packing.FEW ? name + ", few rows" : name;
     }
   }
 
@@ -485,21 +516,25 @@ final class Operations {
         List.of(
             new Packed(DType.F32, 4, 2, 32),
             new Packed(DType.F32, 2, 1, 128),
-            new Packed(DType.F32, 3, 3, 17))) {
+            new Packed(DType.F32, 3, 3, 17),
+            new Packed(DType.F32, 4, 2, 32, Packing.FEW),
+            new Packed(DType.F32, 3, 1, 17, Packing.FEW),
+            new Packed(DType.F32, 2, 1, 128, Packing.FEW),
+            new Packed(DType.F32, 2, 2, 256, Packing.FEW))) {
       all.add(
           new Operation(
               "attention" + packed,
               (context, t) -> {
                 var input = packed.values(t, null);
                 Tensor o = packed.outputQ(t);
-                Tensor lse = t.output(packed.heads, Packed.ROWS);
+                Tensor lse = t.output(packed.heads, packed.rows());
                 return () -> Attention.forward(context, input, o, lse);
               }));
       all.add(
           new Operation(
               "attention with a cache" + packed,
               (context, t) -> {
-                var input = packed.values(t, Packed.lengths(t));
+                var input = packed.values(t, packed.lengths(t));
                 Tensor o = packed.outputQ(t);
                 return () -> Attention.forward(context, input, o, null);
               }));
@@ -510,7 +545,7 @@ final class Operations {
                 var input = packed.values(t, null);
                 Tensor dO = packed.q(t);
                 Tensor o = packed.outputQ(t);
-                Tensor lse = t.output(packed.heads, Packed.ROWS);
+                Tensor lse = t.output(packed.heads, packed.rows());
                 Tensor dq = packed.outputQ(t);
                 Tensor dk = packed.outputK(t);
                 Tensor dv = packed.outputK(t);
@@ -530,7 +565,7 @@ final class Operations {
               "attention_policy" + packed,
               (context, t) -> {
                 var input = packed.input(t);
-                int rows = Packed.ROWS;
+                int rows = packed.rows();
                 var out =
                     new AttentionPolicy.Outputs(
                         t.output(rows),
@@ -553,7 +588,7 @@ final class Operations {
           packed,
           Divergence.FORWARD_KL,
           "an index",
-          t -> new Reference.Index(t.fixed(new int[Packed.ROWS])));
+          t -> new Reference.Index(t.fixed(new int[packed.rows()])));
     }
   }
 
@@ -573,7 +608,7 @@ final class Operations {
             (context, t) -> {
               var input = packed.input(t);
               Reference from = references.of(t);
-              int rows = Packed.ROWS;
+              int rows = packed.rows();
               var weights =
                   new AttentionDivergence.Weights(
                       t.input(DType.F32, POSITIVE, rows), t.normal(rows), null, t.normal(1));

@@ -44,6 +44,8 @@ class TrainingLoopTest {
     "ral, rl.attention.referenceInterval=3",
     "gspo, rl.loss.aggregation=SEQ_MEAN_TOKEN_MEAN",
     "grpo, rl.kl.schedule=ADAPTIVE",
+    "gkd, rl.distillation.gamma=0.5",
+    "ral, rl.distillation.gamma=0.5",
   })
   void recordedBatchesHaveTheBitsOfOthers(String rule, String value) {
     String[] parts = value.split("=");
@@ -62,10 +64,11 @@ class TrainingLoopTest {
         Transformer policy = Transformer.create(context, config.transformer(), 1);
         Transformer old = policy.copy();
         Transformer reference = policy.copy();
+        Transformer teacher = Transformer.create(context, config.transformer(), 2);
         Optimizer optimizer = new Optimizer(policy, config.rl().optimizer());
         PolicyGradientStep rule =
             new PolicyGradientStep(
-                config, new PolicyGradientStep.Models(policy, old, reference, null))) {
+                config, new PolicyGradientStep.Models(policy, old, reference, teacher))) {
       KlCoefficient kl = config.rl().kl();
       for (int i = 0; i < 6; i++) {
         int batch = i;
