@@ -26,13 +26,11 @@ AttentionDivergenceWorkspace layout(const saccade_context* context, const saccad
     if (tiles && gradient) {
       workspace.query_parts = carve_query_parts(carver, args);
       workspace.turn = carver.take<int32_t>(1);
-      workspace.head_statistics = carver.take<float>(kCentre * args.heads * args.rows);
-      workspace.live = carver.take<uint8_t>(args.rows);
     }
     if (tiles) {
-      workspace.copies = carve_policy(carver, args, args.heads, args.kv_heads, args.head_dim);
+      workspace.tiles = carve_policy(carver, args, args.heads, args.kv_heads, args.head_dim);
       if (has_ref_policy(args))
-        workspace.ref_copies = carve_policy(carver, args, args.ref_heads, args.ref_kv_heads, args.ref_head_dim);
+        workspace.ref_tiles = carve_policy(carver, args, args.ref_heads, args.ref_kv_heads, args.ref_head_dim);
     } else {
       workspace.head_statistics = carver.take<float>(kQueryStatistics * args.heads * args.rows);
       workspace.ref_head_statistics = carver.take<float>(has_ref_policy(args) ? args.ref_heads * args.rows : 0);

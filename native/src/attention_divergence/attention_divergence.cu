@@ -381,7 +381,7 @@ void compute(const Device& device, const saccade_attention_divergence_args& args
 
 void attention_divergence(const Device& device, const saccade_attention_divergence_args& args,
                           const AttentionDivergenceWorkspace& workspace) {
-  if (workspace.copies.queries) return attention_divergence_hopper(device, args, workspace);
+  if (workspace.tiles.queries) return attention_divergence_hopper(device, args, workspace);
   if (args.dtype != SACCADE_F32) return attention_divergence_mma(device, args, workspace);
   with_columns(args.head_dim, [&](auto columns) { compute<columns>(device, args, workspace); });
 }

@@ -99,8 +99,7 @@ PolicySide<T> reference_side(const saccade_attention_divergence_args& args) {
 // One block: the loss, and the rows' results.
 static __global__ void __launch_bounds__(kLossThreads) loss_kernel(const __grid_constant__ Arguments call) {
   __shared__ double shared[32];
-  // With a gradient other kernels come between: the rows are done, and the end of this one must be the end of all.
-  if (!call.gradient) wait_for_last();
+  wait_for_last();
   const saccade_attention_divergence_args& args = call.args;
   double loss = 0.0;
   for (int64_t row = threadIdx.x; row < args.rows; row += kLossThreads) {
@@ -114,7 +113,6 @@ static __global__ void __launch_bounds__(kLossThreads) loss_kernel(const __grid_
   }
   loss = reduce_block(loss, shared, add_doubles);
   if (args.loss && threadIdx.x == 0) *pointer<float>(args.loss) = static_cast<float>(loss);
-  if (call.gradient) wait_for_last();
 }
 
 // One block a row: zeros where no policy has the head.

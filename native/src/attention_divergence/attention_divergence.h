@@ -84,11 +84,10 @@ struct AttentionDivergenceWorkspace {
   RowPart* parts;              // [parts of the keys, rows]
   RowGradient* row_gradients;  // [rows], for the gradient
   // CUDA, 16-bit types, with `map` for all calls:
-  float* head_statistics;           // [kQueryStatistics, heads, rows]; Hopper, for the gradient: without the last
-  float* ref_head_statistics;       // [ref_heads, rows], log-sum-exps
-  uint8_t* live;                    // [rows], Hopper, for the gradient: whether the row has one
-  PolicyCopies copies, ref_copies;  // Hopper
-  float* ref_map;                   // [ref_rows, padded(max_keys)]: the reference's policy, of some rows at a time
+  float* head_statistics;        // [kQueryStatistics, heads, rows]; Hopper: beside the tiles
+  float* ref_head_statistics;    // [ref_heads, rows], log-sum-exps
+  PolicyTiles tiles, ref_tiles;  // Hopper
+  float* ref_map;                // [ref_rows, padded(max_keys)]: the reference's policy, of some rows at a time
   int64_t ref_rows;
   QueryParts query_parts;  // Hopper, for the gradient
   int32_t* turn;           // Hopper, for the gradient: how many of query_kernel's turns are taken

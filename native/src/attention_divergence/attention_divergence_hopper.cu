@@ -2,8 +2,6 @@
 #include "attention_divergence/row_kernel.cuh"
 #include "attention_policy/policy_hopper.cuh"
 
-// The kernels of a call overlap, as core/device.cuh says: each waits for the one before it, and then allows the next.
-// But for key_kernel, which needs of query_kernel only what it leaves of the rows, and loss_kernel.
 namespace saccade::cuda {
 namespace {
 
@@ -14,22 +12,17 @@ struct Call : Arguments {
 
   TiledPolicy policy;
 
-  // For the block of a row: whether it has a gradient.
-  __device__ void settle(int64_t row, bool live) const {
-    if (threadIdx.x == 0) work.live[row] = live;
-  }
-  __device__ __forceinline__ bool live(int64_t row) const { return work.live[row] != 0; }
-  // [heads, rows]
-  __device__ __forceinline__ float* statistic(QueryStatistic which, int64_t head, int64_t row) const {
-    return work.head_statistics + (which * args.heads + head) * args.rows + row;
-  }
-  // What the keys' pass takes of a row; of one without gradient nothing.
-  __device__ __forceinline__ void set_statistics(int64_t head, int64_t row, float lse, float delta) const {
-    *statistic(kLse, head, row) = lse;
-    *statistic(kDelta, head, row) = delta;
-  }
-  __device__ __forceinline__ void clear_statistics(int64_t head, int64_t row) const {
-    set_statistics(head, row, INFINITY, 0.0f);
+  // A row without gradient is taken out of the tiles: its queries may hold anything.
+  __device__ void take_out(int64_t s, int64_t row) const {
+    const int64_t in_sequence = row - sequences().first_row(s);
+    const int r = static_cast<int>(in_sequence % kQueryTile);
+    for (int64_t i = threadIdx.x; i < heads.count() * (kDim / 8); i += blockDim.x) {
+      const int chunk = static_cast<int>(i % (kDim / 8));
+      const int64_t h = heads.begin + i / (kDim / 8);
+      uint8_t* tile = policy.query_tile<kDim>(policy.first_query_tile(s) + in_sequence / kQueryTile, h);
+      *reinterpret_cast<uint4*>(tile + QueryTile<kDim>{0}.address(0, r, chunk)) = {};
+      if (chunk == 0) set_statistics(policy.statistics<kDim>(s, in_sequence, h), INFINITY, 0.0f);
+    }
   }
 
   __device__ float grad_output() const { return args.grad_output ? *pointer<const float>(args.grad_output) : 1.0f; }
@@ -43,7 +36,7 @@ constexpr int kStepKeys = kKeyTile / 2;
 // dP rows beside a tile of keys: rows of eight lanes' pairs lie in different banks.
 constexpr int kGradientStride = 4 * kStepKeys + 32;
 
-// Threads that copy rows of dP, and of the keys what the copy engine may not.
+// Threads that copy rows of dP.
 constexpr int kCopiers = 96;
 
 // kQueries: of a block, at most.
@@ -71,22 +64,6 @@ __device__ __forceinline__ void copy_rows(unsigned char* to, int stride, const f
 }
 
 __device__ __forceinline__ float2 load_pair(const unsigned char* at) { return *reinterpret_cast<const float2*>(at); }
-
-// Begins to copy rows of x to a tile, those that are there(r); the others become zeros.  kThreads do so together, each
-// the same columns of every so many rows.
-template <class Tile, int kThreads, class There>
-__device__ __forceinline__ void copy_rows_of(unsigned char* to, const Heads<const bf16>& x, int64_t row, int64_t head,
-                                             int dim, int thread, const There& there) {
-  constexpr int kAcross = Tile::kDim / 8, kAtOnce = kThreads / kAcross;
-  static_assert(kThreads % kAcross == 0);
-  const Tile tile{shared_address(to)};
-  const int first = thread / kAcross, chunk = thread % kAcross;
-  const bool some = 8 * chunk < dim;
-  const bf16* from = x.at(row + first, head) + 8 * chunk;
-#pragma unroll 1
-  for (int r = first; r < Tile::kRows; r += kAtOnce, from += kAtOnce * x.row_stride)
-    copy_16(tile.address(0, r, chunk), from, some && there(r) ? 16 : 0);
-}
 
 // Over the four lanes of a row.
 __device__ __forceinline__ float add_lanes(float x) {
@@ -148,11 +125,10 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     query_kernel(const __grid_constant__ Call<kDim> call, const __grid_constant__ HeadedGrid grid, int turns) {
   if constexpr (!kHopper) return;
   wait_for_last();
-  allow_next();
   using Stay = MmaTile<1, kStay, kDim>;
   using Keys = MmaTile<1, kStepKeys, kDim>;
   using Steps = GradientRing<kDim, kQueries>;
-  constexpr int kBlocks = kStepKeys / 8;
+  constexpr int kBlocks = kStepKeys / 8, kHalves = kKeyTile / kStepKeys;
   extern __shared__ __align__(1024) unsigned char shared[];
   auto& memory = *reinterpret_cast<QueryMemory<kDim, kQueries>*>(shared);
   const Stay q{shared_address(memory.queries)};
@@ -167,7 +143,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   __syncthreads();
 
   if (uniform(group()) == kGroups) {
-    few_registers<40>();
+    few_registers();
     const bool copies = threadIdx.x >= kBlockThreads - kCopiers, leads = threadIdx.x == kConsumers;
     const int width = static_cast<int>(call.width());
     uint32_t step = 0;
@@ -187,9 +163,8 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
           static_cast<int>(sequences.keys(s) - sequences.rows(s) + block.begin - sequences.first_row(s) + 1);
       const int most = least + block.queries - 1, all = most > 0 ? (most + kStepKeys - 1) / kStepKeys : 0;
       bool live = false;
-      if (!last && all > 0 && !sequences.bad[s])
-        for (int r = static_cast<int>(threadIdx.x % 32); r < block.queries; r += 32) live |= call.live(block.begin + r);
-      live = __any_sync(~0u, live);
+      for (int r = static_cast<int>(threadIdx.x % 32); r < block.queries; r += 32) live |= call.active(block.begin + r);
+      live = __any_sync(~0u, live) && all > 0 && !sequences.bad[s] && !last;
       if (!last && !live && parts > 1) continue;
       const int first = uniform(all * part / parts), tiles = live ? uniform(all * (part + 1) / parts) - first : 0;
       if (leads) {
@@ -198,26 +173,21 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
         if (last) next.block.queries = 0;
       }
       const float* map = call.map(block.begin);
-      const int64_t first_key = live ? sequences.first_key(s) : 0;
-      const int keys = live ? static_cast<int>(sequences.keys(s)) : 0;
       for (int j = 0; j == 0 || j < tiles; ++j, ++step) {
         const int key = (first + j) * kStepKeys;
-        // Beyond the last key there may be those of others, which may be anything.
-        const bool some = j < tiles, whole = some && key + kStepKeys <= keys;
         if (copies || leads) ring.wait_empty(step);
         if (copies) {
-          if (some) {
+          if (j < tiles)
             copy_rows<kStepKeys>(ring.slot(step) + Keys::kBytes, kGradientStride, map + key, width, block.queries,
                                  width - key);
-            if (!whole)
-              copy_rows_of<Keys, kCopiers>(ring.slot(step), policy.k, first_key + key, block.kv, policy.dim,
-                                           static_cast<int>(threadIdx.x) - (kBlockThreads - kCopiers),
-                                           [&](int r) { return key + r < keys; });
-          }
           ring.arrive_copied(step);
         } else if (leads) {
-          ring.expect(step, whole ? Keys::kBytes : 0);
-          if (whole) ring.template copy_tile<Keys>(step, 0, policy.key_map, block.kv, first_key + key);
+          ring.expect(step, j < tiles ? Keys::kBytes : 0);
+          if (j >= tiles) continue;
+          const uint8_t* tile = policy.key_tile<kDim>(policy.first_key_tile(s) + (first + j) / kHalves, block.kv) +
+                                (first + j) % kHalves * (kStepKeys * Keys::kRow);
+          for (int panel = 0; panel < kDim / 64; ++panel)
+            ring.copy(step, panel * Keys::kPanel, tile + panel * KeyTile<kDim>::kPanel, Keys::kPanel);
         }
       }
       __syncwarp();
@@ -227,7 +197,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     return;
   }
 
-  many_registers<232>();
+  many_registers();
   const bool never = args.rows < 0;
   const float grad_output = call.grad_output();
   const auto with_gradient = [&](const auto& body) {
@@ -244,7 +214,6 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     const HeadedRows block = own.block;
     const int first = uniform(own.first), tiles = uniform(own.tiles), least = own.least, part = own.part;
     const int64_t s = block.s;
-    const int keys = uniform(static_cast<int>(sequences.keys(s)));
     if (tiles < 0) {
       ring.release(step++);
       const float value = sequences.bad[s] ? kNan : 0.0f;
@@ -253,9 +222,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
         with_gradient([&](const auto& dq) {
           fill_heads(dq, block.begin, block.begin + block.queries, head, args.head_dim, value, kConsumers);
         });
-        if (threadIdx.x >= block.queries) continue;
-        call.clear_statistics(head, block.begin + threadIdx.x);
-        if (dscore_sq) dscore_sq[head * args.rows + block.begin + threadIdx.x] = value;
+        if (dscore_sq && threadIdx.x < block.queries) dscore_sq[head * args.rows + block.begin + threadIdx.x] = value;
       }
       continue;
     }
@@ -263,19 +230,21 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     float watch[2];  // mass of a lane's keys beyond which the centre moves
     bool live[2];
     int seen[2], row_offset[2];  // keys beyond those that the first query sees
+    const auto statistics = [&](int r) {
+      return policy.statistics<kDim>(s, block.begin + block.query(r) - sequences.first_row(s), block.head(r));
+    };
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const int r = 16 * warp() + lane_row(2 * i);
       const bool there = r < block.count();
       seen[i] = there ? block.query(r) : 0;
       row_offset[i] = Keys::kBytes + seen[i] * kGradientStride + 4 * lane_column(0);
-      lse[i] =
-          there && call.live(block.begin + seen[i]) ? policy.log_sum(block.head(r), block.begin + seen[i]) : INFINITY;
+      lse[i] = there ? statistics(r)[kLse * kQueryTile] : INFINITY;
       live[i] = lse[i] != INFINITY;
       watch[i] = 0x1p-12f;
     }
     group_sync();  // nothing of the rows before is being multiplied
-    load_rows(q, policy, block, [&](int r) { return call.live(block.begin + block.query(r)); });
+    load_rows(q, policy, block);
     if (dscore_sq) squares.clear();
     float moments[kDim / 8][4], means[kDim / 8][4];  // sums of P (dP - centre) K, and of P K
     clear(moments);
@@ -354,7 +323,6 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     };
     const auto begin = [&](float(&x)[kBlocks][4], int j) {
       ring.wait(step + j);
-      if ((first + j + 1) * kStepKeys > keys) bulk_fence();  // threads copied it
       wgmma_multiply_transposed(x, q, 64 * group(), Keys{shared_address(ring.slot(step + j))});
     };
     // Probabilities become products with dP.
@@ -455,10 +423,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
       }
       const float inverse = call.unit(row) / whole;
       if (threadIdx.x % 4 == 0) {
-        if (live[i])
-          call.set_statistics(head, row, lse[i] - log2f(inverse), centre[i] + delta);
-        else
-          call.clear_statistics(head, row);
+        if (live[i]) set_statistics(statistics(r), lse[i] - log2f(inverse), centre[i] + delta);
         if (dscore_sq) {
           const double d = delta, square = fmax(all[2] - d * (2.0 * all[1] - d * all[0]), 0.0);
           const float factor = inverse * grad_output;
@@ -483,14 +448,15 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
 template <int kDim>
 __global__ void __launch_bounds__(kRowThreads) join_kernel(const __grid_constant__ Call<kDim> call) {
   wait_for_last();
-  allow_next();
   const saccade_attention_divergence_args& args = call.args;
   const int64_t number = (static_cast<int64_t>(blockIdx.x) * kRowThreads + threadIdx.x) / 32;
   if (number >= call.heads.count() * args.rows) return;
   const int64_t row = number % args.rows, head = call.heads.begin + number / args.rows,
                 s = sequence_of_row(call.sequences(), row);
   const int lane = static_cast<int>(threadIdx.x % 32), parts = call.work.query_parts.count;
-  const bool bad = call.sequences().bad[s], live = !bad && call.live(row) && call.policy.log_sum(head, row) != INFINITY;
+  float* statistics = call.policy.template statistics<kDim>(s, row - call.sequences().first_row(s), head);
+  const bool bad = call.sequences().bad[s], live = !bad && statistics[kLse * kQueryTile] != INFINITY;
+  __syncwarp();
   float square = 0.0f, scale = 0.0f, a[kDim / 32] = {};  // two columns and two, 64 further
   if (live) {
     const auto numbers = [&](int part) {
@@ -529,9 +495,7 @@ __global__ void __launch_bounds__(kRowThreads) join_kernel(const __grid_constant
     scale = args.scale * factor;
 #pragma unroll
     for (int e = 0; e < kDim / 32; ++e) a[e] = fmaf(-delta, b[e], a[e]) * scale;
-    if (lane == 0) call.set_statistics(head, row, call.policy.log_sum(head, row) - log2f(inverse), centre + delta);
-  } else if (lane == 0) {
-    call.clear_statistics(head, row);
+    if (lane == 0) set_statistics(statistics, statistics[kLse * kQueryTile] - log2f(inverse), centre + delta);
   }
   const float nothing = bad ? kNan : 0.0f;
   if (args.dscore_sq && lane == 0) pointer<float>(args.dscore_sq)[head * args.rows + row] = live ? square : nothing;
@@ -552,19 +516,15 @@ __global__ void __launch_bounds__(kRowThreads) join_kernel(const __grid_constant
 // dP of kQueryTile rows and kKeyTile keys: as columns of eight lanes, rows lie in different banks.
 constexpr int kTransposedStride = 4 * kKeyTile + 16;
 using TransposedRing = Ring<kQueryTile * kTransposedStride, 32, 2, kGroups, kCopiers>;
-// Queries, what is known of their rows and, behind it, whether threads copied them.
 template <int kDim>
-using RowRing = Ring<QueryTile<kDim>::kBytes + 1024, 32, 8, kGroups, 32, true>;
-constexpr int kMixed = kCentre * kQueryTile * static_cast<int>(sizeof(float));
-static_assert(kMixed + sizeof(int32_t) <= 1024);
+using RowRing = Ring<kQuerySlot<kDim>, 32, 8, kGroups, 0, true>;
 
 // dk.  One block a tile of keys and key head: tiles of queries move by, of each the heads of the group in order.  The
-// rows' dP stays in registers meanwhile.  What row_kernel wrote is there: query_kernel has waited for it before it
-// allowed this one.
+// rows' dP stays in registers meanwhile.
 template <int kDim>
 __global__ void __launch_bounds__(kBlockThreads, 1) key_kernel(const __grid_constant__ Call<kDim> call) {
   if constexpr (!kHopper) return;
-  allow_next();
+  wait_for_last();
   using Queries = QueryTile<kDim>;
   constexpr int kBlocks = kQueryTile / 8;
   extern __shared__ __align__(1024) unsigned char shared[];
@@ -580,7 +540,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1) key_kernel(const __grid_cons
   const Sequences& sequences = call.sequences();
   const int64_t kv = blockIdx.x % args.kv_heads, number = blockIdx.x / args.kv_heads;
   const Piece piece = piece_of(sequences.offsets_k, sequences.count, number, kKeyTile);
-  if (piece.empty()) return wait_for_last();
+  if (piece.empty()) return;
   const int64_t s = piece.s;
   const auto with_gradient = [&](const auto& body) {
     if (args.grad_dtype == SACCADE_F32)
@@ -589,11 +549,9 @@ __global__ void __launch_bounds__(kBlockThreads, 1) key_kernel(const __grid_cons
       body(heads_of<bf16>(args.dk, args.dk_row_stride, args.dk_head_stride));
   };
   const bool bad = sequences.bad[s];
-  const auto fill = [&](float value) {
-    with_gradient([&](const auto& dk) { fill_heads(dk, piece.begin, piece.end, kv, args.head_dim, value); });
-    wait_for_last();
-  };
-  if (bad || kv < policy.kv.begin || kv >= policy.kv.end) return fill(bad ? kNan : 0.0f);
+  if (bad || kv < policy.kv.begin || kv >= policy.kv.end)
+    return with_gradient(
+        [&](const auto& dk) { fill_heads(dk, piece.begin, piece.end, kv, args.head_dim, bad ? kNan : 0.0f); });
   const int64_t group_end = (kv + 1) * policy.group,
                 head_begin = kv * policy.group > policy.heads.begin ? kv * policy.group : policy.heads.begin;
   const int heads =
@@ -609,23 +567,21 @@ __global__ void __launch_bounds__(kBlockThreads, 1) key_kernel(const __grid_cons
   }
   __syncthreads();
   const auto rows_of = [&](int t) { return count - t * kQueryTile < kQueryTile ? count - t * kQueryTile : kQueryTile; };
-  // One warp: which rows of a tile of queries have a gradient.
-  const auto live_rows = [&](int t) {
+  // One warp: whether some row of a tile of queries has a gradient.
+  const auto active = [&](int t) {
     const int64_t row = sequences.first_row(s) + t * kQueryTile;
     const int r = static_cast<int>(threadIdx.x % 32), own = rows_of(t);
-    const uint64_t low = __ballot_sync(~0u, r < own && call.live(row + r)),
-                   high = __ballot_sync(~0u, r + 32 < own && call.live(row + r + 32));
-    return high << 32 | low;
+    return __any_sync(~0u, (r < own && call.active(row + r)) || (r + 32 < own && call.active(row + r + 32)));
   };
-  const auto active = [&](int t) { return live_rows(t) != 0; };
   for (int t = first + warp(); t * kQueryTile < count; t += kBlockThreads / 32)
     if (active(t) && threadIdx.x % 32 == 0) atomicAdd(tiles, 1);
   __syncthreads();
   const int items = uniform(*tiles * heads);
-  if (items == 0) return fill(0.0f);
+  if (items == 0)
+    return with_gradient([&](const auto& dk) { fill_heads(dk, piece.begin, piece.end, kv, args.head_dim, 0.0f); });
 
   if (uniform(group()) == kGroups) {
-    few_registers<56>();
+    few_registers<40>();
     if (threadIdx.x >= kBlockThreads - kCopiers) {
       const bool first_copier = threadIdx.x == kBlockThreads - kCopiers;
       const int left = static_cast<int>(call.width()) - key;
@@ -641,49 +597,25 @@ __global__ void __launch_bounds__(kBlockThreads, 1) key_kernel(const __grid_cons
         gradients.arrive_copied(turn++);
       }
     } else if (threadIdx.x < kConsumers + 32) {
-      const int lane = static_cast<int>(threadIdx.x % 32);
-      wait_for_last();
+      const bool copies = threadIdx.x == kConsumers;
       for (int t = first, item = 0; t * kQueryTile < count; ++t) {
-        const uint64_t live = live_rows(t);
-        if (live == 0) continue;
-        // Queries of other rows may be anything.
-        const bool mixed = live != ~uint64_t{0};
-        const int64_t row = sequences.first_row(s) + t * kQueryTile;
-        const int own = rows_of(t);
-        for (int h = 0; h < heads; ++h, ++item) {
-          unsigned char* slot = rows.slot(item);
-          rows.wait_empty(item);
-          if (lane == 0) {
-            *reinterpret_cast<int32_t*>(slot + Queries::kBytes + kMixed) = mixed;
-            rows.expect(item, mixed ? 0 : Queries::kBytes);
-            if (!mixed) rows.template copy_tile<Queries>(item, 0, policy.query_map, head_begin + h, row);
-          }
-          if (mixed)
-            copy_rows_of<Queries, 32>(slot, policy.q, row, head_begin + h, policy.dim, lane,
-                                      [&](int r) { return (live >> r & 1) != 0; });
-#pragma unroll
-          for (int e = 0; e < 2; ++e) {
-            const int r = lane + 32 * e;
-            const uint32_t to = shared_address(slot) + Queries::kBytes + 4 * r, bytes = r < own ? 4 : 0;
-            const int64_t at = row + (r < own ? r : 0);
-            copy_4(to + kLse * 4 * kQueryTile, call.statistic(kLse, head_begin + h, at), bytes);
-            copy_4(to + kDelta * 4 * kQueryTile, call.statistic(kDelta, head_begin + h, at), bytes);
-          }
-          rows.arrive_copied(item);
-        }
+        if (!active(t)) continue;
+        for (int h = 0; copies && h < heads; ++h)
+          rows.fill(item++, policy.query_tile<kDim>(policy.first_query_tile(s) + t, head_begin + h),
+                    kQueryTileBytes<kDim>);
+        __syncwarp();
       }
     }
   } else {
-    many_registers<224>();
+    many_registers<232>();
     float out[kDim / 8][4];
     clear(out);
     uint32_t k[kDim / 16][4];
+    const auto* tile_from = reinterpret_cast<const uint4*>(policy.key_tile<kDim>(number, kv));
+    auto* tile_to = reinterpret_cast<uint4*>(shared);
 #pragma unroll 4
-    for (int i = static_cast<int>(threadIdx.x); i < kKeyTile * kDim / 8; i += kConsumers) {
-      const int r = i / (kDim / 8), chunk = i % (kDim / 8);
-      store_16(keys.address(0, r, chunk),
-               r < piece.count() ? load_chunk(policy.k.at(piece.begin + r, kv), chunk, policy.dim) : uint4{});
-    }
+    for (int i = static_cast<int>(threadIdx.x); i < KeyTile<kDim>::kBytes / 16; i += kConsumers)
+      tile_to[i] = tile_from[i];
     bulk_fence();
     consumers_sync();
 #pragma unroll
@@ -717,7 +649,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1) key_kernel(const __grid_cons
       }
     };
     const auto tile = [&](int i) { return Queries{shared_address(rows.slot(i))}; };
-    // dS of scores.  Rows without gradient have an infinite log-sum-exp, those that do not exist zeros for all.
+    // dS of scores.  Rows that do not exist have an infinite log-sum-exp.
     const auto gradient = [&](float(&x)[kBlocks][4], int i) {
       const unsigned char* statistics = rows.slot(i) + Queries::kBytes + 4 * lane_column(0);
 #pragma unroll
@@ -748,7 +680,6 @@ __global__ void __launch_bounds__(kBlockThreads, 1) key_kernel(const __grid_cons
         out, args.rows < 0, items,
         [&](float(&x)[kBlocks][4], int i) {
           rows.wait(i);
-          if (*reinterpret_cast<const int32_t*>(rows.slot(i) + Queries::kBytes + kMixed)) bulk_fence();
           wgmma_multiply_transposed(x, k, tile(i));
         },
         [&](float(&x)[kBlocks][4], int i) {
@@ -796,9 +727,9 @@ void attention_divergence_hopper(const Device& device, const saccade_attention_d
   const PolicySide<bf16> side = policy_side<bf16>(args);
   const int64_t width = padded(args.max_keys);
   with_dim(args.head_dim, [&](auto dim) {
-    const Call<dim> call{
-        {args, work, rows, heads, ref_heads, 1.0f, true, wants_gradient(args)},
-        tiled_policy<dim>(device, rows, side, heads, args.keys, work.copies, pointer<const float>(args.lse))};
+    const Call<dim> call{{args, work, rows, heads, ref_heads, 1.0f, true, wants_gradient(args)},
+                         TiledPolicy(rows, side, heads, work.tiles.queries, work.tiles.keys)};
+    launch_tiling<dim>(device, call.policy, side, args.keys, args.sequences, pointer<const float>(args.lse));
     const auto compare = [&](int64_t begin, int64_t end) {
       launch_mean<dim>(device, call.policy, {work.map + begin * width, width, begin, end, heads}, args.sequences);
       with_kind(args.kind, [&](auto kind) {
@@ -808,9 +739,10 @@ void attention_divergence_hopper(const Device& device, const saccade_attention_d
     };
     if (args.ref_q) {
       const PolicySide<bf16> ref_side = reference_side<bf16>(args);
+      const TiledPolicy reference(rows, ref_side, ref_heads, work.ref_tiles.queries, work.ref_tiles.keys);
       with_dim(args.ref_head_dim, [&](auto ref_dim) {
-        const TiledPolicy reference = tiled_policy<ref_dim>(device, rows, ref_side, ref_heads, args.keys,
-                                                            work.ref_copies, pointer<const float>(args.ref_lse));
+        launch_tiling<ref_dim>(device, reference, ref_side, args.keys, args.sequences,
+                               pointer<const float>(args.ref_lse));
         for_row_batches(args.rows, work.ref_rows, [&](int64_t begin, int64_t end) {
           launch_mean<ref_dim>(device, reference, {work.ref_map, width, begin, end, ref_heads}, args.sequences);
           compare(begin, end);

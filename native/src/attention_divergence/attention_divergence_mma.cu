@@ -12,10 +12,8 @@ struct Call : Arguments {
 
   PlainPolicy<T> policy;
 
-  // For the block of a row: whether it has a gradient.  If not, none of its probabilities count, and its queries may
-  // hold anything.
-  __device__ void settle(int64_t row, bool live) const {
-    if (live) return;
+  // A row without gradient: none of its probabilities count, and its queries may hold anything.
+  __device__ void take_out(int64_t, int64_t row) const {
     for (int64_t h = heads.begin + threadIdx.x; h < heads.end; h += blockDim.x)
       set_centre(row, h, INFINITY, 0.0f, 0.0f);
   }

@@ -44,15 +44,14 @@ __device__ __forceinline__ void load_four(float (&x)[4], const bf16* at) {
   x[2] = __uint_as_float(bits.y << 16), x[3] = __uint_as_float(bits.y & 0xffff0000u);
 }
 
-// One block a row from `first` on: its results; and dP takes the place of its probabilities in the map.  The queries of
-// a row without gradient may hold anything.  A thread takes four keys at once, from a multiple
+// One block a row from `first` on: its results; and dP takes the place of its probabilities in the map.  A row without
+// gradient is taken out of the tiles: its queries may hold anything.  A thread takes four keys at once, from a multiple
 // of four on.
 template <class Call, int32_t kKind>
 __global__ void __launch_bounds__(kComparing, 3) row_kernel(const __grid_constant__ Call call, int64_t first) {
   __shared__ RowSums shared_sums[32];
   __shared__ RowResults shared_results[32];
   wait_for_last();
-  allow_next();
   const int step = 4 * static_cast<int>(blockDim.x);
   const saccade_attention_divergence_args& args = call.args;
   const int64_t row = first + blockIdx.x;
@@ -211,7 +210,8 @@ __global__ void __launch_bounds__(kComparing, 3) row_kernel(const __grid_constan
     }
     *reinterpret_cast<float4*>(map + key) = {dp[0], dp[1], dp[2], dp[3]};
   }
-  call.settle(row, live);
+  if (live) return;
+  call.take_out(s, row);
 }
 
 // A sum of floats with what its additions round: f64 arithmetic would wait for the tensor cores.

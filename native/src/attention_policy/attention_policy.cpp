@@ -11,7 +11,7 @@ AttentionPolicyWorkspace layout(const saccade_context* context, const saccade_at
   if (context->gpu && args.dtype != SACCADE_F32) {
     workspace.packing = carve_packing(args.sequences, carver);
     if (has_policy_tiles(context, args))
-      workspace.copies = carve_policy(carver, args, args.heads, args.kv_heads, args.head_dim);
+      workspace.tiles = carve_policy(carver, args, args.heads, args.kv_heads, args.head_dim);
     else
       workspace.head_statistics = carver.take<float>(args.heads * args.rows);
     workspace.sum_rows = rows_at_a_time(args);

@@ -126,7 +126,7 @@ void compute(const Device& device, const saccade_attention_policy_args& args,
 void attention_policy(const Device& device, const saccade_attention_policy_args& args,
                       const AttentionPolicyWorkspace& workspace) {
   if (args.rows == 0) return;
-  if (workspace.copies.queries) return attention_policy_hopper(device, args, workspace);
+  if (workspace.tiles.queries) return attention_policy_hopper(device, args, workspace);
   if (args.dtype != SACCADE_F32) return attention_policy_mma(device, args, workspace);
   compute(device, args, workspace);
 }

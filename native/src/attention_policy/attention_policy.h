@@ -24,8 +24,8 @@ struct AttentionPolicyWorkspace {
   double* entropies;  // [parts of the keys, rows]
   double* sums;       // [rows, 2]: entropy and mass of the policies so far
   // CUDA, 16-bit types:
-  PolicyCopies copies;     // Hopper
-  float* head_statistics;  // [heads, rows], log-sum-exps; not on Hopper
+  PolicyTiles tiles;       // Hopper
+  float* head_statistics;  // [heads, rows], log-sum-exps; Hopper: beside the tiles
   float* head_sums;        // [sum_rows, padded(max_keys)]: probabilities of some rows at a time
   int64_t sum_rows;
   int64_t bytes;

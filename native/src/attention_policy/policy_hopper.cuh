@@ -14,72 +14,111 @@ template <int kDim>
 using KeyTile = MmaTile<1, kKeyTile, kDim>;
 template <int kDim>
 using QueryTile = MmaTile<1, kQueryTile, kDim>;
+template <int kDim>
+constexpr int kQueryTileBytes = QueryTile<kDim>::kBytes + kQueryTileExtra;
+template <int kDim>
+constexpr int kQuerySlot = (kQueryTileBytes<kDim> + 1023) / 1024 * 1024;
 
-// A policy whose queries and keys the copy engine loads as tiles.
+// A policy whose queries and keys are tiles, of the heads in its range and their key heads.
 struct TiledPolicy : PolicyHeads {
-  TensorMap query_map, key_map;
-  Heads<const bf16> q, k;  // what they describe: 16 bytes can be loaded from every eighth of `dim` columns
-  int dim;
-  const float* lse;  // [heads, rows], in units of lse_unit powers of two
-  float lse_unit;
+  uint8_t* queries;
+  uint8_t* keys;
 
-  __device__ __forceinline__ float log_sum(int64_t head, int64_t row) const {
-    return lse[head * total_rows + row] * lse_unit;
+  TiledPolicy(const PolicyRows& rows_, const PolicySide<bf16>& side, const HeadSpan& heads_, uint8_t* queries_,
+              uint8_t* keys_)
+      : PolicyHeads(rows_, side, heads_), queries(queries_), keys(keys_) {}
+
+  template <int kDim>
+  __device__ __forceinline__ uint8_t* query_tile(int64_t number, int64_t head) const {
+    return queries + (number * heads.count() + head - heads.begin) * kQueryTileBytes<kDim>;
+  }
+  template <int kDim>
+  __device__ __forceinline__ uint8_t* key_tile(int64_t number, int64_t kv_head) const {
+    return keys + (number * kv.count() + kv_head - kv.begin) * KeyTile<kDim>::kBytes;
+  }
+  __device__ __forceinline__ int64_t first_query_tile(int64_t s) const {
+    return first_piece(sequences().offsets_q, s, kQueryTile);
+  }
+  __device__ __forceinline__ int64_t first_key_tile(int64_t s) const {
+    return first_piece(sequences().offsets_k, s, kKeyTile);
+  }
+  // What lies beside a tile, kQueryTile numbers apart, of row `r` of sequence s.
+  template <int kDim>
+  __device__ __forceinline__ float* statistics(int64_t s, int64_t r, int64_t head) const {
+    return reinterpret_cast<float*>(query_tile<kDim>(first_query_tile(s) + r / kQueryTile, head) +
+                                    QueryTile<kDim>::kBytes) +
+           r % kQueryTile;
   }
 };
 
-// ------------------------------------------------------------------------------------------------- copies
-
-// Rows of the heads in range for the copy engine: [rows, heads, kDim], zeros beyond `dim` columns.
-template <int kDim>
-__global__ void __launch_bounds__(kWriters)
-    align_kernel(Heads<const bf16> x, bf16* to, int64_t rows, int64_t heads, HeadSpan range, int dim) {
-  wait_for_last();
-  allow_next();
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * kWriters + threadIdx.x;
-  const int64_t chunk = i % (kDim / 8), head = range.begin + i / (kDim / 8) % range.count(),
-                row = i / (kDim / 8) / range.count();
-  if (row >= rows) return;
-  float values[8];
-  load_columns(values, x.at(row, head) + 8 * chunk, dim - 8 * static_cast<int>(chunk), false);
-  uint4 bits;
-  bits.x = pack_bf16(values[0], values[1]);
-  bits.y = pack_bf16(values[2], values[3]);
-  bits.z = pack_bf16(values[4], values[5]);
-  bits.w = pack_bf16(values[6], values[7]);
-  *reinterpret_cast<uint4*>(to + (row * heads + head) * kDim + 8 * chunk) = bits;
+__device__ inline void set_statistics(float* statistics, float lse, float delta) {
+  statistics[kLse * kQueryTile] = lse;
+  statistics[kDelta * kQueryTile] = delta;
 }
 
-// Describes x to the copy engine, or a copy of it at `room`; returns which.
+// --------------------------------------------------------------------------------------------------- tiles
+
+// One block a piece of `x` and head: `count` rows from `row` on.
+template <int kRows, int kDim>
+__device__ __forceinline__ void write_tile(uint8_t* tile, const Heads<const bf16>& x, int64_t row, int count,
+                                           int64_t head, int dim) {
+  const bool whole = (reinterpret_cast<uint64_t>(x.data) % 16 | x.row_stride % 8 | x.head_stride % 8 | dim % 8) == 0;
+#pragma unroll 4
+  for (int i = static_cast<int>(threadIdx.x); i < kRows * kDim / 8; i += kWriters) {
+    const int r = i / (kDim / 8), chunk = i % (kDim / 8);
+    float values[8];
+    load_columns(values, x.at(row + r, head) + 8 * chunk, r < count ? dim - 8 * chunk : 0, whole);
+    store_chunk<kRows, kDim>(tile, r, chunk, values);
+  }
+}
+
+// The tiles of keys, in the first `key_blocks` blocks, and of queries.  lse: [heads, rows], or null: it is to come.  A
+// row that does not exist has an infinite sum of exponentials.
 template <int kDim>
-Heads<const bf16> describe(const Device& device, TensorMap& map, const Heads<const bf16>& x, uint8_t* room,
-                           int64_t rows, int64_t heads, const HeadSpan& range, int64_t dim) {
-  if (describe_rows(map, x.data, rows, heads, dim, x.row_stride, x.head_stride)) return x;
-  auto* copy = reinterpret_cast<bf16*>(room);
-  launch_overlapping(device, align_kernel<kDim>, divide_up(rows * range.count() * (kDim / 8), kWriters), kWriters, x,
-                     copy, rows, heads, range, static_cast<int>(dim));
-  if (!describe_rows(map, copy, rows, heads, kDim, heads * kDim, kDim))
-    fail(SACCADE_INTERNAL, "cuTensorMapEncodeTiled", "success", "a failure");
-  return {copy, heads * kDim, kDim};
+__global__ void __launch_bounds__(kWriters)
+    tiles_kernel(const __grid_constant__ TiledPolicy policy, const __grid_constant__ PolicySide<bf16> side,
+                 int64_t key_blocks, const float* lse) {
+  wait_for_last();
+  const Sequences& sequences = policy.sequences();
+  if (blockIdx.x < key_blocks) {
+    const int64_t kv = policy.kv.begin + blockIdx.x % policy.kv.count(), number = blockIdx.x / policy.kv.count();
+    const Piece piece = piece_of(sequences.offsets_k, sequences.count, number, kKeyTile);
+    if (piece.empty() || sequences.bad[piece.s]) return;
+    return write_tile<kKeyTile, kDim>(policy.key_tile<kDim>(number, kv), side.k, piece.begin, piece.count(), kv,
+                                      static_cast<int>(side.dim));
+  }
+  const int64_t block = blockIdx.x - key_blocks, head = policy.heads.begin + block % policy.heads.count(),
+                number = block / policy.heads.count();
+  const Piece piece = piece_of(sequences.offsets_q, sequences.count, number, kQueryTile);
+  if (piece.empty() || sequences.bad[piece.s]) return;
+  uint8_t* tile = policy.query_tile<kDim>(number, head);
+  write_tile<kQueryTile, kDim>(tile, side.q, piece.begin, piece.count(), head, static_cast<int>(side.dim));
+  const int r = static_cast<int>(threadIdx.x);
+  if (r >= kQueryTile) return;
+  auto* statistics = reinterpret_cast<float*>(tile + QueryTile<kDim>::kBytes) + r;
+  if (r >= piece.count())
+    set_statistics(statistics, INFINITY, 0.0f);
+  else if (lse)
+    statistics[kLse * kQueryTile] = lse[head * side.rows + piece.begin + r] * kLog2E;
 }
 
 // -------------------------------------------------------------------------------------------------- blocks
 
-// Sixteen bytes of a row: its columns from 8 chunk on, zeros beyond `dim`.
-__device__ __forceinline__ uint4 load_chunk(const bf16* row, int chunk, int dim) {
-  return 8 * chunk < dim ? *reinterpret_cast<const uint4*>(row + 8 * chunk) : uint4{};
-}
-
-// Rows of a block that a group multiplies, to shared memory, by its threads; zeros where not there(r).
-template <int kDim, class There>
+// Rows of a block that a group multiplies, to shared memory, by its threads.
+template <int kDim>
 __device__ __forceinline__ void load_rows(const MmaTile<1, kStay, kDim>& to, const TiledPolicy& policy,
-                                          const HeadedRows& block, const There& there) {
+                                          const HeadedRows& block) {
+  const int64_t first = block.begin - policy.sequences().first_row(block.s), tiles = policy.first_query_tile(block.s);
 #pragma unroll 4
   for (int i = static_cast<int>(threadIdx.x % 128); i < 64 * kDim / 8; i += 128) {
     const int r = 64 * group() + i / (kDim / 8), chunk = i % (kDim / 8);
     uint4 bits = {};
-    if (r < block.count() && there(r))
-      bits = load_chunk(policy.q.at(block.begin + block.query(r), block.head(r)), chunk, policy.dim);
+    if (r < block.count()) {
+      const int64_t row = first + block.query(r);
+      const uint8_t* tile = policy.query_tile<kDim>(tiles + row / kQueryTile, block.head(r));
+      bits = *reinterpret_cast<const uint4*>(tile +
+                                             QueryTile<kDim>{0}.address(0, static_cast<int>(row % kQueryTile), chunk));
+    }
     store_16(to.address(0, r, chunk), bits);
   }
   bulk_fence();
@@ -159,14 +198,12 @@ __device__ __forceinline__ void multiply_in_turn(float (&out)[kBlocks][4], bool 
 
 // ------------------------------------------------------------------------------------------------- kernels
 
-// The log-sum-exps in lse[heads, rows], in powers of two, and in out[heads, rows] where that is not null.
+// The log-sum-exps beside the queries, and in out[heads, rows] where that is not null.
 template <int kDim>
 __global__ void __launch_bounds__(kBlockThreads, 1)
-    lse_kernel(const __grid_constant__ TiledPolicy policy, const __grid_constant__ HeadedGrid grid, float* lse,
-               float* out) {
+    lse_kernel(const __grid_constant__ TiledPolicy policy, const __grid_constant__ HeadedGrid grid, float* out) {
   if constexpr (!kHopper) return;
   wait_for_last();
-  allow_next();
   using Stay = MmaTile<1, kStay, kDim>;
   using Keys = KeyTile<kDim>;
   extern __shared__ __align__(1024) unsigned char shared[];
@@ -174,11 +211,9 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   const Ring<Keys::kBytes, 1> ring(shared + Stay::kBytes);
   const HeadedRows block(policy, grid);
   if (block.empty()) return;
-  const auto write = [&](int r, double value) {
+  const auto write = [&](int r, double lse) {
     constexpr double kNatural = 0.693147180559945309;  // of a power of two
-    const int64_t at = block.head(r) * policy.total_rows + block.begin + block.query(r);
-    lse[at] = static_cast<float>(value);
-    if (out) out[at] = static_cast<float>(value * kNatural);
+    if (out) out[block.head(r) * policy.total_rows + block.begin + block.query(r)] = static_cast<float>(lse * kNatural);
   };
   const int64_t s = block.s;
   if (policy.sequences().bad[s]) {
@@ -193,14 +228,11 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   if (uniform(group()) == kGroups) {
     few_registers();
     if (threadIdx.x == kConsumers)
-      for (int j = 0; j < tiles; ++j) {
-        ring.wait_empty(j);
-        ring.expect(j, Keys::kBytes);
-        ring.template copy_tile<Keys>(j, 0, policy.key_map, block.kv, policy.sequences().first_key(s) + j * kKeyTile);
-      }
+      for (int j = 0; j < tiles; ++j)
+        ring.fill(j, policy.key_tile<kDim>(policy.first_key_tile(s) + j, block.kv), Keys::kBytes);
   } else {
     many_registers();
-    load_rows(q, policy, block, [](int) { return true; });
+    load_rows(q, policy, block);
     int visible[2];
     float top[2];
     double sum[2];
@@ -226,23 +258,26 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
         });
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      const double value = join_exponentials(top[i], sum[i], visible[i] > 0);
+      const double lse = join_exponentials(top[i], sum[i], visible[i] > 0);
       const int r = 16 * warp() + lane_row(2 * i);
-      if (threadIdx.x % 4 == 0 && r < block.count()) write(r, value);
+      if (threadIdx.x % 4 != 0 || r >= block.count()) continue;
+      const int64_t row = block.begin + block.query(r) - policy.sequences().first_row(s);
+      policy.statistics<kDim>(s, row, block.head(r))[kLse * kQueryTile] = static_cast<float>(lse);
+      write(r, lse);
     }
   }
 }
 
 template <int kDim>
-void launch_lse(const Device& device, const TiledPolicy& policy, int64_t sequences, float* lse, float* out) {
+void launch_lse(const Device& device, const TiledPolicy& policy, int64_t sequences, float* out) {
   const HeadedGrid grid(policy, kStay);
   launch_shared_overlapping(device, lse_kernel<kDim>, grid.blocks(policy, sequences), kBlockThreads,
                             MmaTile<1, kStay, kDim>::kBytes + Ring<KeyTile<kDim>::kBytes, 1>::kShared, policy, grid,
-                            lse, out);
+                            out);
 }
 
 template <int kDim>
-using QueryRing = Ring<kGroups * QueryTile<kDim>::kBytes, 1>;
+using QueryRing = Ring<kGroups * kQuerySlot<kDim>, 32>;
 template <int kDim>
 using KeyRing = Ring<KeyTile<kDim>::kBytes, 1, 2>;
 
@@ -252,7 +287,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     mean_kernel(const __grid_constant__ TiledPolicy policy, const __grid_constant__ PolicyMap map, int64_t key_tiles) {
   if constexpr (!kHopper) return;
   wait_for_last();
-  allow_next();
+  constexpr int kUsed = QueryTile<kDim>::kBytes + kQueryTile * static_cast<int>(sizeof(float));
   extern __shared__ __align__(1024) unsigned char shared[];
   const QueryRing<kDim> queries(shared);
   const KeyRing<kDim> keys(shared + QueryRing<kDim>::kSpace);
@@ -286,20 +321,18 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   if (uniform(group()) == kGroups) {
     few_registers();
     if (threadIdx.x == kConsumers) {
-      const int64_t first_kv = map.heads.begin / policy.group, key = sequences.first_key(s) + first;
+      const int64_t tile = policy.first_query_tile(s) + (piece.begin - sequences.first_row(s)) / kQueryTile;
+      const int64_t key_tile = policy.first_key_tile(s) + first / kKeyTile;
+      const int64_t first_kv = map.heads.begin / policy.group;
       Turn turn(policy, map.heads);
       for (int i = 0; i < heads; ++i) {
-        if (i == 0 || turn.left == turn.group) {
-          keys.wait_empty(turn.kv);
-          keys.expect(turn.kv, KeyTile<kDim>::kBytes);
-          keys.template copy_tile<KeyTile<kDim>>(turn.kv, 0, policy.key_map, first_kv + turn.kv, key);
-        }
+        if (i == 0 || turn.left == turn.group)
+          keys.fill(turn.kv, policy.key_tile<kDim>(key_tile, first_kv + turn.kv), KeyTile<kDim>::kBytes);
         turn.next();
         queries.wait_empty(i);
-        queries.expect(i, own * QueryTile<kDim>::kBytes);
+        queries.expect(i, own * kUsed);
         for (int t = 0; t < own; ++t)
-          queries.template copy_tile<QueryTile<kDim>>(i, t * QueryTile<kDim>::kBytes, policy.query_map,
-                                                      map.heads.begin + i, piece.begin + t * kQueryTile);
+          queries.copy(i, t * kQuerySlot<kDim>, policy.query_tile<kDim>(tile + t, map.heads.begin + i), kUsed);
       }
     }
   } else {
@@ -319,17 +352,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     }
     float sum[kKeyTile / 8][4];
     clear(sum);
-    const int offset = uniform(group()) * QueryTile<kDim>::kBytes;
-    // Of the lane's two rows, for the head that is next.
-    float lse[2];
-    const int row = 16 * warp() + lane_row(0), left = piece.count() - row;
-    const float* next_lse = policy.lse + map.heads.begin * policy.total_rows + piece.begin + row;
-    const auto load_lse = [&] {
-      lse[0] = left > 0 ? *next_lse : 0.0f;
-      lse[1] = left > 8 ? next_lse[8] : 0.0f;
-      next_lse += policy.total_rows;
-    };
-    load_lse();
+    const int offset = uniform(group()) * kQuerySlot<kDim>, row = 16 * (warp() % 4) + lane_row(0);
     in_turn<kKeyTile>(
         heads,
         [&](float(&x)[kKeyTile / 8][4], int i) {
@@ -340,9 +363,10 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
           begun.next();
         },
         [&](float(&x)[kKeyTile / 8][4], int i) {
-          const float lse_of[2] = {lse[0] * policy.lse_unit, lse[1] * policy.lse_unit};
+          const auto* lse =
+              reinterpret_cast<const float*>(queries.slot(i) + offset + QueryTile<kDim>::kBytes) + kLse * kQueryTile;
+          const float lse_of[2] = {lse[row], lse[row + 8]};
           release(i);
-          if (i + 1 < heads) load_lse();
 #pragma unroll
           for (int n = 0; n < kKeyTile / 8; ++n)
 #pragma unroll
@@ -369,18 +393,14 @@ void launch_mean(const Device& device, const TiledPolicy& policy, const PolicyMa
                             kBlockThreads, QueryRing<kDim>::kSpace + KeyRing<kDim>::kShared, policy, map, key_tiles);
 }
 
-// A policy of `heads` and, where `given` is null, its log-sum-exps, which may be wanted in lse_out, [heads, rows].
+// Tiles of a policy, and the log-sum-exps of its rows: those given, [heads, rows], or its own, which may be wanted.
 template <int kDim>
-TiledPolicy tiled_policy(const Device& device, const PolicyRows& rows, const PolicySide<bf16>& side,
-                         const HeadSpan& heads, int64_t keys, const PolicyCopies& room, const float* given,
-                         float* lse_out = nullptr) {
-  TiledPolicy policy{
-      PolicyHeads(rows, side, heads), {}, {}, side.q, side.k, static_cast<int>(side.dim), given ? given : room.lse,
-      given ? kLog2E : 1.0f};
-  policy.q = describe<kDim>(device, policy.query_map, side.q, room.queries, side.rows, side.heads, heads, side.dim);
-  policy.k = describe<kDim>(device, policy.key_map, side.k, room.keys, keys, side.kv_heads, policy.kv, side.dim);
-  if (!given) launch_lse<kDim>(device, policy, rows.sequences.count, room.lse, lse_out);
-  return policy;
+void launch_tiling(const Device& device, const TiledPolicy& policy, const PolicySide<bf16>& side, int64_t keys,
+                   int64_t sequences, const float* lse, float* lse_out = nullptr) {
+  const int64_t key_blocks = pieces_of(keys, sequences, kKeyTile) * policy.kv.count(),
+                query_blocks = pieces_of(side.rows, sequences, kQueryTile) * policy.heads.count();
+  launch_overlapping(device, tiles_kernel<kDim>, key_blocks + query_blocks, kWriters, policy, side, key_blocks, lse);
+  if (!lse) launch_lse<kDim>(device, policy, sequences, lse_out);
 }
 
 }  // namespace saccade::cuda

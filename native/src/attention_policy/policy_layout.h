@@ -9,25 +9,18 @@
 
 namespace saccade {
 
-// Hopper: a policy's queries and keys, of the heads in range, where the copy engine cannot read those given, and its
-// log-sum-exps, where none are given.
-struct PolicyCopies {
-  uint8_t* queries;  // [rows, heads, 64 or 128] bf16
-  uint8_t* keys;     // [keys, kv_heads, 64 or 128]
-  float* lse;        // [heads, rows], in powers of two
+// Hopper: queries and keys of a policy as tiles.
+struct PolicyTiles {
+  uint8_t* queries;  // null: the call has none
+  uint8_t* keys;
 };
 
 template <class Args>
-PolicyCopies carve_policy(Carver& carver, const Args& args, int64_t heads, int64_t kv_heads, int64_t dim) {
-  const int64_t row_bytes = dim <= 64 ? 128 : 256;
-  const auto take = [&](int64_t rows, int64_t count) {
-    return carver.take<uint8_t>(checked_product("workspace", checked_product("workspace", rows, count), row_bytes));
-  };
-  PolicyCopies copies;
-  copies.queries = take(args.rows, heads);
-  copies.keys = take(args.keys, kv_heads);
-  copies.lse = carver.take<float>(heads * args.rows);
-  return copies;
+PolicyTiles carve_policy(Carver& carver, const Args& args, int64_t heads, int64_t kv_heads, int64_t dim) {
+  PolicyTiles tiles;
+  tiles.queries = carve_tiles(carver, args.rows, args.sequences, kQueryTile, heads, dim, kQueryTileExtra);
+  tiles.keys = carve_tiles(carver, args.keys, args.sequences, kKeyTile, kv_heads, dim);
+  return tiles;
 }
 
 // Whether Hopper's warpgroups compute it: sequences have rows enough to fill tiles.

@@ -65,10 +65,11 @@ inline uint8_t* carve_tiles(Carver& carver, int64_t rows, int64_t sequences, int
 }
 
 // CUDA, 16-bit types: what is kept of every head and row of an attention policy: the log-sum-exp in powers of two, and
-// what attention_divergence compares its dP with, on Hopper but for the centre.
-enum QueryStatistic { kLse, kDelta, kCentre, kQueryStatistics };
-// Hopper: rows of tiles.
+// what attention_divergence compares its dP with.  Hopper: rows of tiles, and bytes beside a tile of queries, of all
+// but the centre.
 constexpr int kQueryTile = 64, kKeyTile = 128;
+enum QueryStatistic { kLse, kDelta, kCentre, kQueryStatistics };
+constexpr int kQueryTileExtra = kCentre * kQueryTile * static_cast<int>(sizeof(float));
 
 // CUDA, f32: the keys of a row are cut into parts, each of a few tiles of kTile keys, for blocks of their own.
 struct KeyParts {

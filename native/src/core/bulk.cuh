@@ -6,8 +6,6 @@
 
 #include <cstdint>
 
-#include "core/tensor_map.h"
-
 namespace saccade::cuda {
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
@@ -179,20 +177,6 @@ __device__ __forceinline__ void bulk_copy(void* destination, const void* source,
   bulk_copy(shared_address(destination), source, bytes, shared_address(barrier));
 }
 
-// Copies a box of the tensor to shared memory, a multiple of 1024, from column x, head y and row z on: all its bytes
-// count at the barrier.
-// The map lies where other blocks do not write.
-__device__ __forceinline__ void box_copy(void* destination, const TensorMap* map, int x, int y, int z,
-                                         uint64_t* barrier) {
-#if defined(SACCADE_HOPPER)
-  asm volatile(
-      "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], "
-      "[%5];" ::"r"(shared_address(destination)),
-      "l"(map), "r"(x), "r"(y), "r"(z), "r"(shared_address(barrier))
-      : "memory");
-#endif
-}
-
 // Loads into shared memory; the barrier's phase ends when the bytes are there.
 __device__ __forceinline__ void bulk_load(uint32_t destination, const void* source, uint32_t bytes, uint32_t barrier) {
   barrier_expect(barrier, bytes);
@@ -212,9 +196,8 @@ __device__ __forceinline__ void copy_16(void* destination, const void* source, u
   copy_16(shared_address(destination), source, bytes);
 }
 
-// bytes: 4, or 0 for a zero.
-__device__ __forceinline__ void copy_4(uint32_t destination, const void* source, uint32_t bytes = 4) {
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(destination), "l"(source), "r"(bytes) : "memory");
+__device__ __forceinline__ void copy_4(uint32_t destination, const void* source) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(destination), "l"(source) : "memory");
 }
 
 // Ends a group of what the thread began to copy by copy_16() and copy_4().
@@ -226,15 +209,14 @@ __device__ __forceinline__ void copies_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kLeft) : "memory");
 }
 
-// Arrives at the barrier once all that the thread began to copy by copy_16() and copy_4() is there.
+// Arrives at the barrier once all that the thread began to copy by copy_16() is there.
 __device__ __forceinline__ void barrier_arrive_copied(uint64_t* barrier) {
 #if defined(SACCADE_HOPPER)
   asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(shared_address(barrier)) : "memory");
 #endif
 }
 
-// Writes to shared memory that the thread made, or waited for at a barrier, are seen by bulk stores and the tensor
-// cores after this.
+// Ordinary writes to shared memory before this are seen by bulk stores after it.
 __device__ __forceinline__ void bulk_fence() {
 #if defined(SACCADE_HOPPER)
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");

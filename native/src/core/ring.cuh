@@ -1,7 +1,6 @@
-// How blocks of Hopper's warpgroups work: they multiply, while a warp of the last one copies tile after tile of bf16
-// into a ring of slots.  Tiles come from where the rows lie, by a tensor map, or from where a first pass has laid them
-// out in the order of shared memory, so that one bulk copy loads a tile whatever strides and ragged ends the tensors
-// have.
+// How blocks of Hopper's warpgroups work: a first pass lays what moves by out as tiles of bf16 in the order of shared
+// memory, so that one bulk copy loads a tile, whatever strides, alignment and ragged ends the tensors have.  Then the
+// warpgroups of a block multiply, while a warp of the last one copies tile after tile into a ring of slots.
 #pragma once
 
 #include "core/wgmma.cuh"
@@ -38,9 +37,9 @@ void with_dim(int64_t dim, const Body& body) {
 
 // --------------------------------------------------------------------------------------------------- ring
 
-// Slots of shared memory that one thread fills in turn, with kCopiers that copy by themselves if any, and all warps of
-// the consumers, of so many groups, empty.  kLanes of a warp say so: all, where they read the slot themselves, or one
-// where only tensor cores do.  kHeld: the consumers have the slots first, for something else.
+// Slots of shared memory that one thread fills in turn, with kCopiers others if any, and all warps of the consumers, of
+// so many groups, empty.  kLanes of a warp say so: all, where they read the slot themselves, or one where only tensor
+// cores do.  kHeld: the consumers have the slots first, for something else.
 template <int kBytes_, int kLanes, int kSlots = 4, int kConsumerGroups = kGroups, int kCopiers = 0, bool kHeld = false>
 struct Ring {
   static constexpr int kBytes = kBytes_;  // of a slot
@@ -77,17 +76,6 @@ struct Ring {
   __device__ __forceinline__ void copy(uint32_t i, int offset, const void* from, uint32_t bytes) const {
     bulk_copy(slot(i) + offset, from, bytes, full(i));
   }
-  // Rows of a head of a tensor, from `row` on, as an MmaTile, which begins at a multiple of 1024.
-  template <class Tile>
-  __device__ __forceinline__ void copy_tile(uint32_t i, int offset, const TensorMap& map, int64_t head,
-                                            int64_t row) const {
-#pragma unroll
-    for (int panel = 0; panel < Tile::kDim / kBoxColumns; ++panel)
-#pragma unroll
-      for (int part = 0; part < Tile::kRows / kBoxRows; ++part)
-        box_copy(slot(i) + offset + panel * Tile::kPanel + part * kBoxRows * Tile::kRow, &map, panel * kBoxColumns,
-                 static_cast<int>(head), static_cast<int>(row) + part * kBoxRows, full(i));
-  }
 
   // The consumers, where all slots are theirs at first.
   __device__ __forceinline__ void release_all() const {
@@ -110,8 +98,8 @@ struct Ring {
   __device__ __forceinline__ uint64_t* empty(uint32_t i) const { return full(i) + kSlots; }
 };
 
-// Registers of the threads of a warpgroup: of those that copy, and of those that multiply.  24 and 240, 40 and
-// 232, or 56 and 224; 24 and 160 where three groups multiply.
+// Registers of the threads of a warpgroup: of those that copy, and of those that multiply.  24 and 240, or 40 and 232;
+// 24 and 160 where three groups multiply.
 template <int kCount = 24>
 __device__ __forceinline__ void few_registers() {
 #if defined(SACCADE_HOPPER)
