@@ -29,20 +29,24 @@ struct Sequences {
   __device__ int64_t keys(int64_t s) const { return lengths_k ? lengths_k[s] : offsets_k[s + 1] - offsets_k[s]; }
 };
 
-// Of one block: largest value up to each thread's own.
-__device__ inline int32_t scan_max(int32_t value, int32_t* shared) {
+__device__ __forceinline__ int2 larger(int2 a, int2 b) { return {a.x > b.x ? a.x : b.x, a.y > b.y ? a.y : b.y}; }
+
+// Of one block: the largest values up to each thread's own, and at least 0.
+__device__ inline int2 scan_max(int2 value, int2* shared) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 #pragma unroll
   for (int distance = 1; distance < 32; distance *= 2) {
-    const int32_t other = __shfl_up_sync(~0u, value, distance);
-    if (lane >= distance && other > value) value = other;
+    const int2 other{__shfl_up_sync(~0u, value.x, distance), __shfl_up_sync(~0u, value.y, distance)};
+    if (lane >= distance) value = larger(value, other);
   }
   __syncthreads();
   if (lane == 31) shared[warp] = value;
   __syncthreads();
-  for (int w = 0; w < warp; ++w)
-    if (shared[w] > value) value = shared[w];
-  return value;
+  int2 before = lane < warp ? shared[lane] : int2{0, 0};
+#pragma unroll
+  for (int distance = 1; distance < 32; distance *= 2)
+    before = larger(before, {__shfl_xor_sync(~0u, before.x, distance), __shfl_xor_sync(~0u, before.y, distance)});
+  return larger(larger(value, before), {0, 0});
 }
 
 constexpr int kCleanThreads = 1024;
@@ -52,23 +56,23 @@ static __global__ void __launch_bounds__(kCleanThreads)
     clean_kernel(CleanPacking out, const int32_t* offsets_q, int64_t rows, const int32_t* offsets_k, int64_t keys,
                  const int32_t* lengths_k, int64_t sequences, int64_t max_keys) {
   allow_next();
-  __shared__ int32_t shared[32];
-  const auto clean = [&](const int32_t* from, int64_t end, int32_t* to) {
-    int32_t top = 0;
-    for (int64_t first = 0; first <= sequences; first += kCleanThreads) {
-      const int64_t s = first + threadIdx.x;
-      int32_t value = scan_max(s > 0 && s <= sequences ? from[s] : 0, shared);
-      value = value > top ? value : top;
-      value = value > end || s == sequences ? static_cast<int32_t>(end) : value;
-      if (s <= sequences) to[s] = s == 0 ? 0 : value;
-      __syncthreads();
-      const int64_t last = first + kCleanThreads - 1;
-      top = to[last < sequences ? last : sequences];
+  __shared__ int2 shared[32];
+  const int2 end{static_cast<int32_t>(rows), static_cast<int32_t>(keys)};
+  int2 top{0, 0};
+  for (int64_t first = 0; first <= sequences; first += kCleanThreads) {
+    const int64_t s = first + threadIdx.x;
+    int2 value = scan_max(s > 0 && s <= sequences ? int2{offsets_q[s], offsets_k[s]} : int2{0, 0}, shared);
+    value = larger(value, top);
+    if (value.x > end.x || s == sequences) value.x = end.x;
+    if (value.y > end.y || s == sequences) value.y = end.y;
+    if (s <= sequences) {
+      out.offsets_q[s] = s == 0 ? 0 : value.x;
+      out.offsets_k[s] = s == 0 ? 0 : value.y;
     }
     __syncthreads();
-  };
-  clean(offsets_q, rows, out.offsets_q);
-  clean(offsets_k, keys, out.offsets_k);
+    const int64_t last = first + kCleanThreads - 1;
+    if (last < sequences) top = {out.offsets_q[last], out.offsets_k[last]};
+  }
   for (int64_t s = threadIdx.x; s < sequences; s += kCleanThreads) {
     const int64_t room = out.offsets_k[s + 1] - out.offsets_k[s], length = lengths_k ? lengths_k[s] : room;
     out.bad[s] = out.offsets_q[s] != offsets_q[s] || out.offsets_q[s + 1] != offsets_q[s + 1] ||

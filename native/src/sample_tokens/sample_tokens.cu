@@ -5,11 +5,15 @@
 namespace saccade::cuda {
 namespace {
 
-constexpr int kThreads = 1024;
 constexpr int32_t kNoToken = -1;
 constexpr float kMasked = -INFINITY;
-constexpr int kDigit = 10;  // bits of a key that a read of the row resolves: a thread for each value
-static_assert(1 << kDigit == kThreads);
+
+// Threads of a block: 1024, or as many as short rows keep busy.
+constexpr int kShortThreads = 128, kShort = 1024;
+
+// Bits of a key that a read of the row resolves: a thread for each value.
+template <int kThreads>
+constexpr int kDigit = kThreads == 1024 ? 10 : 7;
 
 // Bits of an f32 key that tell logits of a type apart: those behind them follow from the sign.
 template <class T>
@@ -40,7 +44,7 @@ struct PlaceShared {
 };
 
 // The cumulative sum begins at `start`; reached(sum, total of all threads).  `shared` may be used again at once.
-template <class V, class Reached>
+template <int kThreads, class V, class Reached>
 __device__ Place<V> find_place(V value, V start, PlaceShared<V>& shared, const Reached& reached) {
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const auto inclusive = [&](V sum) {
@@ -55,7 +59,8 @@ __device__ Place<V> find_place(V value, V start, PlaceShared<V>& shared, const R
   __syncthreads();  // until all have read what an earlier call left
   if (lane == 31) shared.totals[warp] = own;
   __syncthreads();
-  const V totals = inclusive(shared.totals[lane]);
+  const bool is_warp = lane < kThreads / 32;
+  const V totals = inclusive(is_warp ? shared.totals[lane] : V(0));
   const V total = start + __shfl_sync(~0u, totals, 31), of_warps = __shfl_sync(~0u, totals, warp == 0 ? 0 : warp - 1);
   const V base = warp == 0 ? start : start + of_warps, sum = base + own;
   const V others = __shfl_up_sync(~0u, own, 1), before = lane == 0 ? base : base + others;
@@ -66,8 +71,8 @@ __device__ Place<V> find_place(V value, V start, PlaceShared<V>& shared, const R
     shared.last[warp] = 31 - __clz(static_cast<int>(any));
   }
   __syncthreads();
-  const uint32_t firsts = __ballot_sync(~0u, shared.first[lane] >= 0);
-  const uint32_t lasts = __ballot_sync(~0u, shared.last[lane] >= 0);
+  const uint32_t firsts = __ballot_sync(~0u, is_warp && shared.first[lane] >= 0);
+  const uint32_t lasts = __ballot_sync(~0u, is_warp && shared.last[lane] >= 0);
   Place<V> place{-1, firsts != 0, start, total};
   if (firsts) {
     const int w = __ffs(static_cast<int>(firsts)) - 1;
@@ -82,7 +87,9 @@ __device__ Place<V> find_place(V value, V start, PlaceShared<V>& shared, const R
   return place;
 }
 
+template <int kThreads>
 struct Shared {
+  static_assert(1 << kDigit<kThreads> == kThreads);
   uint32_t low[kThreads], high[kThreads];  // weight of each digit, in fixed point
   double tiles[kThreads];
   PlaceShared<unsigned long long> digits;
@@ -111,8 +118,8 @@ struct Row {
 };
 
 // The largest logit; NaN where any is.
-template <class T>
-__device__ float largest(const Row<T>& row, Shared& shared) {
+template <int kThreads, class T>
+__device__ float largest(const Row<T>& row, Shared<kThreads>& shared) {
   float top = kMasked;
   for (int64_t g = threadIdx.x; g < row.groups.count; g += kThreads) {
     float v[kPack<T>];
@@ -123,8 +130,8 @@ __device__ float largest(const Row<T>& row, Shared& shared) {
   return reduce_block(top, shared.maxima, max_nan);
 }
 
-template <class T>
-__device__ int32_t first_of(const Row<T>& row, float value, Shared& shared) {
+template <int kThreads, class T>
+__device__ int32_t first_of(const Row<T>& row, float value, Shared<kThreads>& shared) {
   int64_t first = row.n;
   for (int64_t j = threadIdx.x; j < row.n && first == row.n; j += kThreads)
     if (to_float(row.x[j]) == value) first = j;
@@ -132,15 +139,15 @@ __device__ int32_t first_of(const Row<T>& row, float value, Shared& shared) {
 }
 
 // The smallest logit of the nucleus: no logit lies between it and the largest one that is left out.
-template <class T>
-__device__ float nucleus(const Row<T>& row, float top_p, Shared& shared) {
+template <int kThreads, class T>
+__device__ float nucleus(const Row<T>& row, float top_p, Shared<kThreads>& shared) {
   // Weights are at most 1: the sum of all is below 2^63.
   const float unit = ldexpf(1.0f, __clzll(row.n) - 2);
   uint64_t target = 0;  // what the keys of the prefix known so far, from the largest, have to reach
   uint32_t prefix = 0;
   constexpr int kEnd = 32 - kKeyBits<T>;
   for (int shift = 32; shift > kEnd;) {
-    const int next = shift - kDigit > kEnd ? shift - kDigit : kEnd;
+    const int next = shift - kDigit<kThreads> > kEnd ? shift - kDigit<kThreads> : kEnd;
     shared.low[threadIdx.x] = shared.high[threadIdx.x] = 0;
     __syncthreads();
     for (int64_t g = threadIdx.x; g < row.groups.count; g += kThreads) {
@@ -160,10 +167,12 @@ __device__ float nucleus(const Row<T>& row, float top_p, Shared& shared) {
     __syncthreads();
     const int digit = kThreads - 1 - threadIdx.x;  // from the largest
     const unsigned long long mass = static_cast<unsigned long long>(shared.high[digit]) << 32 | shared.low[digit];
-    const auto place = find_place(mass, 0ull, shared.digits, [&](unsigned long long sum, unsigned long long total) {
-      if (shift == 32) target = static_cast<uint64_t>(ceil(static_cast<double>(top_p) * static_cast<double>(total)));
-      return sum >= target;
-    });
+    const auto place =
+        find_place<kThreads>(mass, 0ull, shared.digits, [&](unsigned long long sum, unsigned long long total) {
+          if (shift == 32)
+            target = static_cast<uint64_t>(ceil(static_cast<double>(top_p) * static_cast<double>(total)));
+          return sum >= target;
+        });
     target -= place.before;
     prefix = prefix << (shift - next) | static_cast<uint32_t>(kThreads - 1 - place.thread);
     shift = next;
@@ -173,8 +182,8 @@ __device__ float nucleus(const Row<T>& row, float top_p, Shared& shared) {
 }
 
 // The first token whose cumulative probability among those of at least `cutoff` exceeds u.
-template <class T>
-__device__ int32_t draw(const Row<T>& row, float cutoff, double u, Shared& shared) {
+template <int kThreads, class T>
+__device__ int32_t draw(const Row<T>& row, float cutoff, double u, Shared<kThreads>& shared) {
   const auto weight = [&](float logit) { return logit >= cutoff ? row.weight(logit) : 0.0f; };
   // A warp sums a tile, a group a lane at a time.
   const int64_t tile_groups = (row.groups.count + 32 * kThreads - 1) / (32 * kThreads) * 32;
@@ -200,10 +209,11 @@ __device__ int32_t draw(const Row<T>& row, float cutoff, double u, Shared& share
   }
   __syncthreads();
   double target = 0.0;
-  const Place<double> tile = find_place(shared.tiles[threadIdx.x], 0.0, shared.sums, [&](double sum, double total) {
-    target = u * total;
-    return sum > target;
-  });
+  const Place<double> tile =
+      find_place<kThreads>(shared.tiles[threadIdx.x], 0.0, shared.sums, [&](double sum, double total) {
+        target = u * total;
+        return sum > target;
+      });
   // Within the tile the sum is taken in another order: where rounding leaves it at the target, the last token of weight
   // above 0 stands.
   int64_t token = kNoToken;
@@ -212,8 +222,8 @@ __device__ int32_t draw(const Row<T>& row, float cutoff, double u, Shared& share
   for (int64_t i = 0; i < size; i += kThreads) {
     const int64_t j = first + i + threadIdx.x;
     const float logit = i + threadIdx.x < size && j >= 0 && j < row.n ? to_float(row.x[j]) : kMasked;
-    const Place<double> place = find_place(static_cast<double>(weight(logit)), before, shared.sums,
-                                           [&](double sum, double) { return sum > target; });
+    const Place<double> place = find_place<kThreads>(static_cast<double>(weight(logit)), before, shared.sums,
+                                                     [&](double sum, double) { return sum > target; });
     if (place.thread >= 0) token = first + i + place.thread;
     if (place.reached) break;
     before = place.total;
@@ -222,9 +232,9 @@ __device__ int32_t draw(const Row<T>& row, float cutoff, double u, Shared& share
 }
 
 // One block a row, which stays in the L2 cache between its reads.
-template <class T>
+template <int kThreads, class T>
 __global__ void __launch_bounds__(kThreads) rows_kernel(saccade_sample_tokens_args args) {
-  __shared__ Shared shared;
+  __shared__ Shared<kThreads> shared;
   const int64_t r = blockIdx.x;
   // Bounded, so that a subnormal temperature keeps the weight of the largest logit at 1.
   const float inverse = args.temperature > 0x1p-126f ? 1.0f / args.temperature : 0x1p126f;
@@ -250,8 +260,15 @@ __global__ void __launch_bounds__(kThreads) rows_kernel(saccade_sample_tokens_ar
 }  // namespace
 
 void sample_tokens(const Device& device, const saccade_sample_tokens_args& args) {
-  with_float_type(args.logits_dtype,
-                  [&](auto element) { launch(device, rows_kernel<decltype(element)>, args.rows, kThreads, args); });
+  with_float_type(args.logits_dtype, [&](auto element) {
+    const auto sample = [&](auto threads) {
+      launch(device, rows_kernel<threads, decltype(element)>, args.rows, threads, args);
+    };
+    if (args.vocabulary <= kShort)
+      sample(std::integral_constant<int, kShortThreads>{});
+    else
+      sample(std::integral_constant<int, 1024>{});
+  });
 }
 
 }  // namespace saccade::cuda

@@ -250,11 +250,13 @@ class AttentionTest {
     "some, 3, 1, 17, 3e-6",
     "few, 4, 2, 32, 3e-6",
     "few, 3, 1, 64, 3e-6",
+    "few, 2, 2, 40, 3e-6",
     "many, 4, 2, 32, 3e-6",
     "many, 2, 1, 64, 3e-6",
     "many, 2, 2, 128, 3e-6",
     "many, 1, 1, 256, 3e-6",
     "tall, 2, 1, 3, 3e-6",
+    "tall, 2, 1, 8, 3e-6",
     "wide, 2, 1, 4, 6e-5" // the gradient of q is what is left of 70,000 terms that cancel
   })
   void agreesWithDoublePrecisionOnEveryInstructionSet(
@@ -399,23 +401,26 @@ class AttentionTest {
     }
   }
 
-  /** q, k, v and their gradients as columns of one matrix each, as a model has them. */
-  @Test
-  void stridesAreHonouredAndPaddingUntouched() {
+  /**
+   * q, k, v and their gradients as columns of one matrix each, as a model has them; rows that begin
+   * anywhere, and at multiples of 16 bytes.
+   */
+  @ParameterizedTest
+  @CsvSource({"17, 3, 9", "24, 4, 12", "24, 3, 12", "24, 4, 9"})
+  void stridesAreHonouredAndPaddingUntouched(int dim, int before, int more) {
     int heads = 4;
     int kvHeads = 2;
-    int dim = 17;
     int[] lengths = {5, 1, 20};
     Problem problem = new Problem(6, new int[][] {lengths, lengths}, heads, kvHeads, dim, 1);
     int n = problem.rows;
-    int width = (heads + 2 * kvHeads) * dim + 7;
-    int[] begin = {3, 3 + heads * dim, 3 + (heads + kvHeads) * dim, width - 4};
-    try (Context context = Context.builder().threads(2).build();
+    int width = before + (heads + 2 * kvHeads) * dim + 4;
+    int[] begin = {before, before + heads * dim, before + (heads + kvHeads) * dim, width - 4};
+    try (Context context = Contexts.one();
         Scope scope = context.scope()) {
       Results dense = problem.run(scope);
       Tensor qkv = unwritten(scope, n, width);
       Tensor gradient = unwritten(scope, n, width);
-      Tensor output = unwritten(scope, n, 2 * heads * dim + 9);
+      Tensor output = unwritten(scope, n, 2 * heads * dim + more);
       Tensor[] in = new Tensor[3];
       Tensor[] d = new Tensor[3];
       float[][] values = {problem.q, problem.k, problem.v};
@@ -459,12 +464,10 @@ class AttentionTest {
    * Heads that are further apart than their dimension; Java's views cannot say that, the ABI can.
    */
   @ParameterizedTest
-  @ValueSource(strings = {"ragged", "some"})
-  void headStridesAreHonouredAndPaddingUntouched(String packing) {
+  @CsvSource({"ragged, 5, 8", "ragged, 8, 12", "some, 5, 8"})
+  void headStridesAreHonouredAndPaddingUntouched(String packing, int dim, int step) {
     int heads = 4;
     int kvHeads = 2;
-    int dim = 5;
-    int step = 8;
     Problem problem = new Problem(7, packing(packing), heads, kvHeads, dim, 1);
     try (Context context = Contexts.one();
         Scope scope = context.scope()) {
@@ -514,16 +517,21 @@ class AttentionTest {
   }
 
   /** What lies in a cache behind the keys of a sequence is not read: it may be NaN. */
-  @Test
-  void aCacheShowsItsFirstKeysOnly() {
+  @ParameterizedTest
+  @ValueSource(ints = {17, 24})
+  void aCacheShowsItsFirstKeysOnly(int dim) {
     aCacheShowsItsFirstKeysOnly(
-        new int[] {12, 3, 40, 6, 0}, new int[] {7, 3, 33, 0, 0}, new int[] {1, 3, 5, 1, 0});
+        new int[] {12, 3, 40, 6, 0}, new int[] {7, 3, 33, 0, 0}, new int[] {1, 3, 5, 1, 0}, dim);
     aCacheShowsItsFirstKeysOnly(
-        new int[] {90, 110, 140, 66}, new int[] {80, 100, 133, 65}, new int[] {20, 40, 33, 30});
+        new int[] {90, 110, 140, 66},
+        new int[] {80, 100, 133, 65},
+        new int[] {20, 40, 33, 30},
+        dim);
   }
 
-  private static void aCacheShowsItsFirstKeysOnly(int[] room, int[] lengths, int[] queries) {
-    Problem packed = new Problem(8, new int[][] {queries, lengths}, 4, 2, 17, 1);
+  private static void aCacheShowsItsFirstKeysOnly(
+      int[] room, int[] lengths, int[] queries, int dim) {
+    Problem packed = new Problem(8, new int[][] {queries, lengths}, 4, 2, dim, 1);
     for (Context context : Contexts.every()) {
       try (context;
           Scope scope = context.scope()) {
@@ -531,7 +539,7 @@ class AttentionTest {
         int[] regions = offsets(room);
         int[] from = packed.shape.offsetsK();
         int total = regions[room.length];
-        int width = 2 * 17;
+        int width = 2 * dim;
         float[][] cache = new float[2][total * width];
         for (int x = 0; x < 2; x++) {
           Arrays.fill(cache[x], Float.NaN);
@@ -548,8 +556,8 @@ class AttentionTest {
         Attention.Input input =
             new Attention.Input(
                 dense.input.q(),
-                Tensor.of(scope, cache[0], total, 2, 17),
-                Tensor.of(scope, cache[1], total, 2, 17),
+                Tensor.of(scope, cache[0], total, 2, dim),
+                Tensor.of(scope, cache[1], total, 2, dim),
                 dense.input.offsetsQ(),
                 Tensor.of(scope, regions),
                 Tensor.of(scope, lengths),

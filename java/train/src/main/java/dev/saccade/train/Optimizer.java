@@ -23,7 +23,7 @@ final class Optimizer implements AutoCloseable {
   private final Context context;
   private final Scope scope;
   private final TrainConfig.Optimizer config;
-  private final List<Parameter> parameters;
+  private final PolicyModel model;
   private final List<AdamW.Parameter> state = new ArrayList<>();
   private final List<Tensor> gradients = new ArrayList<>();
   private final Tensor clip;
@@ -37,8 +37,8 @@ final class Optimizer implements AutoCloseable {
     this.context = model.context();
     this.scope = context.scope();
     this.config = config;
-    this.parameters = model.parameters();
-    for (Parameter parameter : parameters) {
+    this.model = model;
+    for (Parameter parameter : model.parameters()) {
       state.add(
           AdamW.Parameter.of(
               scope,
@@ -94,9 +94,7 @@ final class Optimizer implements AutoCloseable {
         new AdamW.Options(0, BETA1, BETA2, EPS, 1),
         1,
         new AdamW.Scalars(rate, clip, step, skipped));
-    for (Tensor gradient : gradients) {
-      gradient.zero();
-    }
+    model.clearGradients();
   }
 
   /** Optimizer steps taken. */

@@ -78,7 +78,8 @@ final class PolicyGradientStep implements AutoCloseable {
    * The models of a run.
    *
    * @param policy learns
-   * @param old whose attention the policy's is compared with
+   * @param old whose attention the policy's is compared with, where that is not its own of before
+   *     the optimizer steps: neither read nor written where the reference is of every batch
    * @param reference of the KL term
    * @param teacher of the distillation; null where there is none
    */
@@ -127,6 +128,11 @@ final class PolicyGradientStep implements AutoCloseable {
 
   private static int[] layers(List<Integer> layers, PolicyModel model) {
     return layers.stream().mapToInt(layer -> Math.floorMod(layer, model.layers())).toArray();
+  }
+
+  /** Whether the policy itself, before the first optimizer step, is the old one. */
+  private boolean isFresh() {
+    return attention.referenceInterval() == 1;
   }
 
   private boolean comparesWithOld() {
@@ -341,11 +347,11 @@ final class PolicyGradientStep implements AutoCloseable {
     Map<String, Object> metrics = new LinkedHashMap<>();
     Context context = policy.context();
     Stages stages = new Stages(context, timed);
-    List<Group> groups = sample(questions, seed, rollout, metrics, stages);
-    if (rollout % attention.referenceInterval() == 0) {
-      models.old.copyFrom(policy);
-    }
     try (Scope scope = context.scope()) {
+      List<Group> groups = sample(scope, questions, seed, rollout, metrics, stages);
+      if (!isFresh() && rollout % attention.referenceInterval() == 0) {
+        models.old.copyFrom(policy);
+      }
       float[] rewards = new float[groups.size() * config.group()];
       int[] offsets = new int[groups.size() + 1];
       for (int g = 0; g < groups.size(); g++) {
@@ -419,7 +425,7 @@ final class PolicyGradientStep implements AutoCloseable {
         step(minibatch, update);
       } else {
         replays.run(
-            List.of("update", minibatch.batch.longest()), minibatch, own -> step(own, update));
+            List.of("update", minibatch.inputs.layout()), minibatch, own -> step(own, update));
       }
       if (kl.schedule() == KlCoefficient.Schedule.ADAPTIVE) {
         // The next step's coefficient waits for this one's divergence.
@@ -454,8 +460,11 @@ final class PolicyGradientStep implements AutoCloseable {
   /**
    * The groups of a rollout batch. With several rounds, those that tell something come first, and
    * others only where the last round left too few.
+   *
+   * @param scope of the rollout batch
    */
   private List<Group> sample(
+      Scope scope,
       IntFunction<List<Example>> questions,
       long seed,
       long rollout,
@@ -472,6 +481,9 @@ final class PolicyGradientStep implements AutoCloseable {
     for (; round < config.rounds() && kept.size() < config.prompts(); round++) {
       List<Example> examples = questions.apply(config.prompts());
       List<Prompt> prompts = Evaluator.prompts(examples, patch);
+      if (config.rounds() == 1) {
+        policy.load(scope, prompts); // for the passes before and in the optimizer steps too
+      }
       stages.end("question");
       int[][] responses =
           policy.sample(
@@ -530,7 +542,7 @@ final class PolicyGradientStep implements AutoCloseable {
     PolicyModel.Inputs inputs = policy.prepare(scope, whole);
     Tensor targets = Tensor.of(scope, whole.targets());
     Tensor visual = visual(scope, whole);
-    boolean fresh = attention.referenceInterval() == 1;
+    boolean fresh = isFresh();
     int[] none = new int[0];
     int[] compared = comparesWithOld() ? layers : none;
     Look before = looking(scope, whole, inputs, targets, visual, fresh ? compared : none);
@@ -539,7 +551,7 @@ final class PolicyGradientStep implements AutoCloseable {
     Look old = fresh ? before : looking(scope, whole, inputs, null, visual, compared);
     if (!fresh && compared.length > 0) {
       replays.run(
-          List.of("old", whole.longest()), old, own -> see(models.old, own, divergence.policy()));
+          List.of("old", inputs.layout()), old, own -> see(models.old, own, divergence.policy()));
     }
     Look taught = distillation.isOn() ? teach(scope, whole, visual) : null;
     Tensor refLogProb = reference == null ? null : reference.logProb;
@@ -734,7 +746,7 @@ final class PolicyGradientStep implements AutoCloseable {
   /** The reference beside the policy, where a GPU has room. */
   private void look(Look before, Look reference) {
     replays.run(
-        List.of("looks", before.batch.longest()),
+        List.of("looks", before.inputs.layout()),
         new Looks(before, reference),
         own -> {
           if (own.reference != null) {
@@ -762,7 +774,8 @@ final class PolicyGradientStep implements AutoCloseable {
             null,
             logits,
             maps(scope, batch, teacherLayers));
-    replays.run(List.of("teacher", batch.longest()), look, own -> see(teacher, own, heads(0, -1)));
+    replays.run(
+        List.of("teacher", look.inputs.layout()), look, own -> see(teacher, own, heads(0, -1)));
     return look;
   }
 

@@ -112,7 +112,7 @@ final class SupervisedStep implements AutoCloseable {
       if (update.looks()) {
         step(minibatch, update);
       } else {
-        replays.run(batch.longest(), minibatch, data -> step(data, update));
+        replays.run(minibatch.inputs.layout(), minibatch, data -> step(data, update));
       }
       float[] read = minibatch.numbers.toFloats();
       if (!Float.isFinite(norm.value(read))) {

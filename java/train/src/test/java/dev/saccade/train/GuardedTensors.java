@@ -14,18 +14,21 @@ import java.util.stream.Stream;
 
 /**
  * The tensors of one operation, each in memory of its own between guard bytes, aligned to an
- * element and no further. Data is drawn from a seed and can be drawn anew in place; outputs hold
- * poison until they are written.
+ * element and no further unless asked for. Data is drawn from a seed and can be drawn anew in
+ * place; outputs hold poison until they are written.
  */
 final class GuardedTensors {
   /** Not a multiple of 16: vectors that want more than elements promise would show. */
   private static final int GUARD = 72;
+
+  private static final int ALIGNED_GUARD = 80;
 
   private static final byte POISON = (byte) 0xa5;
 
   private final Scope scope;
   private final List<Buffer> buffers = new ArrayList<>();
   private long seed;
+  private int guard = GUARD;
 
   /**
    * @param scope owns the tensors
@@ -36,7 +39,14 @@ final class GuardedTensors {
     this.seed = seed;
   }
 
+  /** Tensors from here on begin at multiples of 16 bytes. */
+  void align() {
+    guard = ALIGNED_GUARD;
+  }
+
   private static final class Buffer {
+    final int guard;
+
     /** Guard, data, guard. */
     final Tensor bytes;
 
@@ -51,12 +61,18 @@ final class GuardedTensors {
     final byte[] image;
 
     Buffer(
-        Scope scope, boolean written, ToDoubleFunction<Random> draw, DType dtype, long... shape) {
+        Scope scope,
+        int guard,
+        boolean written,
+        ToDoubleFunction<Random> draw,
+        DType dtype,
+        long... shape) {
+      this.guard = guard;
       int elements = (int) Arrays.stream(shape).reduce(1, (a, b) -> a * b);
-      image = new byte[2 * GUARD + elements * dtype.bytes()];
+      image = new byte[2 * guard + elements * dtype.bytes()];
       Arrays.fill(image, POISON);
       bytes = Tensor.empty(scope, DType.U8, image.length);
-      view = Tensor.wrap(scope, bytes.address() + GUARD, bytes, dtype, shape);
+      view = Tensor.wrap(scope, bytes.address() + guard, bytes, dtype, shape);
       this.written = written;
       this.draw = draw;
     }
@@ -65,7 +81,7 @@ final class GuardedTensors {
       if (draw == null) {
         return;
       }
-      ByteBuffer data = ByteBuffer.wrap(image).order(ByteOrder.nativeOrder()).position(GUARD);
+      ByteBuffer data = ByteBuffer.wrap(image).order(ByteOrder.nativeOrder()).position(guard);
       for (long i = 0; i < view.size(); i++) {
         double x = draw.applyAsDouble(random);
         switch (view.dtype()) {
@@ -81,7 +97,7 @@ final class GuardedTensors {
     }
 
     double[] values(byte[] content) {
-      ByteBuffer data = ByteBuffer.wrap(content).order(ByteOrder.nativeOrder()).position(GUARD);
+      ByteBuffer data = ByteBuffer.wrap(content).order(ByteOrder.nativeOrder()).position(guard);
       double[] values = new double[(int) view.size()];
       for (int i = 0; i < values.length; i++) {
         values[i] =
@@ -100,7 +116,7 @@ final class GuardedTensors {
   }
 
   private Tensor add(boolean written, ToDoubleFunction<Random> draw, DType dtype, long... shape) {
-    Buffer buffer = new Buffer(scope, written, draw, dtype, shape);
+    Buffer buffer = new Buffer(scope, guard, written, draw, dtype, shape);
     buffer.draw(new Random(seed + 1_000_003L * buffers.size()));
     buffers.add(buffer);
     return buffer.view;
@@ -168,7 +184,7 @@ final class GuardedTensors {
   void restoreWritten(int poison) {
     for (Buffer buffer : buffers) {
       if (buffer.draw == null) {
-        Arrays.fill(buffer.image, GUARD, buffer.image.length - GUARD, (byte) poison);
+        Arrays.fill(buffer.image, buffer.guard, buffer.image.length - buffer.guard, (byte) poison);
       }
       if (buffer.written) {
         buffer.bytes.copyFrom(buffer.image);
@@ -204,9 +220,9 @@ final class GuardedTensors {
       Buffer buffer = buffers.get(b);
       byte[] now = buffer.bytes.toBytes();
       for (int i = 0; i < now.length; i++) {
-        boolean guard = i < GUARD || i >= now.length - GUARD;
-        if (now[i] != buffer.image[i] && (guard || !buffer.written)) {
-          found.add("tensor %d, %s: byte %d".formatted(b, buffer.view, i - GUARD));
+        boolean isGuard = i < buffer.guard || i >= now.length - buffer.guard;
+        if (now[i] != buffer.image[i] && (isGuard || !buffer.written)) {
+          found.add("tensor %d, %s: byte %d".formatted(b, buffer.view, i - buffer.guard));
           break;
         }
       }
@@ -225,7 +241,7 @@ final class GuardedTensors {
       if (place < buffer.view.size()) {
         ByteBuffer.wrap(buffer.image)
             .order(ByteOrder.nativeOrder())
-            .putInt(GUARD + place * Integer.BYTES, value);
+            .putInt(buffer.guard + place * Integer.BYTES, value);
         return;
       }
       place -= (int) buffer.view.size();

@@ -335,7 +335,9 @@ final class Operations {
   private enum Packing {
     PROMPTS(new int[] {3, 0, 70, 1, 12}, new int[] {5, 2, 70, 200, 33}),
     /** A few rows each, as in generation. */
-    FEW(new int[] {1, 0, 8, 3, 1}, new int[] {5, 2, 200, 70, 33});
+    FEW(new int[] {1, 0, 8, 3, 1}, new int[] {5, 2, 200, 70, 33}),
+    /** The same, where 16 bytes may be loaded at once. */
+    FEW_ALIGNED(FEW.queries, FEW.keys);
 
     final int[] queries;
     final int[] keys;
@@ -362,6 +364,9 @@ final class Operations {
     }
 
     Tensor q(GuardedTensors t) {
+      if (packing == Packing.FEW_ALIGNED) {
+        t.align();
+      }
       return t.normal(dtype, rows(), heads, dim);
     }
 
@@ -416,7 +421,11 @@ final class Operations {
     @Override
     public String toString() {
       String name = " %s %d/%d × %d".formatted(dtype, heads, kvHeads, dim);
-      return packing == Packing.FEW ? name + ", few rows" : name;
+      return switch (packing) {
+        case PROMPTS -> name;
+        case FEW -> name + ", few rows";
+        case FEW_ALIGNED -> name + ", few rows, aligned";
+      };
     }
   }
 
@@ -517,10 +526,11 @@ final class Operations {
             new Packed(DType.F32, 4, 2, 32),
             new Packed(DType.F32, 2, 1, 128),
             new Packed(DType.F32, 3, 3, 17),
-            new Packed(DType.F32, 4, 2, 32, Packing.FEW),
+            new Packed(DType.F32, 4, 2, 32, Packing.FEW_ALIGNED),
             new Packed(DType.F32, 3, 1, 17, Packing.FEW),
+            new Packed(DType.F32, 2, 1, 40, Packing.FEW_ALIGNED),
             new Packed(DType.F32, 2, 1, 128, Packing.FEW),
-            new Packed(DType.F32, 2, 2, 256, Packing.FEW))) {
+            new Packed(DType.F32, 2, 2, 256, Packing.FEW_ALIGNED))) {
       all.add(
           new Operation(
               "attention" + packed,

@@ -17,8 +17,18 @@ import org.junit.jupiter.params.provider.CsvSource;
 class TrainingLoopTest {
   private static TrainConfig config(String rule) {
     return TrainConfig.preset("tiny")
-        .with("algorithm", rule)
-        .with(Map.of("rl.prompts", 4, "rl.group", 2, "task", "count+read"));
+        .with(
+            Map.of(
+                "algorithm",
+                rule,
+                "rl.distillation.teacher",
+                "a model of the test",
+                "rl.prompts",
+                4,
+                "rl.group",
+                2,
+                "task",
+                "count+read"));
   }
 
   @Test

@@ -49,13 +49,28 @@ public interface PolicyModel extends AutoCloseable {
   interface Inputs {
     /** The same of other tensors, for a batch of the same shapes. */
     Inputs with(UnaryOperator<Tensor> tensors);
+
+    /**
+     * What passes depend on besides tensors and their shapes: those over inputs of equal layouts,
+     * with tensors of the same shapes, are the same calls.
+     */
+    Object layout();
   }
+
+  /**
+   * Brings the images of prompts to the device, where {@link #sample} and {@link #prepare} find
+   * them, if they are given these very objects, or some that follow each other here; others they
+   * bring anew. Of several calls the last one counts.
+   *
+   * @param scope holds the images; what {@link #prepare} makes of them lives no longer than it
+   */
+  default void load(Scope scope, List<Prompt> prompts) {}
 
   /**
    * Brings a batch to the device, for any number of passes of this model and of others of its
    * architecture in the same context.
    *
-   * @param scope what is there lives in it
+   * @param scope what is there lives in it, but for what {@link #load} has brought
    */
   Inputs prepare(Scope scope, Batch batch);
 
@@ -138,6 +153,11 @@ public interface PolicyModel extends AutoCloseable {
 
   /** A model of the same architecture and weights with parameters of its own. */
   PolicyModel copy();
+
+  /** Sets all gradients to 0: nothing but operations, as {@link #forward}. */
+  default void clearGradients() {
+    parameters().forEach(parameter -> parameter.gradient().zero());
+  }
 
   /** Takes the weights of a model of the same architecture. */
   default void copyFrom(PolicyModel other) {

@@ -18,6 +18,7 @@ import dev.saccade.Tensor;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.HashMap;
+import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Random;
@@ -33,6 +34,9 @@ import java.util.function.UnaryOperator;
 public final class Transformer implements PolicyModel {
   private static final float EPS = 1e-6f;
 
+  /** Elements. */
+  private static final long ALIGNED = 64;
+
   private final Context context;
   private final TransformerConfig config;
   private final Precision precision;
@@ -41,6 +45,11 @@ public final class Transformer implements PolicyModel {
   private final Gemm.Options weightGradient;
   private final Scope scope;
   private final Replays replays;
+
+  /** Of all parameters, one after another, so that one call copies or clears them. */
+  private final Tensor values;
+
+  private final Tensor gradients;
   private final List<Parameter> parameters = new ArrayList<>();
   private final Parameter patch;
   private final Parameter token;
@@ -48,6 +57,9 @@ public final class Transformer implements PolicyModel {
   private final List<Block> blocks = new ArrayList<>();
   private final Parameter finalNorm;
   private final Parameter head;
+
+  /** What {@link #load} brought last; null before. */
+  private Images images;
 
   /** Parameters of one layer. */
   private record Block(
@@ -67,23 +79,77 @@ public final class Transformer implements PolicyModel {
     weightGradient = plain.withTransA(true).withBeta(1);
     this.scope = context.scope();
     this.replays = new Replays(context);
-    int d = config.width();
-    patch = parameter("patch", config.patchSize(), d);
-    token = parameter("token", config.vocabulary(), d);
-    position = parameter("position", config.positions(), d);
+    Map<String, long[]> shapes = shapes(config);
+    long size = shapes.values().stream().mapToLong(Transformer::room).sum();
+    values = Tensor.zeros(scope, DType.F32, size);
+    gradients = Tensor.zeros(scope, DType.F32, size);
+    long at = 0;
+    for (Map.Entry<String, long[]> entry : shapes.entrySet()) {
+      long[] shape = entry.getValue();
+      parameters.add(
+          new Parameter(
+              entry.getKey(),
+              part(values, at, shape),
+              part(gradients, at, shape),
+              shape.length > 1));
+      at += room(shape);
+    }
+    patch = parameter("patch");
+    token = parameter("token");
+    position = parameter("position");
     for (int l = 0; l < config.layers(); l++) {
-      String name = "layer" + l + ".";
       blocks.add(
           new Block(
-              parameter(name + "attention_norm", d),
-              parameter(name + "qkv", d, config.qkvWidth()),
-              parameter(name + "output", config.heads() * config.headDim(), d),
-              parameter(name + "feed_forward_norm", d),
-              parameter(name + "gate_up", d, 2L * config.hidden()),
-              parameter(name + "down", config.hidden(), d)));
+              parameter(name(l, "attention_norm")),
+              parameter(name(l, "qkv")),
+              parameter(name(l, "output")),
+              parameter(name(l, "feed_forward_norm")),
+              parameter(name(l, "gate_up")),
+              parameter(name(l, "down"))));
     }
-    finalNorm = parameter("final_norm", d);
-    head = parameter("head", d, config.vocabulary());
+    finalNorm = parameter("final_norm");
+    head = parameter("head");
+  }
+
+  /** Of the parameters, in their order. */
+  private static Map<String, long[]> shapes(TransformerConfig config) {
+    long d = config.width();
+    Map<String, long[]> shapes = new LinkedHashMap<>();
+    shapes.put("patch", new long[] {config.patchSize(), d});
+    shapes.put("token", new long[] {config.vocabulary(), d});
+    shapes.put("position", new long[] {config.positions(), d});
+    for (int l = 0; l < config.layers(); l++) {
+      shapes.put(name(l, "attention_norm"), new long[] {d});
+      shapes.put(name(l, "qkv"), new long[] {d, config.qkvWidth()});
+      shapes.put(name(l, "output"), new long[] {(long) config.heads() * config.headDim(), d});
+      shapes.put(name(l, "feed_forward_norm"), new long[] {d});
+      shapes.put(name(l, "gate_up"), new long[] {d, 2L * config.hidden()});
+      shapes.put(name(l, "down"), new long[] {config.hidden(), d});
+    }
+    shapes.put("final_norm", new long[] {d});
+    shapes.put("head", new long[] {d, config.vocabulary()});
+    return shapes;
+  }
+
+  private static String name(int layer, String parameter) {
+    return "layer" + layer + "." + parameter;
+  }
+
+  private static long size(long[] shape) {
+    return Arrays.stream(shape).reduce(1, Math::multiplyExact);
+  }
+
+  /** Elements that a parameter takes up: the next one is aligned as if it were alone. */
+  private static long room(long[] shape) {
+    return (size(shape) + ALIGNED - 1) / ALIGNED * ALIGNED;
+  }
+
+  private static Tensor part(Tensor of, long at, long[] shape) {
+    return of.rows(at, at + size(shape)).reshape(shape);
+  }
+
+  private Parameter parameter(String name) {
+    return parameters.stream().filter(p -> p.name().equals(name)).findFirst().orElseThrow();
   }
 
   /** As {@link #create(Context, TransformerConfig, long, Precision)}, with products in f32. */
@@ -117,17 +183,6 @@ public final class Transformer implements PolicyModel {
     model.ones(model.finalNorm);
     model.normal(random, model.head, 0.3 * width);
     return model;
-  }
-
-  private Parameter parameter(String name, long... shape) {
-    Parameter parameter =
-        new Parameter(
-            name,
-            Tensor.zeros(scope, DType.F32, shape),
-            Tensor.zeros(scope, DType.F32, shape),
-            shape.length > 1);
-    parameters.add(parameter);
-    return parameter;
   }
 
   private void normal(Random random, Parameter parameter, double deviation) {
@@ -182,6 +237,20 @@ public final class Transformer implements PolicyModel {
   }
 
   @Override
+  public void copyFrom(PolicyModel other) {
+    if (other instanceof Transformer model && model.config.equals(config)) {
+      values.copyFrom(model.values);
+    } else {
+      PolicyModel.super.copyFrom(other);
+    }
+  }
+
+  @Override
+  public void clearGradients() {
+    gradients.zero();
+  }
+
+  @Override
   public void close() {
     replays.close();
     scope.close();
@@ -193,7 +262,7 @@ public final class Transformer implements PolicyModel {
    * Rows of packed sequences, as indices into the tables that their inputs come from; -1 in rows
    * beyond the end of a sequence.
    */
-  private record Rows(float[] patches, int patchRows, int[] token, int[] patch, int[] position) {
+  private record Rows(int[] token, int[] patch, int[] position) {
     /**
      * @param imageOf for each sequence the prompt whose patches it begins with, or -1
      * @param begin for each sequence the position of its first row
@@ -203,18 +272,8 @@ public final class Transformer implements PolicyModel {
     static Rows of(
         List<Prompt> prompts, int[] imageOf, int[] begin, int[][] tokens, int[] offsets) {
       int[] firstPatch = new int[prompts.size()];
-      int patchRows = 0;
-      int values = 0;
-      for (int p = 0; p < firstPatch.length; p++) {
-        firstPatch[p] = patchRows;
-        patchRows += prompts.get(p).patchCount();
-        values += prompts.get(p).patches().length;
-      }
-      float[] patches = new float[values];
-      int at = 0;
-      for (Prompt prompt : prompts) {
-        System.arraycopy(prompt.patches(), 0, patches, at, prompt.patches().length);
-        at += prompt.patches().length;
+      for (int p = 1; p < firstPatch.length; p++) {
+        firstPatch[p] = firstPatch[p - 1] + prompts.get(p - 1).patchCount();
       }
       int rows = offsets[tokens.length];
       int[] token = new int[rows];
@@ -235,22 +294,13 @@ public final class Transformer implements PolicyModel {
           }
         }
       }
-      return new Rows(patches, patchRows, token, patch, position);
+      return new Rows(token, patch, position);
     }
   }
 
   private Rows rows(
       List<Prompt> prompts, int[] imageOf, int[] begin, int[][] tokens, int[] offsets) {
-    for (Prompt prompt : prompts) {
-      int count = prompt.patchCount();
-      if (prompt.patches().length != (long) count * config.patchSize()) {
-        throw new IllegalArgumentException(
-            "patches: expected "
-                + config.patchSize()
-                + " values each, got "
-                + prompt.patches().length / count);
-      }
-    }
+    requirePatches(prompts);
     for (int s = 0; s < tokens.length; s++) {
       int patches = imageOf[s] < 0 ? 0 : prompts.get(imageOf[s]).patchCount();
       requirePositions(begin[s] + (long) patches + tokens[s].length);
@@ -262,6 +312,19 @@ public final class Transformer implements PolicyModel {
       }
     }
     return Rows.of(prompts, imageOf, begin, tokens, offsets);
+  }
+
+  private void requirePatches(List<Prompt> prompts) {
+    for (Prompt prompt : prompts) {
+      int count = prompt.patchCount();
+      if (prompt.patches().length != (long) count * config.patchSize()) {
+        throw new IllegalArgumentException(
+            "patches: expected "
+                + config.patchSize()
+                + " values each, got "
+                + prompt.patches().length / count);
+      }
+    }
   }
 
   private void requirePositions(long length) {
@@ -292,91 +355,184 @@ public final class Transformer implements PolicyModel {
   // --------------------------------------------------------------------------------------- forward
 
   /**
-   * Packed sequences on the device.
+   * Tables of indices that came to the device together, i32.
    *
-   * @param token i32[rows]
-   * @param patches null where there are none, as {@code patch}
-   * @param offsets i32, keys of the sequences
-   * @param longest keys of the longest sequence
-   * @param rowIndex rows that logits are wanted for
-   * @param offsetsQ how rowIndex is cut into sequences; null where nobody asks
-   * @param sharing null where rows are those of the sequences, one after another
+   * @param all one after another
+   * @param ends of each
    */
-  private record Packed(
-      TransformerConfig config,
-      Tensor token,
-      Tensor patches,
-      Tensor patch,
-      Tensor position,
-      Tensor offsets,
-      long longest,
-      Tensor rowIndex,
-      Tensor offsetsQ,
-      Sharing sharing)
-      implements Inputs {
-    @Override
-    public Packed with(UnaryOperator<Tensor> tensors) {
-      return new Packed(
-          config,
-          tensors.apply(token),
-          tensors.apply(patches),
-          tensors.apply(patch),
-          tensors.apply(position),
-          tensors.apply(offsets),
-          longest,
-          tensors.apply(rowIndex),
-          tensors.apply(offsetsQ),
-          sharing == null ? null : sharing.with(tensors));
+  private record Tables(Tensor all, List<Integer> ends) {
+    static Tables of(Scope scope, int[]... tables) {
+      int[] all =
+          new int[Arrays.stream(tables).mapToInt(table -> table.length).reduce(0, Math::addExact)];
+      List<Integer> ends = new ArrayList<>();
+      int end = 0;
+      for (int[] table : tables) {
+        System.arraycopy(table, 0, all, end, table.length);
+        end += table.length;
+        ends.add(end);
+      }
+      return new Tables(Tensor.of(scope, all), List.copyOf(ends));
+    }
+
+    Tables with(UnaryOperator<Tensor> tensors) {
+      return new Tables(tensors.apply(all), ends);
+    }
+
+    Tensor get(int table) {
+      return all.rows(table == 0 ? 0 : ends.get(table - 1), ends.get(table));
+    }
+
+    /** A row of a table of {@code rows} rows. */
+    Tensor row(int table, int rows, int row) {
+      Tensor whole = get(table);
+      long width = whole.shape(0) / rows;
+      return whole.rows(row * width, (row + 1) * width);
     }
   }
 
   /**
-   * How responses share the rows of their prompts: rows are those of every prompt once, then those
-   * of the responses. Attention is over pieces: of a prompt its rows as queries and keys; of a
-   * response its own rows as queries, and as keys a copy of those of the whole sequence.
+   * Packed sequences on the device.
    *
-   * @param keyRows i32[keys], the row that each key is of, or -1: of the prompts, then of the
-   *     sequences
-   * @param offsetsQ i32[pieces + 1]
-   * @param offsetsK i32[pieces + 1]
+   * @param tables {@link #token} and what follows
+   * @param patches null where there are none
+   * @param longest keys of the longest sequence
    * @param first key of the first sequence
+   * @param shares whether responses share the rows of their prompts: then rows are those of every
+   *     prompt once, and those of the responses. Attention is over pieces: of a prompt its rows as
+   *     queries and keys; of a response its own rows as queries, and as keys a copy of those of the
+   *     whole sequence. Else rows are those of the sequences, one after another
    */
-  private record Sharing(Tensor keyRows, Tensor offsetsQ, Tensor offsetsK, long first) {
-    Sharing with(UnaryOperator<Tensor> tensors) {
-      return new Sharing(
-          tensors.apply(keyRows), tensors.apply(offsetsQ), tensors.apply(offsetsK), first);
+  private record Packed(
+      TransformerConfig config,
+      Tables tables,
+      Tensor patches,
+      long longest,
+      long first,
+      boolean shares)
+      implements Inputs {
+    @Override
+    public Packed with(UnaryOperator<Tensor> tensors) {
+      return new Packed(
+          config, tables.with(tensors), tensors.apply(patches), longest, first, shares);
+    }
+
+    @Override
+    public Object layout() {
+      return List.of(tables.ends, longest, first, shares);
+    }
+
+    /** Of each row. */
+    Tensor token() {
+      return tables.get(0);
+    }
+
+    /** Of each row, of {@link #patches}. */
+    Tensor patch() {
+      return tables.get(1);
+    }
+
+    /** Of each row. */
+    Tensor position() {
+      return tables.get(2);
+    }
+
+    /** First key of each sequence, and the end. */
+    Tensor offsets() {
+      return tables.get(3);
+    }
+
+    /** Rows that logits are wanted for. */
+    Tensor rowIndex() {
+      return tables.get(4);
+    }
+
+    /** How {@link #rowIndex} is cut into sequences. */
+    Tensor offsetsQ() {
+      return tables.get(5);
+    }
+
+    /** The row that each key is of, or -1: of the prompts, then of the sequences. */
+    Tensor keyRows() {
+      return tables.get(6);
+    }
+
+    /** Of the pieces of attention, as {@link #piecesK}. */
+    Tensor piecesQ() {
+      return shares ? tables.get(7) : offsets();
+    }
+
+    Tensor piecesK() {
+      return shares ? tables.get(8) : offsets();
     }
   }
 
-  private Packed upload(
-      Scope scope,
-      Rows rows,
-      int[] offsets,
-      long longest,
-      int[] rowIndex,
-      int[] offsetsQ,
-      Sharing sharing) {
-    boolean images = rows.patchRows > 0;
-    return new Packed(
-        config,
-        Tensor.of(scope, rows.token),
-        images ? Tensor.of(scope, rows.patches, rows.patchRows, config.patchSize()) : null,
-        images ? Tensor.of(scope, rows.patch) : null,
-        Tensor.of(scope, rows.position),
-        Tensor.of(scope, offsets),
-        longest,
-        Tensor.of(scope, rowIndex),
-        offsetsQ == null ? null : Tensor.of(scope, offsetsQ),
-        sharing);
+  /**
+   * Patches of prompts on the device; null for no patches.
+   *
+   * @param prompts that they are of
+   */
+  private record Images(List<Prompt> prompts, Tensor patches) {
+    /** Where some prompts, the very same and in the same order, begin; -1: not all are here. */
+    int find(List<Prompt> others) {
+      for (int at = 0; at + others.size() <= prompts.size(); at++) {
+        int same = 0;
+        while (same < others.size() && prompts.get(at + same) == others.get(same)) {
+          same++;
+        }
+        if (same == others.size()) {
+          return at;
+        }
+      }
+      return -1;
+    }
+  }
+
+  private static int patchRows(List<Prompt> prompts) {
+    return prompts.stream().mapToInt(Prompt::patchCount).sum();
+  }
+
+  @Override
+  public void load(Scope scope, List<Prompt> prompts) {
+    requirePatches(prompts);
+    images = new Images(List.copyOf(prompts), upload(scope, prompts));
+  }
+
+  private Tensor upload(Scope scope, List<Prompt> prompts) {
+    int rows = patchRows(prompts);
+    if (rows == 0) {
+      return null;
+    }
+    float[] patches = new float[Math.multiplyExact(rows, config.patchSize())];
+    int at = 0;
+    for (Prompt prompt : prompts) {
+      System.arraycopy(prompt.patches(), 0, patches, at, prompt.patches().length);
+      at += prompt.patches().length;
+    }
+    return Tensor.of(scope, patches, rows, config.patchSize());
+  }
+
+  /** Those that are there, or new ones. */
+  private Tensor patches(Scope scope, List<Prompt> prompts) {
+    if (images != null && images.patches != null && images.patches.isOpen()) {
+      int at = images.find(prompts);
+      int rows = patchRows(prompts);
+      long first = at < 0 ? 0 : patchRows(images.prompts.subList(0, at));
+      // Matrices that are less aligned than others are multiplied by other kernels, to other bits.
+      boolean isAligned = first * config.patchSize() * Float.BYTES % 16 == 0;
+      if (at >= 0 && rows > 0 && isAligned) {
+        return images.patches.rows(first, first + rows);
+      }
+    }
+    return upload(scope, prompts);
   }
 
   private Tensor embed(Scope scope, Packed in) {
-    Tensor x = GatherRows.gather(scope, token.value(), in.token);
+    Tensor x = GatherRows.gather(scope, token.value(), in.token());
     if (in.patches != null) {
       Tensor projected = Gemm.multiply(scope, in.patches, patch.value(), plain);
-      GatherRows.gather(context, projected, in.patch, null, true, x);
+      GatherRows.gather(context, projected, in.patch(), null, true, x);
     }
-    GatherRows.gather(context, position.value(), in.position, null, true, x);
+    GatherRows.gather(context, position.value(), in.position(), null, true, x);
     return x;
   }
 
@@ -452,13 +608,12 @@ public final class Transformer implements PolicyModel {
   }
 
   private Attention.Input attentionInput(Packed in, Tensor qkv, Tensor kv) {
-    Sharing sharing = in.sharing;
     return new Attention.Input(
         queries(qkv),
         keys(kv),
         values(kv),
-        sharing == null ? in.offsets : sharing.offsetsQ,
-        sharing == null ? in.offsets : sharing.offsetsK,
+        in.piecesQ(),
+        in.piecesK(),
         null,
         in.longest,
         scale(),
@@ -467,8 +622,8 @@ public final class Transformer implements PolicyModel {
 
   private Tensor attend(Scope scope, Packed in, Tensor qkv, Tensor o, Tensor lse) {
     Tensor kv = keysAndValues(qkv);
-    if (in.sharing != null) {
-      kv = GatherRows.gather(scope, kv, in.sharing.keyRows);
+    if (in.shares) {
+      kv = GatherRows.gather(scope, kv, in.keyRows());
     }
     Attention.forward(context, attentionInput(in, qkv, kv), o, lse);
     return kv;
@@ -476,7 +631,7 @@ public final class Transformer implements PolicyModel {
 
   /** Of keys, or their gradients, those of the sequences. */
   private static Tensor ofSequences(Packed in, Tensor kv) {
-    return in.sharing == null ? kv : kv.rows(in.sharing.first, kv.shape(0));
+    return in.shares ? kv.rows(in.first, kv.shape(0)) : kv;
   }
 
   private final class Pass implements Activations {
@@ -498,9 +653,9 @@ public final class Transformer implements PolicyModel {
         x = layer.out;
         residual = layer.x2;
       }
-      gathered = GatherRows.gather(scope, x, in.rowIndex);
+      gathered = GatherRows.gather(scope, x, in.rowIndex());
       if (residual != null) {
-        GatherRows.gather(context, residual, in.rowIndex, null, true, gathered);
+        GatherRows.gather(context, residual, in.rowIndex(), null, true, gathered);
       }
       norm = RmsNorm.forward(scope, gathered, finalNorm.value(), EPS);
       logits = Gemm.multiply(scope, norm.y(), head.value(), plain);
@@ -551,7 +706,13 @@ public final class Transformer implements PolicyModel {
       }
     }
     Rows rows = rows(batch.prompts(), promptOf, new int[promptOf.length], tokens, offsets);
-    return upload(scope, rows, offsets, batch.longest(), rowIndex, responseOffsets, null);
+    return new Packed(
+        config,
+        Tables.of(scope, rows.token, rows.patch, rows.position, offsets, rowIndex, responseOffsets),
+        patches(scope, batch.prompts()),
+        batch.longest(),
+        0,
+        false);
   }
 
   /** The rows of a prompt are computed once, however many responses it has. */
@@ -607,18 +768,23 @@ public final class Transformer implements PolicyModel {
       offsetsQ[piece + perSequence] = ownRow + length;
       offsetsK[piece + perSequence] = first + keys[s + 1];
     }
-    return upload(
-        scope,
-        rows,
-        keys,
+    return new Packed(
+        config,
+        Tables.of(
+            scope,
+            rows.token,
+            rows.patch,
+            rows.position,
+            keys,
+            rowIndex,
+            responseOffsets,
+            keyRows,
+            offsetsQ,
+            offsetsK),
+        patches(scope, batch.prompts()),
         batch.longest(),
-        rowIndex,
-        responseOffsets,
-        new Sharing(
-            Tensor.of(scope, keyRows),
-            Tensor.of(scope, offsetsQ),
-            Tensor.of(scope, offsetsK),
-            first));
+        first,
+        true);
   }
 
   @Override
@@ -633,11 +799,16 @@ public final class Transformer implements PolicyModel {
     Pass pass = new Pass(scope, in);
     for (int layer : attentionLayers) {
       Layer own = pass.layers.get(layer);
-      Tensor q = GatherRows.gather(scope, columnsOf(own.qkv, 0, config.heads()), in.rowIndex);
+      Tensor q = GatherRows.gather(scope, columnsOf(own.qkv, 0, config.heads()), in.rowIndex());
       pass.attention.put(
           layer,
           new AttentionPolicy.Input(
-              heads(q), keys(ofSequences(in, own.kv)), in.offsetsQ, in.offsets, in.longest, null));
+              heads(q),
+              keys(ofSequences(in, own.kv)),
+              in.offsetsQ(),
+              in.offsets(),
+              in.longest,
+              null));
     }
     return pass;
   }
@@ -661,8 +832,8 @@ public final class Transformer implements PolicyModel {
       Tensor dGathered = Tensor.empty(scope, DType.F32, pass.gathered.shape());
       normBackward(pass.gathered, finalNorm, pass.norm, dNorm, null, dGathered);
       Packed in = pass.in;
-      Tensor above = Tensor.zeros(scope, DType.F32, in.token.shape(0), config.width());
-      ScatterAddRows.add(context, dGathered, in.rowIndex, above);
+      Tensor above = Tensor.zeros(scope, DType.F32, in.token().shape(0), config.width());
+      ScatterAddRows.add(context, dGathered, in.rowIndex(), above);
       Tensor below = Tensor.empty(scope, DType.F32, above.shape());
       for (int l = blocks.size() - 1; l >= 0; l--) {
         try (Scope inner = context.scope()) {
@@ -676,12 +847,12 @@ public final class Transformer implements PolicyModel {
       fork(
           probe,
           () -> {
-            ScatterAddRows.add(context, dx, in.position, position.gradient());
-            ScatterAddRows.add(context, dx, in.token, token.gradient());
+            ScatterAddRows.add(context, dx, in.position(), position.gradient());
+            ScatterAddRows.add(context, dx, in.token(), token.gradient());
           });
       if (in.patches != null) {
         Tensor dPatch = Tensor.zeros(scope, DType.F32, in.patches.shape(0), config.width());
-        ScatterAddRows.add(context, dx, in.patch, dPatch);
+        ScatterAddRows.add(context, dx, in.patch(), dPatch);
         addProduct(in.patches, dPatch, patch, probe);
       }
       context.join();
@@ -720,7 +891,7 @@ public final class Transformer implements PolicyModel {
 
     Tensor dO = Gemm.multiply(scope, dX2, block.output.value(), timesTransposed);
     Packed in = pass.in;
-    boolean shared = in.sharing != null;
+    boolean shared = in.shares;
     Tensor dQkv = Tensor.empty(scope, DType.F32, layer.qkv.shape());
     Tensor dKv = keysAndValues(dQkv);
     if (shared) {
@@ -744,7 +915,7 @@ public final class Transformer implements PolicyModel {
         ScatterAddRows.add(
             context,
             dq.reshape(dq.shape(0), (long) config.heads() * config.headDim()),
-            in.rowIndex,
+            in.rowIndex(),
             columnsOf(dQkv, 0, config.heads()));
         Axpby.apply(
             context,
@@ -755,7 +926,7 @@ public final class Transformer implements PolicyModel {
       }
     }
     if (shared) {
-      ScatterAddRows.add(context, dKv, in.sharing.keyRows, keysAndValues(dQkv));
+      ScatterAddRows.add(context, dKv, in.keyRows(), keysAndValues(dQkv));
     }
     context.join(); // with the branch of the layer above
     fork(
@@ -792,44 +963,16 @@ public final class Transformer implements PolicyModel {
    * each response.
    *
    * @param prompts their last rows are those that logits are wanted for
-   * @param promptOf i32[responses]
-   * @param cacheFrom i32[responses · length], the prompts' rows that the caches begin with
-   * @param cacheTo i32[responses · length], where they go
-   * @param cacheOffsets i32[responses + 1]
-   * @param one i32[responses + 1], offsets of a row each
-   * @param position i32[steps, responses], of every token that is drawn
-   * @param at i32[steps, responses], its row in the caches
-   * @param visible i32[steps, responses], keys that it sees
+   * @param tables {@link #promptOf} and what follows
    * @param counter i64[steps], of the random numbers
    * @param tokens i32[steps, responses], receives what is drawn
    */
-  private record Generation(
-      Packed prompts,
-      Tensor promptOf,
-      Tensor cacheFrom,
-      Tensor cacheTo,
-      Tensor cacheOffsets,
-      Tensor one,
-      Tensor position,
-      Tensor at,
-      Tensor visible,
-      Tensor counter,
-      Tensor tokens)
+  private record Generation(Packed prompts, Tables tables, Tensor counter, Tensor tokens)
       implements Replays.Data<Generation> {
     @Override
     public Generation with(UnaryOperator<Tensor> input, UnaryOperator<Tensor> output) {
       return new Generation(
-          prompts.with(input),
-          input.apply(promptOf),
-          input.apply(cacheFrom),
-          input.apply(cacheTo),
-          input.apply(cacheOffsets),
-          input.apply(one),
-          input.apply(position),
-          input.apply(at),
-          input.apply(visible),
-          input.apply(counter),
-          output.apply(tokens));
+          prompts.with(input), tables.with(input), input.apply(counter), output.apply(tokens));
     }
 
     int steps() {
@@ -840,13 +983,53 @@ public final class Transformer implements PolicyModel {
       return (int) tokens.shape(1);
     }
 
-    static Tensor row(Tensor table, int step) {
-      return table.rows(step, step + 1).reshape(table.shape(1));
+    /** Of each response. */
+    Tensor promptOf() {
+      return tables.get(0);
+    }
+
+    /** [responses · length], the prompts' rows that the caches begin with. */
+    Tensor cacheFrom() {
+      return tables.get(1);
+    }
+
+    /** [responses · length], where they go. */
+    Tensor cacheTo() {
+      return tables.get(2);
+    }
+
+    /** [responses + 1]. */
+    Tensor cacheOffsets() {
+      return tables.get(3);
+    }
+
+    /** [responses + 1], offsets of a row each. */
+    Tensor one() {
+      return tables.get(4);
+    }
+
+    /** Of every token that is drawn in a step. */
+    Tensor position(int step) {
+      return tables.row(5, steps(), step);
+    }
+
+    /** The rows in the caches of those tokens. */
+    Tensor at(int step) {
+      return tables.row(6, steps(), step);
+    }
+
+    /** Keys that they see. */
+    Tensor visible(int step) {
+      return tables.row(7, steps(), step);
+    }
+
+    Tensor drawn(int step) {
+      return tokens.rows(step, step + 1).reshape(responses());
     }
   }
 
   /** Work on prompts of the same shapes. */
-  private record Generating(float temperature, long seed, long longest) {}
+  private record Generating(float temperature, long seed, Object layout) {}
 
   @Override
   public int[][] sample(List<Prompt> prompts, int group, Sampling sampling) {
@@ -864,7 +1047,7 @@ public final class Transformer implements PolicyModel {
     try (Scope inner = context.scope()) {
       Generation generation = generation(inner, prompts, group, sampling);
       replays.run(
-          new Generating(sampling.temperature(), sampling.seed(), generation.prompts.longest),
+          new Generating(sampling.temperature(), sampling.seed(), generation.prompts.layout()),
           generation,
           own -> generate(own, sampling));
       return responses(generation.tokens.toInts(), count, sampling.stopToken());
@@ -909,15 +1092,14 @@ public final class Transformer implements PolicyModel {
     long[] counter = new long[steps];
     Arrays.setAll(counter, step -> sampling.offset() * steps + step);
     return new Generation(
-        upload(scope, rows, offsets, length, lastRows, null, null),
-        Tensor.of(scope, promptOf),
-        Tensor.of(scope, from),
-        Tensor.of(scope, to),
-        Tensor.of(scope, cacheOffsets),
-        Tensor.of(scope, one),
-        Tensor.of(scope, tables[0], steps, count),
-        Tensor.of(scope, tables[1], steps, count),
-        Tensor.of(scope, tables[2], steps, count),
+        new Packed(
+            config,
+            Tables.of(scope, rows.token, rows.patch, rows.position, offsets, lastRows),
+            patches(scope, prompts),
+            length,
+            0,
+            false),
+        Tables.of(scope, promptOf, from, to, cacheOffsets, one, tables[0], tables[1], tables[2]),
         Tensor.of(scope, counter, new long[0]),
         Tensor.empty(scope, DType.I32, steps, count));
   }
@@ -937,9 +1119,9 @@ public final class Transformer implements PolicyModel {
         Pass pass = new Pass(prefill, in.prompts);
         for (int l = 0; l < config.layers(); l++) {
           GatherRows.gather(
-              context, pass.layers.get(l).kv, in.cacheFrom, in.cacheTo, false, cache.get(l));
+              context, pass.layers.get(l).kv, in.cacheFrom(), in.cacheTo(), false, cache.get(l));
         }
-        logits = GatherRows.gather(inner, pass.logits, in.promptOf);
+        logits = GatherRows.gather(inner, pass.logits, in.promptOf());
       }
       boolean looks = context.device().kind() == Device.Kind.CPU;
       boolean[] ended = new boolean[in.responses()];
@@ -947,7 +1129,7 @@ public final class Transformer implements PolicyModel {
         if (step > 0) {
           decode(in, cache, room, step - 1, logits);
         }
-        Tensor next = Generation.row(in.tokens, step);
+        Tensor next = in.drawn(step);
         SampleTokens.sample(
             context,
             logits,
@@ -974,11 +1156,10 @@ public final class Transformer implements PolicyModel {
   /** Adds token {@code step} to every sequence: the logits of the next go to {@code logits}. */
   private void decode(Generation in, List<Tensor> cache, long room, int step, Tensor logits) {
     try (Scope inner = context.scope()) {
-      Tensor x = GatherRows.gather(inner, token.value(), Generation.row(in.tokens, step));
-      GatherRows.gather(
-          context, position.value(), Generation.row(in.position, step), null, true, x);
-      Tensor at = Generation.row(in.at, step);
-      Tensor visible = Generation.row(in.visible, step);
+      Tensor x = GatherRows.gather(inner, token.value(), in.drawn(step));
+      GatherRows.gather(context, position.value(), in.position(step), null, true, x);
+      Tensor at = in.at(step);
+      Tensor visible = in.visible(step);
       Tensor residual = null;
       for (int l = 0; l < config.layers(); l++) {
         Tensor kv = cache.get(l);
@@ -996,8 +1177,8 @@ public final class Transformer implements PolicyModel {
                           queries(qkv),
                           keys(kv),
                           values(kv),
-                          in.one,
-                          in.cacheOffsets,
+                          in.one(),
+                          in.cacheOffsets(),
                           visible,
                           room,
                           scale(),

@@ -468,7 +468,7 @@ class Laboratory implements AutoCloseable {
               recorder.open());
       List<Boolean> weighed = weights.stream().map(Objects::nonNull).toList();
       List<Integer> offsets = Arrays.stream(batch.offsets()).boxed().toList();
-      replays.run(List.of(offsets, weighed), work, this::differentiate);
+      replays.run(List.of(inputs.layout(), offsets, weighed), work, this::differentiate);
     }
     return new Watched(batch, numbers, read);
   }

@@ -143,6 +143,76 @@ class TransformerTest {
     }
   }
 
+  /** Images that were loaded are not brought again, for prompts that follow each other. */
+  @Test
+  void loadedImagesServeTheirPrompts() {
+    Random random = new Random(23);
+    List<Prompt> prompts =
+        List.of(
+            prompt(random, 8, 2), prompt(random, 3, 1), prompt(random, 0, 2), prompt(random, 5, 3));
+    Prompt twin =
+        new Prompt(prompts.get(3).patches().clone(), 5, prompts.get(3).question().clone());
+    Sampling sampling = new Sampling(1, 4, NEVER, 2, 3);
+    List<List<Prompt>> known =
+        List.of(prompts, prompts.subList(0, 2), prompts.subList(1, 4), prompts.subList(1, 2));
+    List<List<Prompt>> others =
+        List.of(
+            List.of(prompts.get(1), prompts.get(3)),
+            List.of(prompts.get(1), prompts.get(0)),
+            List.of(twin),
+            prompts.subList(3, 4)); // begins where a matrix may not
+    try (Context context = Contexts.open(2);
+        Transformer model = model(context);
+        Transformer loaded = model.copy()) {
+      try (Scope images = context.scope()) {
+        loaded.load(images, prompts);
+        for (List<Prompt> some : known) {
+          assertThat(bytesOf(loaded, some))
+              .isEqualTo(bytesOf(model, some) - patchBytes(some))
+              .isPositive();
+        }
+        for (List<Prompt> some : others) {
+          assertThat(bytesOf(loaded, some)).isEqualTo(bytesOf(model, some));
+        }
+        for (List<Prompt> some : List.of(prompts, known.get(2), others.get(0), others.get(2))) {
+          assertThat(logits(loaded, some)).isEqualTo(logits(model, some));
+          assertThat(loaded.sample(some, 3, sampling))
+              .isDeepEqualTo(model.sample(some, 3, sampling));
+        }
+        loaded.load(images, prompts.subList(2, 3)); // without a patch
+        assertThat(logits(loaded, prompts)).isEqualTo(logits(model, prompts));
+        loaded.load(images, prompts);
+      }
+      assertThat(bytesOf(loaded, prompts)).isEqualTo(bytesOf(model, prompts));
+      assertThat(logits(loaded, prompts)).isEqualTo(logits(model, prompts));
+    }
+  }
+
+  private static Batch answered(List<Prompt> prompts) {
+    int[][] responses = new int[prompts.size()][];
+    Arrays.setAll(responses, s -> new int[] {s % 3, 4});
+    return Batch.of(prompts, IntStream.range(0, prompts.size()).toArray(), responses);
+  }
+
+  private static float[] logits(Transformer model, List<Prompt> prompts) {
+    try (Scope scope = model.context().scope()) {
+      return model.forward(scope, answered(prompts)).logits().toFloats();
+    }
+  }
+
+  /** Memory that the inputs of a pass take. */
+  private static long bytesOf(Transformer model, List<Prompt> prompts) {
+    long before = model.context().liveBytes();
+    try (Scope scope = model.context().scope()) {
+      model.prepare(scope, answered(prompts));
+      return model.context().liveBytes() - before;
+    }
+  }
+
+  private static long patchBytes(List<Prompt> prompts) {
+    return prompts.stream().mapToLong(p -> (long) Float.BYTES * p.patches().length).sum();
+  }
+
   /** Room beyond the ends of sequences, and response rows of prompts, change no result. */
   @Test
   void paddingChangesNeitherLogitsNorGradients() {
