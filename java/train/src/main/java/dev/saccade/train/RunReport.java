@@ -34,13 +34,15 @@ import java.util.Set;
 /** Makes the report of a run from the files in its folder. */
 public final class RunReport {
   private static final int PICTURES = 9;
+  private static final int SAMPLES = 4;
   private static final String HELD_OUT = "held-out accuracy";
 
   private RunReport() {}
 
   /**
    * Writes report.html of a run, at its end or as far as it came: curves, and scenes with the
-   * attention policy of the answer before and after reinforcement learning.
+   * attention policy of the likeliest answer before and after reinforcement learning, and sampled
+   * responses.
    *
    * @throws dev.saccade.train.report.NoFontsException if this host cannot draw text
    */
@@ -55,6 +57,7 @@ public final class RunReport {
       List<Example> examples = config.scenes().heldOut(PICTURES);
       List<AttentionPicture.Glance> first = glances(config, before, examples);
       List<AttentionPicture.Glance> second = glances(config, after, examples);
+      int[][] sampled = sampled(config, after, examples);
       for (int i = 0; i < examples.size(); i++) {
         Example example = examples.get(i);
         Image image = example.image();
@@ -66,7 +69,10 @@ public final class RunReport {
                 Vocabulary.decode(example.question()),
                 text(example.truth()),
                 first.get(i),
-                second.get(i)));
+                second.get(i),
+                Arrays.stream(sampled, i * SAMPLES, (i + 1) * SAMPLES)
+                    .map(Vocabulary::decode)
+                    .toList()));
       }
     }
     Report.write(
@@ -129,15 +135,17 @@ public final class RunReport {
     String stage = config.algorithm().id();
     List<Map<String, Object>> rows = new ArrayList<>();
     for (Map<String, Object> row : metrics) {
-      Map<String, Object> copy = new LinkedHashMap<>(row);
-      copy.put("run", name);
+      Map<String, Object> copy = new LinkedHashMap<>();
       if (stage.equals(row.get("stage"))) {
-        rows.add(copy);
+        copy.putAll(row);
       } else if ("eval".equals(row.get("stage"))) {
         copy.put("step", row.get("policy_step"));
-        copy.put("held_out_accuracy", copy.remove("accuracy"));
-        rows.add(copy);
+        copy.put("held_out_accuracy", row.get("accuracy"));
+      } else {
+        continue;
       }
+      copy.put("run", name);
+      rows.add(copy);
     }
     return rows;
   }
@@ -222,6 +230,19 @@ public final class RunReport {
     } else {
       flat.put(name, node.isArray() ? node.toString() : node.asText());
     }
+  }
+
+  /** As in training, {@link #SAMPLES} to each example. */
+  private static int[][] sampled(TrainConfig config, PolicyModel model, List<Example> examples) {
+    return model.sample(
+        Evaluator.prompts(examples, config.patch()),
+        SAMPLES,
+        new PolicyModel.Sampling(
+            (float) config.rl().temperature(),
+            config.responseLength(),
+            Vocabulary.END_ANSWER,
+            config.seed(),
+            0));
   }
 
   private static List<AttentionPicture.Glance> glances(

@@ -31,7 +31,7 @@ final class Archive {
    * @param device that it was computed on; null in archives that do not say
    * @param optimizerSteps after the warm-up
    * @param responses sampled, or of reference, in these steps
-   * @param seconds of training
+   * @param seconds of training, since the run was last begun or resumed
    * @param accuracy right answers to held-out questions, by task
    * @param metrics means over the last tenth of its steps
    */

@@ -14,6 +14,7 @@ import java.nio.file.Path;
 import java.security.MessageDigest;
 import java.security.NoSuchAlgorithmException;
 import java.util.ArrayList;
+import java.util.HashSet;
 import java.util.HexFormat;
 import java.util.LinkedHashMap;
 import java.util.LinkedHashSet;
@@ -111,6 +112,11 @@ public record Experiment(
               + config.toJson()
               + warmup.config.toJson()
               + (teacher == null ? "" : teacher.config.toJson()));
+    }
+
+    /** What its policy is asked at the end. */
+    List<String> asked(List<String> evaluate) {
+      return evaluate.isEmpty() ? List.of(config.task()) : evaluate;
     }
 
     /** The name of its folder. */
@@ -215,6 +221,9 @@ public record Experiment(
       evaluate.forEach(TaskMixture::parse);
       String room = room(variants, evaluate);
       List<Plan> plans = new ArrayList<>();
+      if (given != null && new HashSet<>(given).size() < given.size()) {
+        throw new IllegalArgumentException("--seeds: expected integers that differ, got " + given);
+      }
       for (long seed : given == null ? seeds() : given) {
         for (Variant variant : variants) {
           plans.add(plan(variant, seed, room));

@@ -118,7 +118,14 @@ public final class ExperimentRunner {
   public boolean run(int atOnce) throws IOException, InterruptedException {
     Map<String, Job> sources = new HashMap<>();
     for (Plan plan : experiment.plans()) {
-      if (archive.get(plan) == null) {
+      Result finished = archive.get(plan);
+      List<String> asked = plan.asked(experiment.evaluate());
+      if (finished != null && !finished.accuracy().keySet().containsAll(asked)) {
+        throw new IllegalArgumentException(
+            "evaluate: expected what finished runs in %s were asked, %s, or another --out; got %s"
+                .formatted(folder, finished.accuracy().keySet(), asked));
+      }
+      if (finished == null) {
         Job job = new Job(plan.folder(), null, plan);
         need(job, plan.warmup(), sources);
         if (plan.teacher() != null) {
@@ -274,9 +281,7 @@ public final class ExperimentRunner {
       throws IOException {
     TrainConfig config = plan.config();
     Map<String, Answers> accuracy = new LinkedHashMap<>();
-    List<String> asked =
-        experiment.evaluate().isEmpty() ? List.of(config.task()) : experiment.evaluate();
-    for (String task : asked) {
+    for (String task : plan.asked(experiment.evaluate())) {
       Evaluator.Result answers =
           new Evaluator(config.asking(TaskMixture.parse(task))).evaluate(policy);
       accuracy.put(task, Answers.of(answers.accuracy()));

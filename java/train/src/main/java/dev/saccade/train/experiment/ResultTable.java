@@ -22,6 +22,9 @@ import java.util.TreeSet;
  * differences from the baselines, paired by seed.
  */
 final class ResultTable {
+  private static final String RUN_COLUMNS =
+      ",seed,asked,right,scenes,optimizer_steps,responses,seconds,commit,device";
+
   private final Experiment experiment;
 
   /** By variant, then seed. */
@@ -37,7 +40,8 @@ final class ResultTable {
   record Row(Variant variant, String task, Statistics accuracy, List<Difference> differences) {}
 
   /**
-   * From a baseline, over the seeds that both have.
+   * From a baseline, over the seeds that both have on the same kind of device: what a seed begins
+   * with differs between a GPU and a processor.
    *
    * @param accuracy its own less the baseline's
    * @param relative the mean of that in parts of the baseline's mean, as OThink-MR1 has it
@@ -94,6 +98,12 @@ final class ResultTable {
     return rates;
   }
 
+  /** Of the device of a run; empty where the archive does not say. */
+  private String kind(String variant, long seed) {
+    String device = results.get(variant).get(seed).device();
+    return device == null ? "" : device.replaceFirst(":.*", "");
+  }
+
   private static Statistics of(Map<Long, Double> values) {
     return Statistics.of(values.values().stream().mapToDouble(Double::doubleValue).toArray());
   }
@@ -105,6 +115,7 @@ final class ResultTable {
       Map<Long, Double> paired = new LinkedHashMap<>();
       Map<Long, Double> theirs = rates(name, task);
       theirs.keySet().retainAll(own.keySet());
+      theirs.keySet().removeIf(seed -> !kind(name, seed).equals(kind(variant.name(), seed)));
       own.forEach(
           (seed, rate) -> {
             if (theirs.containsKey(seed)) {
@@ -152,8 +163,9 @@ final class ResultTable {
       line(text, cells);
     }
     return text
-        + "\nMeans over seeds with 95 % intervals (Student's t); differences are paired by seed, bold"
-        + " where the interval leaves out 0; in brackets, of the other's mean.\n";
+        + "\nMeans over seeds with 95 % intervals (Student's t); differences are paired by seed, over"
+        + " runs on the same kind of device, bold where the interval leaves out 0; in brackets, of"
+        + " the other's mean.\n";
   }
 
   private static void line(StringBuilder text, List<String> cells) {
@@ -197,15 +209,17 @@ final class ResultTable {
     }
   }
 
-  /** A line for each run and task. */
+  /** A line for each run and task; a metric whose name another column has is {@code last_}…. */
   private String runs() {
     Set<String> metrics = new TreeSet<>();
     results
         .values()
         .forEach(own -> own.values().forEach(r -> metrics.addAll(r.metrics().keySet())));
     StringBuilder text = new StringBuilder(String.join(",", axes()));
-    text.append(",seed,asked,right,scenes,optimizer_steps,responses,seconds,commit,device");
-    metrics.forEach(name -> text.append(',').append(name));
+    text.append(RUN_COLUMNS);
+    List<String> taken = new ArrayList<>(axes());
+    taken.addAll(List.of(RUN_COLUMNS.split(",")));
+    metrics.forEach(name -> text.append(taken.contains(name) ? ",last_" : ",").append(name));
     text.append('\n');
     for (Variant variant : experiment.variants()) {
       for (Result run : results.getOrDefault(variant.name(), Map.of()).values()) {

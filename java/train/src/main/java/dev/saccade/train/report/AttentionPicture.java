@@ -1,5 +1,7 @@
 package dev.saccade.train.report;
 
+import java.util.List;
+
 /**
  * A scene, a question about it, and where two policies look when they answer.
  *
@@ -12,6 +14,7 @@ package dev.saccade.train.report;
  * @param truth the right answer, as text
  * @param before the policy before training
  * @param after the policy after training
+ * @param samples what that policy says too, as text
  */
 public record AttentionPicture(
     float[] canvas,
@@ -20,7 +23,8 @@ public record AttentionPicture(
     String question,
     String truth,
     Glance before,
-    Glance after) {
+    Glance after,
+    List<String> samples) {
 
   /**
    * An answer, and the attention of its tokens on the patches.

@@ -11,9 +11,11 @@ import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.LinkedHashMap;
+import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
+import java.util.Set;
 import org.knowm.xchart.VectorGraphicsEncoder;
 import org.knowm.xchart.VectorGraphicsEncoder.VectorGraphicsFormat;
 import org.knowm.xchart.XYChart;
@@ -48,7 +50,46 @@ record CurveChart(
   /** An entry of the legend. */
   record Key(String label, Ink ink, boolean point) {}
 
-  /** The charts for which the metrics have values; of the KL coefficient, values that differ. */
+  /** Of the learning rule, in order; another metric is drawn behind them, under its own name. */
+  private static final Map<String, String> TITLES = new LinkedHashMap<>();
+
+  static {
+    TITLES.put("reward", "Reward");
+    TITLES.put("accuracy", "Accuracy");
+    TITLES.put("held_out_accuracy", "Held-out accuracy");
+    TITLES.put("loss", "Loss");
+    TITLES.put("kl", "KL to the reference, nats");
+    TITLES.put("kl_coef", "Coefficient of the KL term");
+    TITLES.put("entropy", "Entropy of the tokens, nats");
+    TITLES.put("attention_divergence", "Attention divergence, nats");
+    TITLES.put("logit_divergence", "Divergence from the teacher, nats");
+    TITLES.put("teacher_attention_divergence", "Attention divergence from the teacher, nats");
+    TITLES.put("response_length", "Tokens of a response");
+    TITLES.put("format", "Share of well-formed responses");
+    TITLES.put("degenerate", "Share of groups with equal rewards");
+    TITLES.put("rounds", "Rounds of sampling");
+    TITLES.put("attention_entropy", "Entropy of the attention, nats");
+    TITLES.put("ratio", "Ratio to the old policy");
+    TITLES.put("clipped_low", "Share of tokens clipped below");
+    TITLES.put("clipped_high", "Share of tokens clipped above");
+    TITLES.put("grad_norm", "Norm of the gradient");
+    TITLES.put("learning_rate", "Learning rate");
+    TITLES.put("tokens_per_second", "Tokens per second");
+  }
+
+  private static String title(String field) {
+    return TITLES.getOrDefault(field, field.replace('_', ' '));
+  }
+
+  /** Those with curves of their own: not places in time, nor the parts of a step's time. */
+  private static Set<String> fields(Map<String, List<Map<String, Object>>> byStage) {
+    Set<String> fields = new LinkedHashSet<>(TITLES.keySet());
+    byStage.values().forEach(rows -> rows.forEach(row -> fields.addAll(row.keySet())));
+    fields.removeIf(field -> field.equals("step") || field.endsWith("_seconds"));
+    return fields;
+  }
+
+  /** The charts of all metrics that have values, and those of the rule only where they change. */
   static List<CurveChart> all(List<Map<String, Object>> metrics) {
     Map<String, List<Map<String, Object>>> byStage = new LinkedHashMap<>();
     for (Map<String, Object> row : metrics) {
@@ -61,28 +102,33 @@ record CurveChart(
     List<Map<String, Object>> sft = byStage.remove(SFT);
     List<Map<String, Object>> eval = byStage.remove(EVAL);
     List<CurveChart> charts = new ArrayList<>();
-    charts.add(of("loss", "Warm-up loss", sft == null ? Map.of() : Map.of(SFT, sft), null));
-    charts.add(of("reward", "Reward", byStage, null));
-    charts.add(of("accuracy", "Accuracy", byStage, eval));
-    charts.add(of("held_out_accuracy", "Held-out accuracy", byStage, null));
-    charts.add(of("kl", "KL to the reference, nats", byStage, null));
-    charts.add(of("kl_coef", "Coefficient of the KL term", byStage, null));
-    charts.add(of("entropy", "Entropy of the tokens, nats", byStage, null));
-    charts.add(of("attention_divergence", "Attention divergence, nats", byStage, null));
-    charts.add(of("logit_divergence", "Divergence from the teacher, nats", byStage, null));
-    charts.add(
-        of(
-            "teacher_attention_divergence",
-            "Attention divergence from the teacher, nats",
-            byStage,
-            null));
-    charts.add(of("response_length", "Tokens of a response", byStage, null));
+    Map<String, List<Map<String, Object>>> warmUp = sft == null ? Map.of() : Map.of(SFT, sft);
+    charts.add(of("loss", "loss", "Warm-up loss", warmUp, null));
+    for (String field : fields(byStage)) {
+      charts.add(
+          of(
+              field.equals("loss") ? "rule_loss" : field, // the warm-up has another
+              field,
+              title(field),
+              byStage,
+              field.equals("accuracy") ? eval : null));
+    }
+    for (String field : fields(warmUp)) {
+      if (!field.equals("loss")) {
+        charts.add(of("warm_up_" + field, field, "Warm-up: " + title(field), warmUp, null));
+      }
+    }
     charts.removeIf(chart -> chart.stages.isEmpty() && chart.heldOut.isEmpty());
-    charts.removeIf(chart -> chart.name.equals("kl_coef") && chart.isConstant());
+    charts.removeIf(chart -> !ALWAYS.contains(chart.name) && chart.isConstant());
     return charts;
   }
 
+  /** Drawn where they do not change, too. */
+  private static final Set<String> ALWAYS =
+      Set.of("loss", "reward", "accuracy", "held_out_accuracy", "kl");
+
   private static CurveChart of(
+      String name,
       String field,
       String title,
       Map<String, List<Map<String, Object>>> stages,
@@ -97,7 +143,7 @@ record CurveChart(
                 .filter(row -> Double.isFinite(heldOutStep(row)))
                 .filter(row -> Double.isFinite(Curve.number(row, field)))
                 .toList();
-    return new CurveChart(field, title, curves, heldOut);
+    return new CurveChart(name, title, curves, heldOut);
   }
 
   private boolean isConstant() {

@@ -5,6 +5,7 @@ import java.awt.image.BufferedImage;
 import java.io.ByteArrayOutputStream;
 import java.io.IOException;
 import java.util.Base64;
+import java.util.List;
 import java.util.Locale;
 import java.util.stream.Collectors;
 import java.util.stream.IntStream;
@@ -35,14 +36,23 @@ public final class SceneFigure {
     <div class="pair">
     %s%s</div>
     <p class="note">largest weight %s</p>
-    </figure>
+    %s</figure>
     """
         .formatted(
             Html.escape(picture.question()),
             Html.escape(picture.truth()),
             glance("before", picture, picture.before(), max, ink),
             glance("after", picture, picture.after(), max, ink),
-            decimal(max, 3));
+            decimal(max, 3),
+            samples(picture.samples()));
+  }
+
+  private static String samples(List<String> samples) {
+    return samples.isEmpty()
+        ? ""
+        : "<p class=\"note\">sampled: "
+            + samples.stream().map(Html::escape).collect(Collectors.joining("; "))
+            + "</p>\n";
   }
 
   /** The colour scale, from 0 to the largest weight. */

@@ -322,6 +322,9 @@ record VarianceResult(
         y += 40 + 26 * layers;
       }
     }
-    return Plot.document(Math.max(width, 60), Math.max(y, 40), svg.toString());
+    svg.append(
+        "<text x=\"0\" y=\"%d\" fill=\"#57606a\">layers down, heads across</text>\n"
+            .formatted(y + 14));
+    return Plot.document(Math.max(width, 180), y + 24, svg.toString());
   }
 }

@@ -300,6 +300,84 @@ class ExperimentTest {
     assertThat(grpo.differences().get(1)).isNull();
   }
 
+  /** A GPU and a processor begin a seed with different policies. */
+  @Test
+  void runsOnOtherDevicesAreNoPairs() throws Exception {
+    Experiment experiment = experiment(FILE);
+    Path file = folder.resolve("devices.jsonl");
+    Archive archive = new Archive(file);
+    for (Plan plan : experiment.plans()) {
+      long seed = plan.config().seed();
+      boolean grpo = plan.variant().labels().get("rule").equals("grpo");
+      String device = seed == 1 ? "cpu" : seed == 2 && grpo ? "cuda:1" : "cuda:0";
+      archive.add(
+          new Archive.Result(
+              plan.key(),
+              plan.variant().name(),
+              seed,
+              "c",
+              grpo && seed == 3 ? "cpu" : device,
+              8,
+              128,
+              1,
+              Map.of("read", new Archive.Answers(10 * seed + (grpo ? seed : 0), 100)),
+              Map.of("rule", 0.5, "entropy", 0.25)));
+    }
+    ResultTable table = new ResultTable(experiment, new Archive(file));
+    ResultTable.Row grpo = table.rows().get(2);
+    assertThat(grpo.variant().name()).isEqualTo("read/grpo");
+    assertThat(grpo.accuracy().n()).isEqualTo(3);
+    assertThat(grpo.differences().get(0).accuracy().n()).isEqualTo(2);
+    assertThat(grpo.differences().get(0).accuracy().mean()).isCloseTo(0.015, within(1e-9));
+    assertThat(grpo.differences().get(0).relative()).isCloseTo(0.1, within(1e-9));
+
+    // A metric of the name of an axis has a column of its own.
+    table.write(folder);
+    assertThat(read("results.csv"))
+        .startsWith("task,rule,seed,asked,")
+        .containsPattern("device,entropy,last_rule\n");
+  }
+
+  /** What is finished is not asked again: that needs another folder. */
+  @Test
+  void otherQuestionsNeedAnotherFolder() throws Exception {
+    Experiment few = experiment(FILE.replace("evaluate: [read, count]", "evaluate: [read]"));
+    Files.createDirectories(folder.resolve("asked"));
+    Archive archive = new Archive(folder.resolve("asked/results.jsonl"));
+    for (Plan plan : few.plans()) {
+      archive.add(
+          new Archive.Result(
+              plan.key(),
+              plan.variant().name(),
+              plan.config().seed(),
+              "c",
+              "cpu",
+              8,
+              128,
+              1,
+              Map.of("read", new Archive.Answers(1, 100)),
+              Map.of()));
+    }
+    assertThat(run(few, "asked", 1, () -> false, new Log())).isTrue();
+    Experiment more = experiment(FILE);
+    boolean isSame = more.plans().get(0).key().equals(few.plans().get(0).key());
+    assertThat(isSame).as("asking does not change how a policy is trained").isTrue();
+    assertThatThrownBy(() -> run(more, "asked", 1, () -> false, new Log()))
+        .isInstanceOf(IllegalArgumentException.class)
+        .hasMessage(
+            "evaluate: expected what finished runs in %s were asked, [read], or another --out; got [read, count]"
+                .formatted(folder.resolve("asked")));
+  }
+
+  @Test
+  void seedsOfTheCommandLineDifferToo() throws Exception {
+    Path file = folder.resolve("seeds.yaml");
+    Files.writeString(file, FILE);
+    assertThatThrownBy(() -> Experiment.read(file, List.of(1L, 1L), ConfigTree.of(Map.of())))
+        .isInstanceOf(IllegalArgumentException.class)
+        .hasMessage("--seeds: expected integers that differ, got [1, 1]");
+  }
+
   @ParameterizedTest
   @CsvSource(
       delimiter = '|',

@@ -98,7 +98,8 @@ class ReportTest {
             nasty,
             nasty,
             new Glance(nasty, new float[1]),
-            new Glance("", new float[1]));
+            new Glance("", new float[1]),
+            List.of(nasty));
     ReportData data =
         new ReportData(
             nasty,
@@ -149,6 +150,40 @@ class ReportTest {
     assertThat(CurveChart.all(metrics))
         .extracting(CurveChart::name)
         .containsExactly("kl", "kl_coef");
+  }
+
+  /** Also one that no page knows by name; but neither places in time nor what stays the same. */
+  @Test
+  void everyMetricThatChangesHasACurve() {
+    List<Map<String, Object>> metrics = new ArrayList<>();
+    for (int step = 1; step <= 3; step++) {
+      metrics.add(
+          Map.of("step", step, "stage", "sft", "loss", 1.0 / step, "grad_norm", 0.1 * step));
+      metrics.add(
+          Map.of(
+              "step",
+              step,
+              "stage",
+              "grpo",
+              "loss",
+              0.1 * step,
+              "grad_norm",
+              0.3 * step,
+              "new_metric",
+              step,
+              "ratio",
+              1,
+              "update_seconds",
+              0.1 * step));
+    }
+    assertThat(CurveChart.all(metrics))
+        .extracting(chart -> chart.name() + ": " + chart.title() + " of " + chart.stages().keySet())
+        .containsExactly(
+            "loss: Warm-up loss of [SFT]",
+            "rule_loss: Loss of [GRPO]",
+            "grad_norm: Norm of the gradient of [GRPO]",
+            "new_metric: new metric of [GRPO]",
+            "warm_up_grad_norm: Warm-up: Norm of the gradient of [SFT]");
   }
 
   @Test
@@ -232,12 +267,15 @@ class ReportTest {
     Glance one = new Glance("1", new float[1]);
     Glance four = new Glance("1", new float[4]);
 
-    assertThatThrownBy(() -> new AttentionPicture(new float[9], 3, 2, "", "", four, four))
+    assertThatThrownBy(
+            () -> new AttentionPicture(new float[9], 3, 2, "", "", four, four, List.of()))
         .isInstanceOf(IllegalArgumentException.class)
         .hasMessage("patchesPerSide must divide side 3, got 2");
-    assertThatThrownBy(() -> new AttentionPicture(new float[9], 4, 2, "", "", four, four))
+    assertThatThrownBy(
+            () -> new AttentionPicture(new float[9], 4, 2, "", "", four, four, List.of()))
         .hasMessage("canvas: expected 16 values, got 9");
-    assertThatThrownBy(() -> new AttentionPicture(new float[16], 4, 2, "", "", four, one))
+    assertThatThrownBy(
+            () -> new AttentionPicture(new float[16], 4, 2, "", "", four, one, List.of()))
         .hasMessage("after.attention: expected 4 values, got 1");
   }
 
@@ -347,7 +385,8 @@ class ReportTest {
               truth,
               new Glance(
                   pictures.size() % 3 == 0 ? truth : pictures.size() == 1 ? "" : "7", before),
-              new Glance(pictures.size() == 4 ? "1" : truth, after)));
+              new Glance(pictures.size() == 4 ? "1" : truth, after),
+              List.of()));
     }
     return pictures;
   }
