@@ -5,6 +5,7 @@ import dev.saccade.AttentionPolicy;
 import dev.saccade.Axpby;
 import dev.saccade.Context;
 import dev.saccade.DType;
+import dev.saccade.GatherRows;
 import dev.saccade.GroupAdvantage;
 import dev.saccade.LogitDivergence;
 import dev.saccade.PolicyLoss;
@@ -47,10 +48,10 @@ import java.util.function.UnaryOperator;
  * with p the attention policy of a layer, mean over its heads. The divergence from p_old has no
  * gradient at p = p_old, so the first minibatch of a fresh reference gets nothing from it.
  *
- * <p>To a GPU go the prompts, tables of indices and the rewards; back come the tokens, for λ &gt; 0
- * the advantages, and after the last optimizer step the numbers to be reported. An adaptive
- * coefficient of the KL term makes every step wait for its divergence. Minibatches are padded to
- * the same shapes, so that passes and optimizer steps are recorded once and launched again.
+ * <p>To a GPU go the prompts, tables of indices and the rewards; back come the tokens, and after
+ * the last optimizer step the numbers to be reported. An adaptive coefficient of the KL term makes
+ * every step wait for its divergence. Minibatches are padded to the same shapes, so that passes and
+ * optimizer steps are recorded once and launched again.
  */
 final class PolicyGradientStep implements AutoCloseable {
   private static final String KL = "kl";
@@ -534,7 +535,6 @@ final class PolicyGradientStep implements AutoCloseable {
    * minibatches of whole groups.
    */
   private List<Minibatch> prepare(Scope scope, List<Group> groups, Tensor advantage, long rollout) {
-    float[] advantages = attention.lambda() == 0 ? null : advantage.toFloats();
     Tensor weight =
         config.weight() == 1 ? null : Tensor.of(scope, new float[] {(float) config.weight()});
     Batch.Room room = Batch.Room.of(groups.stream().map(Group::prompt).toList(), responseLength);
@@ -555,6 +555,13 @@ final class PolicyGradientStep implements AutoCloseable {
     }
     Look taught = distillation.isOn() ? teach(scope, whole, visual) : null;
     Tensor refLogProb = reference == null ? null : reference.logProb;
+    Tensor ofRows =
+        attention.lambda() == 0
+            ? null
+            : GatherRows.gather(
+                scope,
+                advantage.reshape(advantage.size(), 1),
+                Tensor.of(scope, whole.sequenceOfRows()));
     List<Minibatch> minibatches = new ArrayList<>();
     int size = groups.size() / config.minibatches();
     int rows = whole.responseRows() / config.minibatches();
@@ -568,9 +575,7 @@ final class PolicyGradientStep implements AutoCloseable {
       List<Comparison> comparisons = new ArrayList<>();
       if (comparesWithOld()) {
         Tensor ofDivergence =
-            advantages == null
-                ? null
-                : weights(scope, batch, Arrays.copyOfRange(advantages, begin, end), rollout);
+            ofRows == null ? null : weights(scope, ofRows.rows(from, to), tokens, rollout);
         Tensor ofEntropy =
             attention.entropy() == 0
                 ? null
@@ -634,14 +639,16 @@ final class PolicyGradientStep implements AutoCloseable {
     }
   }
 
-  /** λ · A, for the mean over layers and response tokens. */
-  private Tensor weights(Scope scope, Batch batch, float[] advantages, long rollout) {
-    double lambda = attention.lambda(rollout) / layers.length;
-    float[] perRow = batch.perResponseRow(advantages);
-    for (int r = 0; r < perRow.length; r++) {
-      perRow[r] = (float) (lambda * perRow[r] / batch.tokens());
-    }
-    return Tensor.of(scope, perRow);
+  /**
+   * λ · A, for the mean over layers and response tokens.
+   *
+   * @param advantage f32[rows, 1], 0 where there is no token
+   */
+  private Tensor weights(Scope scope, Tensor advantage, double tokens, long rollout) {
+    double lambda = attention.lambda(rollout) / layers.length / tokens;
+    Tensor weights = Tensor.empty(scope, DType.F32, advantage.shape());
+    Axpby.apply(policy.context(), (float) lambda, advantage, 0, weights);
+    return weights.reshape(weights.size());
   }
 
   /** A value for each response token. */

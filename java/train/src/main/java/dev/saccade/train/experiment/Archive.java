@@ -29,6 +29,7 @@ final class Archive {
    * @param key of its plan
    * @param variant its name
    * @param device that it was computed on; null in archives that do not say
+   * @param begins digest of the policy that it began with; null in archives that do not say
    * @param optimizerSteps after the warm-up
    * @param responses sampled, or of reference, in these steps
    * @param seconds of training, since the run was last begun or resumed
@@ -41,11 +42,23 @@ final class Archive {
       long seed,
       String commit,
       String device,
+      String begins,
       long optimizerSteps,
       long responses,
       double seconds,
       Map<String, Answers> accuracy,
-      Map<String, Double> metrics) {}
+      Map<String, Double> metrics) {
+    /** Whether both began with the same policy; by the kind of their devices where nobody says. */
+    boolean beginsAs(Result other) {
+      return begins != null && other.begins != null
+          ? begins.equals(other.begins)
+          : kind().equals(other.kind());
+    }
+
+    private String kind() {
+      return device == null ? "" : device.replaceFirst(":.*", "");
+    }
+  }
 
   /**
    * @param right answers

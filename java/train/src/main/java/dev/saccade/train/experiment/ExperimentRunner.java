@@ -235,11 +235,13 @@ public final class ExperimentRunner {
     Path taught =
         plan.teacher() == null ? null : RunFolder.open(runFolder(plan.teacher().folder())).last();
     Path own = runFolder(job.name);
+    String begins = Experiment.digest(Files.readAllBytes(from));
     boolean done =
         train(
             own,
             plan.beginning(from, taught),
-            (trainer, seconds) -> archive.add(result(plan, own, trainer.policy(), seconds)));
+            (trainer, seconds) ->
+                archive.add(result(plan, begins, own, trainer.policy(), seconds)));
     if (done) {
       // The largest of its files, and nobody goes on with it.
       Files.deleteIfExists(RunFolder.open(own).latest());
@@ -277,7 +279,7 @@ public final class ExperimentRunner {
     }
   }
 
-  private Result result(Plan plan, Path own, PolicyModel policy, double seconds)
+  private Result result(Plan plan, String begins, Path own, PolicyModel policy, double seconds)
       throws IOException {
     TrainConfig config = plan.config();
     Map<String, Answers> accuracy = new LinkedHashMap<>();
@@ -304,6 +306,7 @@ public final class ExperimentRunner {
         config.seed(),
         System.getProperty("saccade.commit", "unknown"),
         policy.context().device().toString(),
+        begins,
         steps,
         batches * rl.prompts() * rl.group(),
         seconds,

@@ -23,7 +23,7 @@ import java.util.TreeSet;
  */
 final class ResultTable {
   private static final String RUN_COLUMNS =
-      ",seed,asked,right,scenes,optimizer_steps,responses,seconds,commit,device";
+      ",seed,asked,right,scenes,optimizer_steps,responses,seconds,commit,device,begins";
 
   private final Experiment experiment;
 
@@ -40,8 +40,8 @@ final class ResultTable {
   record Row(Variant variant, String task, Statistics accuracy, List<Difference> differences) {}
 
   /**
-   * From a baseline, over the seeds that both have on the same kind of device: what a seed begins
-   * with differs between a GPU and a processor.
+   * From a baseline, over the seeds that both have and began with the same policy: another device
+   * or build warms up to another.
    *
    * @param accuracy its own less the baseline's
    * @param relative the mean of that in parts of the baseline's mean, as OThink-MR1 has it
@@ -98,10 +98,8 @@ final class ResultTable {
     return rates;
   }
 
-  /** Of the device of a run; empty where the archive does not say. */
-  private String kind(String variant, long seed) {
-    String device = results.get(variant).get(seed).device();
-    return device == null ? "" : device.replaceFirst(":.*", "");
+  private Result of(String variant, long seed) {
+    return results.get(variant).get(seed);
   }
 
   private static Statistics of(Map<Long, Double> values) {
@@ -115,7 +113,7 @@ final class ResultTable {
       Map<Long, Double> paired = new LinkedHashMap<>();
       Map<Long, Double> theirs = rates(name, task);
       theirs.keySet().retainAll(own.keySet());
-      theirs.keySet().removeIf(seed -> !kind(name, seed).equals(kind(variant.name(), seed)));
+      theirs.keySet().removeIf(seed -> !of(name, seed).beginsAs(of(variant.name(), seed)));
       own.forEach(
           (seed, rate) -> {
             if (theirs.containsKey(seed)) {
@@ -230,7 +228,7 @@ final class ResultTable {
                   text.append(
                       String.format(
                           Locale.ROOT,
-                          ",%d,%s,%d,%d,%d,%d,%.1f,%s,%s",
+                          ",%d,%s,%d,%d,%d,%d,%.1f,%s,%s,%s",
                           run.seed(),
                           task,
                           answers.right(),
@@ -239,7 +237,8 @@ final class ResultTable {
                           run.responses(),
                           run.seconds(),
                           run.commit(),
-                          Objects.requireNonNullElse(run.device(), "")));
+                          Objects.requireNonNullElse(run.device(), ""),
+                          Objects.requireNonNullElse(run.begins(), "")));
                   for (String name : metrics) {
                     Double value = run.metrics().get(name);
                     text.append(',').append(value == null ? "" : value.toString());

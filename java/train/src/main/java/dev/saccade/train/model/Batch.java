@@ -189,12 +189,23 @@ public final class Batch {
     return targets;
   }
 
-  /** A value for each sequence, repeated over the rows of its response tokens; 0 in others. */
-  public float[] perResponseRow(float[] perSequence) {
-    float[] rows = new float[responseRows()];
+  /** The sequence of each response row that predicts a token; -1 of others. */
+  public int[] sequenceOfRows() {
+    int[] sequences = new int[responseRows()];
+    Arrays.fill(sequences, -1);
     for (int s = 0; s < responses.length; s++) {
       int first = firstRow(s);
-      Arrays.fill(rows, first, first + responses[s].length, perSequence[s]);
+      Arrays.fill(sequences, first, first + responses[s].length, s);
+    }
+    return sequences;
+  }
+
+  /** A value for each sequence, repeated over the rows of its response tokens; 0 in others. */
+  public float[] perResponseRow(float[] perSequence) {
+    int[] sequences = sequenceOfRows();
+    float[] rows = new float[sequences.length];
+    for (int r = 0; r < rows.length; r++) {
+      rows[r] = sequences[r] < 0 ? 0 : perSequence[sequences[r]];
     }
     return rows;
   }

@@ -25,6 +25,7 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
+import org.junit.jupiter.params.provider.ValueSource;
 
 class ExperimentTest {
   private static final String FILE =
@@ -193,9 +194,10 @@ class ExperimentTest {
     String archive = read("out/results.jsonl");
     assertThat(archive.lines()).allMatch(line -> line.contains(",\"device\":\"cpu\","));
     assertThat(read("out/results.csv").lines().skip(1)).allMatch(line -> line.contains(",cpu,"));
-    // One that does not say the device counts too.
+    // One that does not say the device, or what runs began with, counts too.
     Files.writeString(
-        folder.resolve("copy/results.jsonl"), archive.replace(",\"device\":\"cpu\"", ""));
+        folder.resolve("copy/results.jsonl"),
+        archive.replace(",\"device\":\"cpu\"", "").replaceAll(",\"begins\":\"\\w+\"", ""));
     assertThat(run(experiment, "copy", 1, () -> false, again)).isTrue();
     assertThat(again.begun).isEmpty();
     assertThat(read("copy/table.md")).isEqualTo(table);
@@ -279,6 +281,7 @@ class ExperimentTest {
                 plan.config().seed(),
                 "c",
                 "cpu",
+                null,
                 8,
                 128,
                 1,
@@ -300,9 +303,13 @@ class ExperimentTest {
     assertThat(grpo.differences().get(1)).isNull();
   }
 
-  /** A GPU and a processor begin a seed with different policies. */
-  @Test
-  void runsOnOtherDevicesAreNoPairs() throws Exception {
+  /**
+   * Another build may warm up to another policy; where an archive does not say, a GPU and a
+   * processor do.
+   */
+  @ParameterizedTest
+  @ValueSource(booleans = {true, false})
+  void runsThatBeganWithOtherPoliciesAreNoPairs(boolean says) throws Exception {
     Experiment experiment = experiment(FILE);
     Path file = folder.resolve("devices.jsonl");
     Archive archive = new Archive(file);
@@ -316,7 +323,8 @@ class ExperimentTest {
               plan.variant().name(),
               seed,
               "c",
-              grpo && seed == 3 ? "cpu" : device,
+              grpo && seed == 3 && !says ? "cpu" : device,
+              !says ? null : grpo && seed == 3 ? "b" : "a",
               8,
               128,
               1,
@@ -335,7 +343,7 @@ class ExperimentTest {
     table.write(folder);
     assertThat(read("results.csv"))
         .startsWith("task,rule,seed,asked,")
-        .containsPattern("device,entropy,last_rule\n");
+        .containsPattern("device,begins,entropy,last_rule\n");
   }
 
   /** What is finished is not asked again: that needs another folder. */
@@ -352,6 +360,7 @@ class ExperimentTest {
               plan.config().seed(),
               "c",
               "cpu",
+              null,
               8,
               128,
               1,
