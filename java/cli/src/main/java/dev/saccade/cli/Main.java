@@ -9,6 +9,7 @@ import java.io.PrintWriter;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.AccessDeniedException;
 import java.nio.file.FileAlreadyExistsException;
+import java.nio.file.FileSystemException;
 import java.nio.file.NoSuchFileException;
 import java.nio.file.NotDirectoryException;
 import java.util.Arrays;
@@ -203,13 +204,15 @@ public final class Main implements Runnable {
       return "defect (--debug shows where): " + e.getClass().getSimpleName() + ": " + oneLine(e);
     }
     String problem = "";
-    if (e instanceof NoSuchFileException) {
+    // One that says which argument named the file has what is wrong with it as the cause.
+    Throwable file = e.getCause() instanceof FileSystemException ? e.getCause() : e;
+    if (file instanceof NoSuchFileException) {
       problem = ": no such file or folder";
-    } else if (e instanceof AccessDeniedException) {
+    } else if (file instanceof AccessDeniedException) {
       problem = ": permission denied";
-    } else if (e instanceof NotDirectoryException) {
+    } else if (file instanceof NotDirectoryException) {
       problem = ": not a folder";
-    } else if (e instanceof FileAlreadyExistsException) {
+    } else if (file instanceof FileAlreadyExistsException) {
       problem = ": exists and is not a folder";
     }
     return oneLine(e) + problem;

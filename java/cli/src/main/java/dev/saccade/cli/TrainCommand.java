@@ -269,11 +269,10 @@ final class TrainCommand implements Callable<Integer> {
   public Integer call() throws Exception {
     if (resume != null) {
       rejectOptionsOfNewRuns();
-      return train(RunFolder.open(resume), null);
+      return train(resume, null);
     }
     TrainConfig config = config();
-    Path folder = out == null ? newFolder(config) : out;
-    return train(RunFolder.create(folder, config), config);
+    return train(out == null ? newFolder(config) : out, config);
   }
 
   /** A resumed run keeps its configuration: another would not give the numbers of the run. */
@@ -311,7 +310,11 @@ final class TrainCommand implements Callable<Integer> {
     }
     List<ObjectNode> layers = new ArrayList<>();
     if (file != null) {
-      layers.add(ConfigTree.read(file));
+      try {
+        layers.add(ConfigTree.read(file));
+      } catch (IOException e) {
+        throw new IOException("--config " + e.getMessage(), e);
+      }
     }
     Map<String, Object> named = new LinkedHashMap<>();
     named.put("preset", preset);
@@ -413,10 +416,12 @@ final class TrainCommand implements Callable<Integer> {
   }
 
   /** Trains to the end, or until the process is asked to stop. A null configuration resumes. */
-  private int train(RunFolder run, TrainConfig config) throws IOException {
+  private int train(Path folder, TrainConfig config) throws IOException {
     PrintWriter console = spec.commandLine().getOut();
     try (Stopping stopping = new Stopping();
         Context device = context.open()) {
+      // Where the device cannot be had, no folder is made.
+      RunFolder run = config == null ? RunFolder.open(folder) : RunFolder.create(folder, config);
       boolean finished;
       try (Trainer trainer =
               config == null ? Trainer.resume(device, run) : Trainer.start(device, run, config);

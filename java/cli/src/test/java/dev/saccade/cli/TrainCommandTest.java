@@ -133,6 +133,21 @@ class TrainCommandTest {
     assertThatThrownBy(() -> config("--set rl.loss.objective=ppo"))
         .hasMessageContaining("rl.loss.objective: expected one of PPO_CLIP, GSPO,")
         .hasMessageContaining("got ppo");
+    assertThatThrownBy(() -> config("--set rl.loss.objective="))
+        .isInstanceOf(ParameterException.class)
+        .hasMessageStartingWith("rl.loss.objective: expected one of PPO_CLIP, GSPO,")
+        .hasMessageEndingWith("got nothing");
+    assertThatThrownBy(() -> config("--set algorithm="))
+        .hasMessageContaining("algorithm: expected one of SFT, GRPO,");
+    assertThatThrownBy(() -> config("--set preset="))
+        .hasMessage("preset: expected one of demo, full, tiny, got nothing");
+    assertThatThrownBy(() -> config("--set task=[count,read]"))
+        .hasMessage("task: expected a text, got [\"count\",\"read\"]");
+    assertThatThrownBy(() -> config("--set rl.attention.layers=[0,null]"))
+        .hasMessage("rl.attention.layers.1: expected an integer, got nothing");
+    assertThatThrownBy(() -> config("--preset tiny --set rl.attention.layers=[0,-1]"))
+        .hasMessage(
+            "rl.attention.layers: expected layers that differ, got [0, -1], which are [0, 0]");
     assertThatThrownBy(() -> config("--set rl.steps=2.5"))
         .hasMessageContaining("rl.steps: expected an integer, got 2.5");
     assertThatThrownBy(() -> config("--algo gkd"))
@@ -213,6 +228,10 @@ class TrainCommandTest {
     Files.writeString(file, "rl: 3\n");
     assertThatThrownBy(() -> config("--config " + file))
         .hasMessageContaining("rl: expected a mapping, got 3");
+    Files.writeString(file, "task:\n");
+    assertThatThrownBy(() -> config("--config " + file))
+        .isInstanceOf(ParameterException.class)
+        .hasMessage("task: expected a text, got nothing");
     Files.writeString(file, "- rl\n");
     assertThatThrownBy(() -> config("--config " + file))
         .hasMessageContaining("expected a mapping of names to values");

@@ -11,6 +11,8 @@ import java.util.concurrent.TimeUnit;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
 
 /** {@code saccade train} as a process of its own, which can be killed. */
 class TrainRunTest {
@@ -100,6 +102,25 @@ class TrainRunTest {
 
   private static int count(Path metrics) throws IOException {
     return Files.readString(metrics).split("\n").length;
+  }
+
+  @ParameterizedTest
+  @CsvSource(
+      delimiter = '|',
+      value = {
+        "--algo gkd --set rl.distillation.teacher=no/run | rl.distillation.teacher: no/run: no such file or folder",
+        "--set sft.from=no/run | sft.from: no/run: no such file or folder",
+        "--config no/file | --config no/file: no such file or folder",
+        "--config . | --config .: expected a file, got a folder",
+        "--threads 9999999 | context_create: threads: expected 0 (all) to 1024, got 9999999"
+      })
+  void aRunThatCannotBeginLeavesNoFolder(String options, String message) {
+    Path run = folder.resolve("none");
+    Cli train = Cli.run((Object[]) ("train --preset tiny " + options + " --out " + run).split(" "));
+
+    assertThat(train.status()).isEqualTo(2);
+    assertThat(train.errors()).singleElement().asString().startsWith("saccade train: " + message);
+    assertThat(run).doesNotExist();
   }
 
   @Test

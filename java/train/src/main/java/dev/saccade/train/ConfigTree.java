@@ -1,5 +1,7 @@
 package dev.saccade.train;
 
+import com.fasterxml.jackson.annotation.JsonSetter;
+import com.fasterxml.jackson.annotation.Nulls;
 import com.fasterxml.jackson.core.JsonParser;
 import com.fasterxml.jackson.core.JsonProcessingException;
 import com.fasterxml.jackson.databind.DeserializationFeature;
@@ -19,13 +21,14 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.Collection;
 import java.util.List;
 import java.util.Map;
 import java.util.stream.Collectors;
 
 /** Configurations as trees: YAML and JSON, layers over each other, and values by dotted names. */
 public final class ConfigTree {
-  /** Writes indented, reads strictly. */
+  /** Writes indented, reads strictly: null is a value of texts alone. */
   public static final ObjectMapper JSON =
       JsonMapper.builder()
           .enable(SerializationFeature.INDENT_OUTPUT)
@@ -33,6 +36,9 @@ public final class ConfigTree {
           .enable(DeserializationFeature.FAIL_ON_NULL_FOR_PRIMITIVES)
           .enable(DeserializationFeature.FAIL_ON_MISSING_CREATOR_PROPERTIES)
           .disable(DeserializationFeature.ACCEPT_FLOAT_AS_INT)
+          .defaultSetterInfo(JsonSetter.Value.forValueNulls(Nulls.FAIL, Nulls.FAIL))
+          .withConfigOverride(
+              String.class, own -> own.setSetterInfo(JsonSetter.Value.forValueNulls(Nulls.SET)))
           .build();
 
   private static final ObjectMapper YAML =
@@ -46,6 +52,9 @@ public final class ConfigTree {
    * @throws IOException if it cannot be read or is not a mapping; the message names the file
    */
   public static ObjectNode read(Path file) throws IOException {
+    if (Files.isDirectory(file)) {
+      throw new IOException(file + ": expected a file, got a folder");
+    }
     try {
       return mapping(YAML.readTree(Files.readString(file)), file.toString());
     } catch (JsonProcessingException e) {
@@ -85,7 +94,7 @@ public final class ConfigTree {
       return mapping;
     }
     throw new IllegalArgumentException(
-        name + ": expected a mapping of names to values, got " + tree);
+        name + ": expected a mapping of names to values, got " + given(tree));
   }
 
   /** Lays a tree over another, which is changed and returned: mappings merge, all else replaces. */
@@ -142,7 +151,8 @@ public final class ConfigTree {
       if (expected.isObject() != entry.getValue().isObject()) {
         throw new IllegalArgumentException(
             "%s: expected %s, got %s"
-                .formatted(name, expected.isObject() ? "a mapping" : "a value", entry.getValue()));
+                .formatted(
+                    name, expected.isObject() ? "a mapping" : "a value", given(entry.getValue())));
       }
       if (expected instanceof ObjectNode section) {
         requireNames(section, (ObjectNode) entry.getValue(), name + ".");
@@ -158,6 +168,9 @@ public final class ConfigTree {
    *     the message names it
    */
   public static <T> T bind(JsonNode tree, Class<T> type, String name) {
+    if (tree.isNull()) {
+      throw new IllegalArgumentException(expected(name, type, tree));
+    }
     try {
       return JSON.treeToValue(tree, type);
     } catch (JsonProcessingException e) {
@@ -181,12 +194,24 @@ public final class ConfigTree {
     }
     String name = names.isEmpty() ? whole : String.join(".", names);
     return e instanceof MismatchedInputException wrong && wrong.getTargetType() != null
-        ? "%s: expected %s, got %s"
-            .formatted(
-                name,
-                kind(wrong.getTargetType()),
-                value.isMissingNode() ? "nothing" : value.asText(value.toString()))
+        ? expected(name, wrong.getTargetType(), value)
         : name + ": " + e.getOriginalMessage();
+  }
+
+  private static String expected(String name, Class<?> type, JsonNode value) {
+    String example =
+        Collection.class.isAssignableFrom(type) && value.isValueNode() && !value.isNull()
+            ? ", such as [" + given(value) + "]"
+            : "";
+    return "%s: expected %s%s, got %s".formatted(name, kind(type), example, given(value));
+  }
+
+  /** A value for messages. */
+  static String given(JsonNode value) {
+    if (value.isMissingNode() || value.isNull()) {
+      return "nothing";
+    }
+    return value.isContainerNode() || value.asText().isBlank() ? value.toString() : value.asText();
   }
 
   private static String kind(Class<?> type) {
@@ -196,10 +221,17 @@ public final class ConfigTree {
               .map(Object::toString)
               .collect(Collectors.joining(", "));
     }
+    if (Collection.class.isAssignableFrom(type)) {
+      return "a list in brackets";
+    }
+    if (type.isRecord()) {
+      return "a mapping";
+    }
     return switch (type.getSimpleName()) {
       case "int", "long", "Integer", "Long" -> "an integer";
       case "double", "float", "Double", "Float" -> "a number";
       case "boolean", "Boolean" -> "true or false";
+      case "String" -> "a text";
       default -> "a " + type.getSimpleName();
     };
   }

@@ -6,10 +6,12 @@ import dev.saccade.train.report.Report;
 import java.io.IOException;
 import java.nio.channels.FileChannel;
 import java.nio.channels.OverlappingFileLockException;
+import java.nio.file.DirectoryNotEmptyException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
 import java.nio.file.StandardOpenOption;
+import java.util.ArrayList;
 import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
@@ -37,6 +39,7 @@ public final class RunFolder {
 
   private final Path root;
   private long lines;
+  private boolean made;
 
   private RunFolder(Path root) {
     this.root = root;
@@ -52,21 +55,33 @@ public final class RunFolder {
     if (Files.exists(run.config())) {
       throw new IOException(root + ": holds a run already; resume it or choose another folder");
     }
+    run.made = Files.notExists(root);
     Files.createDirectories(run.checkpoints());
     Files.writeString(run.metrics(), "");
-    run.replace(root.resolve("build.json"), ConfigTree.write(build()) + "\n");
+    run.replace(run.build(), ConfigTree.write(program()) + "\n");
     // Last and at once: a folder with a configuration holds a run.
     run.replace(run.config(), config.toJson() + "\n");
     return run;
   }
 
-  /** The folder of a run that could not begin holds none. */
+  /** Deletes what {@link #create} made: a run that could not begin. */
   void forget() throws IOException {
-    Files.deleteIfExists(config());
+    // The configuration first: a folder without holds no run, whatever else cannot be deleted.
+    List<Path> own = new ArrayList<>(List.of(config(), build(), metrics(), held(), checkpoints()));
+    if (made) {
+      own.add(root);
+    }
+    for (Path path : own) {
+      try {
+        Files.deleteIfExists(path);
+      } catch (DirectoryNotEmptyException e) {
+        // What others put there stays.
+      }
+    }
   }
 
   /** The launchers say of which commit the program is. */
-  private static Map<String, String> build() {
+  private static Map<String, String> program() {
     return new TreeMap<>(
         Map.of(
             "commit", System.getProperty("saccade.commit", "unknown"),
@@ -92,6 +107,15 @@ public final class RunFolder {
 
   public Path config() {
     return root.resolve("config.json");
+  }
+
+  private Path build() {
+    return root.resolve("build.json");
+  }
+
+  /** The file that {@link #lock} locks. */
+  private Path held() {
+    return root.resolve(".lock");
   }
 
   public Path metrics() {
@@ -146,8 +170,7 @@ public final class RunFolder {
    */
   FileChannel lock() throws IOException {
     FileChannel channel =
-        FileChannel.open(
-            root.resolve(".lock"), StandardOpenOption.CREATE, StandardOpenOption.WRITE);
+        FileChannel.open(held(), StandardOpenOption.CREATE, StandardOpenOption.WRITE);
     try {
       if (channel.tryLock() != null) {
         return channel;

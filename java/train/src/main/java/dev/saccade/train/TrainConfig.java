@@ -1,5 +1,7 @@
 package dev.saccade.train;
 
+import com.fasterxml.jackson.annotation.JsonSetter;
+import com.fasterxml.jackson.annotation.Nulls;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.saccade.GroupAdvantage;
 import dev.saccade.KlEstimator;
@@ -44,7 +46,7 @@ import java.util.Map;
  */
 public record TrainConfig(
     Algorithm algorithm,
-    String task,
+    @JsonSetter(nulls = Nulls.FAIL) String task,
     String room,
     int cells,
     int patch,
@@ -287,11 +289,6 @@ public record TrainConfig(
       atLeast("rl.attention.warmup", warmup, 0);
       layers = List.copyOf(layers);
       require(!layers.isEmpty(), "rl.attention.layers", "a layer or more", layers);
-      require(
-          layers.stream().distinct().count() == layers.size(),
-          "rl.attention.layers",
-          "layers that differ",
-          layers);
       require(entropy == entropy, "rl.attention.entropy", "a number", entropy);
       atLeast("rl.attention.referenceInterval", referenceInterval, 1);
     }
@@ -378,6 +375,14 @@ public record TrainConfig(
       TaskMixture.parse(room);
     }
     requireLayers("rl.attention.layers", rl.attention.layers, model.layers);
+    List<Integer> counted =
+        rl.attention.layers.stream().map(layer -> Math.floorMod(layer, model.layers)).toList();
+    require(
+        counted.stream().distinct().count() == counted.size(),
+        "rl.attention.layers",
+        "layers that differ",
+        rl.attention.layers
+            + (counted.equals(rl.attention.layers) ? "" : ", which are " + counted));
     require(
         rl.attention.headBegin >= 0 && rl.attention.headBegin < model.heads,
         "rl.attention.headBegin",
@@ -452,7 +457,7 @@ public record TrainConfig(
     for (ObjectNode layer : layers) {
       ObjectNode copy = layer.deepCopy();
       if (copy.has("preset")) {
-        size = copy.remove("preset").asText();
+        size = ConfigTree.given(copy.remove("preset"));
       }
       values.add(copy);
     }

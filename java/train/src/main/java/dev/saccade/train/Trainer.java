@@ -118,23 +118,34 @@ public final class Trainer implements AutoCloseable {
     if (config.algorithm() == Algorithm.SFT || !distillation.isOn()) {
       return;
     }
+    Source source = Source.of("rl.distillation.teacher", distillation.teacher());
     String name = "rl.distillation.teacher: " + distillation.teacher() + ": ";
-    Path file = Checkpoint.find(Path.of(distillation.teacher()));
-    Transformer model = Checkpoint.loadPolicy(context, file, config.precision());
     TransformerConfig own = policy.config();
-    TransformerConfig theirs = model.config();
+    TransformerConfig theirs = source.size;
+    requireSame(name + "tokens", own.vocabulary(), theirs.vocabulary());
+    requireSame(name + "values of a patch", own.patchSize(), theirs.patchSize());
+    if (theirs.positions() < own.positions()) {
+      throw new IOException(
+          name + "expected " + own.positions() + " positions or more, got " + theirs.positions());
+    }
     try {
-      requireSame(name + "tokens", own.vocabulary(), theirs.vocabulary());
-      requireSame(name + "values of a patch", own.patchSize(), theirs.patchSize());
-      if (theirs.positions() < own.positions()) {
-        throw new IOException(
-            name + "expected " + own.positions() + " positions or more, got " + theirs.positions());
+      TrainConfig.requireLayers("rl.distillation.layers", distillation.layers(), theirs.layers());
+    } catch (IllegalArgumentException e) {
+      throw new IOException(e.getMessage() + "; layers of the teacher: " + theirs.layers(), e);
+    }
+    teacher = Checkpoint.loadPolicy(context, source.file, config.precision());
+  }
+
+  /** A policy that a value of the configuration names. */
+  private record Source(Path file, Safetensors content, TransformerConfig size) {
+    static Source of(String name, String place) throws IOException {
+      try {
+        Path file = Checkpoint.find(Path.of(place));
+        Safetensors content = Safetensors.open(file);
+        return new Source(file, content, Checkpoint.config(content, file).transformer());
+      } catch (IOException e) {
+        throw new IOException(name + ": " + e.getMessage(), e);
       }
-      TrainConfig.requireLayers("rl.distillation.layers", distillation.layers(), model.layers());
-      teacher = model;
-    } catch (IOException | RuntimeException e) {
-      model.close();
-      throw e;
     }
   }
 
@@ -145,7 +156,7 @@ public final class Trainer implements AutoCloseable {
   }
 
   /**
-   * A new run. Where it cannot begin, the folder holds none afterwards.
+   * A new run. Where it cannot begin, what {@link RunFolder#create} made is deleted.
    *
    * @throws IOException if another process trains in the folder, or if the policy to begin with or
    *     the teacher cannot be read or does not fit
@@ -167,16 +178,14 @@ public final class Trainer implements AutoCloseable {
   /** The first checkpoint: fresh weights, or those of another policy. */
   private void begin() throws IOException {
     if (config.sft().from() != null) {
-      Path file = Checkpoint.find(Path.of(config.sft().from()));
-      Safetensors from = Safetensors.open(file);
-      TransformerConfig size = Checkpoint.config(from, file).transformer();
-      if (!size.equals(policy.config())) {
+      Source from = Source.of("sft.from", config.sft().from());
+      if (!from.size.equals(policy.config())) {
         throw new IOException(
-            "sft.from: " + file + ": expected " + policy.config() + ", got " + size);
+            "sft.from: " + from.file + ": expected " + policy.config() + ", got " + from.size);
       }
-      Checkpoint.load(from, "policy.", policy);
+      Checkpoint.load(from.content, "policy.", policy);
       // Examples go on where those of that policy ended.
-      cursor = Long.parseLong(from.metadata().getOrDefault(Checkpoint.CURSOR, "0"));
+      cursor = Long.parseLong(from.content.metadata().getOrDefault(Checkpoint.CURSOR, "0"));
     }
     checkpoint();
   }

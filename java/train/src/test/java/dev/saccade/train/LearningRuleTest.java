@@ -7,6 +7,8 @@ import static org.assertj.core.api.Assertions.within;
 import dev.saccade.Context;
 import dev.saccade.train.report.Report;
 import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.util.HashMap;
 import java.util.LinkedHashMap;
@@ -281,7 +283,9 @@ class LearningRuleTest {
                 train(
                     gkd.with(
                         Map.of("rl.distillation.gamma", 1, "rl.distillation.layers", List.of(3)))))
-        .hasMessage("rl.distillation.layers: expected each -3 to 2, got [3]");
+        .isInstanceOf(IOException.class)
+        .hasMessage(
+            "rl.distillation.layers: expected each -3 to 2, got [3]; layers of the teacher: 3");
     assertThatThrownBy(
             () ->
                 gkd.with(
@@ -289,21 +293,24 @@ class LearningRuleTest {
         .hasMessage(
             "rl.distillation.layers: expected one for each of rl.attention.layers = [-1],"
                 + " got [1, 2]");
-    assertThatThrownBy(() -> train(gkd.with("rl.distillation.teacher", "none")))
-        .isInstanceOf(IOException.class)
-        .hasMessageContaining("none");
   }
 
   @Test
-  void aRunThatCannotBeginLeavesItsFolderFree() throws IOException {
+  void aRunThatCannotBeginLeavesNothing() throws IOException {
     Path root = folder.resolve("free");
+    Path others = Files.createDirectories(folder.resolve("others"));
     for (String name : List.of("rl.distillation.teacher", "sft.from")) {
       TrainConfig config = rule(Algorithm.GKD, "rl.distillation.teacher", teacher(), name, "none");
       try (Context context = Context.cpu()) {
-        assertThatThrownBy(() -> Trainer.start(context, RunFolder.create(root, config), config))
-            .isInstanceOf(IOException.class);
+        for (Path run : List.of(root, others)) {
+          assertThatThrownBy(() -> Trainer.start(context, RunFolder.create(run, config), config))
+              .isInstanceOf(IOException.class)
+              .hasMessage(name + ": none")
+              .hasCauseInstanceOf(NoSuchFileException.class);
+        }
       }
-      assertThat(root.resolve("config.json")).doesNotExist();
+      assertThat(root).doesNotExist();
+      assertThat(others).as("was there before").isEmptyDirectory();
     }
   }
 
@@ -352,6 +359,21 @@ class LearningRuleTest {
         "rl.attention.warmup             | -1        | 0 or more, got -1",
         "rl.attention.layers             | []        | a layer or more, got []",
         "rl.attention.layers             | [1, 1]    | layers that differ, got [1, 1]",
+        "rl.attention.layers             | [1, -1]   | layers that differ, got [1, -1], which are [1, 1]",
+        "rl.attention.layers             | 0         | a list in brackets, such as [0], got 0",
+        "rl.attention.layers             | ''        | a list in brackets, got nothing",
+        "rl.distillation.layers          | ~         | a list in brackets, got nothing",
+        "rl.attention.support            | ''        | one of ALL, PREVIOUS, VISUAL, got nothing",
+        "rl.loss.objective               | ''        | one of PPO_CLIP, GSPO, GSPO_TOKEN, CISPO, SAPO, REINFORCE, got nothing",
+        "rl.loss.objective               | '\"\"'      | one of PPO_CLIP, GSPO, GSPO_TOKEN, CISPO, SAPO, REINFORCE, got \"\"",
+        "rl.advantage                    | ~         | one of GRPO, DR_GRPO, RLOO, BATCH_STD, REINFORCE_PP_BASELINE, got nothing",
+        "rl.kl.schedule                  | ''        | one of CONSTANT, GRPO_D, RISING, ADAPTIVE, got nothing",
+        "rl.kl                           | ''        | a mapping, got nothing",
+        "rl.steps                        | ''        | an integer, got nothing",
+        "precision                       | ''        | one of F32, TF32, BF16, got nothing",
+        "algorithm                       | ''        | one of SFT, GRPO, DR_GRPO, RLOO, DAPO, GSPO, CISPO, SAPO, GRPO_D, RAL, GKD, got nothing",
+        "task                            | ''        | a text, got nothing",
+        "task                            | [a, b]    | a text, got [\"a\",\"b\"]",
         "rl.attention.layers             | [2]       | each -2 to 1, got [2]",
         "rl.attention.headBegin          | 2         | 0 to 1, got 2",
         "rl.attention.headEnd            | 3         | -1, or above rl.attention.headBegin and at most 2, got 3",
@@ -366,5 +388,23 @@ class LearningRuleTest {
     assertThatThrownBy(() -> config(Algorithm.GRPO).with(name, ConfigTree.value(value)))
         .isInstanceOf(IllegalArgumentException.class)
         .hasMessage(name + ": expected " + message);
+  }
+
+  @ParameterizedTest
+  @ValueSource(strings = {"room", "sft.task", "sft.from", "rl.distillation.teacher"})
+  void whatMayBeMissingMayBeEmpty(String name) {
+    TrainConfig config = config(Algorithm.GRPO);
+    assertThat(config.with(name, "read").with(name, ConfigTree.value(""))).isEqualTo(config);
+    assertThat(TrainConfig.fromJson(config.toJson())).isEqualTo(config);
+  }
+
+  @Test
+  void aRecordedConfigurationIsWhole() {
+    String json = config(Algorithm.GRPO).toJson();
+    assertThatThrownBy(() -> TrainConfig.fromJson(json.replace("\"F32\"", "null")))
+        .hasMessage("precision: expected one of F32, TF32, BF16, got nothing");
+    assertThatThrownBy(
+            () -> TrainConfig.fromJson(json.replaceAll("\"kl\" : \\{[^}]*}", "\"kl\": null")))
+        .hasMessage("rl.kl: expected a mapping, got nothing");
   }
 }
