@@ -555,7 +555,7 @@ final class PolicyGradientStep implements AutoCloseable {
     }
     Look taught = distillation.isOn() ? teach(scope, whole, visual) : null;
     Tensor refLogProb = reference == null ? null : reference.logProb;
-    Tensor ofRows =
+    Tensor advantageOfRows =
         attention.lambda() == 0
             ? null
             : GatherRows.gather(
@@ -575,7 +575,9 @@ final class PolicyGradientStep implements AutoCloseable {
       List<Comparison> comparisons = new ArrayList<>();
       if (comparesWithOld()) {
         Tensor ofDivergence =
-            ofRows == null ? null : weights(scope, ofRows.rows(from, to), tokens, rollout);
+            advantageOfRows == null
+                ? null
+                : weights(scope, advantageOfRows.rows(from, to), tokens, rollout);
         Tensor ofEntropy =
             attention.entropy() == 0
                 ? null

@@ -114,11 +114,6 @@ public record Experiment(
               + (teacher == null ? "" : teacher.config.toJson()));
     }
 
-    /** What its policy is asked at the end. */
-    List<String> asked(List<String> evaluate) {
-      return evaluate.isEmpty() ? List.of(config.task()) : evaluate;
-    }
-
     /** The name of its folder. */
     String folder() {
       return variant.name().replaceAll("[^A-Za-z0-9._-]", "_") + "-s" + config.seed() + "-" + key();
@@ -133,6 +128,11 @@ public record Experiment(
       }
       return config.with(paths);
     }
+  }
+
+  /** What the policy of a plan is asked at the end. */
+  List<String> asked(Plan plan) {
+    return evaluate.isEmpty() ? List.of(plan.config.task()) : evaluate;
   }
 
   private static String digest(String text) {

@@ -119,7 +119,7 @@ public final class ExperimentRunner {
     Map<String, Job> sources = new HashMap<>();
     for (Plan plan : experiment.plans()) {
       Result finished = archive.get(plan);
-      List<String> asked = plan.asked(experiment.evaluate());
+      List<String> asked = experiment.asked(plan);
       if (finished != null && !finished.accuracy().keySet().containsAll(asked)) {
         throw new IllegalArgumentException(
             "evaluate: expected what finished runs in %s were asked, %s, or another --out; got %s"
@@ -283,7 +283,7 @@ public final class ExperimentRunner {
       throws IOException {
     TrainConfig config = plan.config();
     Map<String, Answers> accuracy = new LinkedHashMap<>();
-    for (String task : plan.asked(experiment.evaluate())) {
+    for (String task : experiment.asked(plan)) {
       Evaluator.Result answers =
           new Evaluator(config.asking(TaskMixture.parse(task))).evaluate(policy);
       accuracy.put(task, Answers.of(answers.accuracy()));

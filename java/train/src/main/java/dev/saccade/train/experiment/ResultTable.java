@@ -162,8 +162,8 @@ final class ResultTable {
     }
     return text
         + "\nMeans over seeds with 95 % intervals (Student's t); differences are paired by seed, over"
-        + " runs on the same kind of device, bold where the interval leaves out 0; in brackets, of"
-        + " the other's mean.\n";
+        + " runs that began with the same policy, bold where the interval leaves out 0; in brackets,"
+        + " of the other's mean.\n";
   }
 
   private static void line(StringBuilder text, List<String> cells) {

@@ -77,6 +77,10 @@ record CurveChart(
     TITLES.put("tokens_per_second", "Tokens per second");
   }
 
+  /** Drawn where they do not change, too. */
+  private static final Set<String> ALWAYS =
+      Set.of("loss", "reward", "accuracy", "held_out_accuracy", "kl");
+
   private static String title(String field) {
     return TITLES.getOrDefault(field, field.replace('_', ' '));
   }
@@ -89,7 +93,7 @@ record CurveChart(
     return fields;
   }
 
-  /** The charts of all metrics that have values, and those of the rule only where they change. */
+  /** The charts of all metrics that have values, most of them only where these change. */
   static List<CurveChart> all(List<Map<String, Object>> metrics) {
     Map<String, List<Map<String, Object>>> byStage = new LinkedHashMap<>();
     for (Map<String, Object> row : metrics) {
@@ -122,10 +126,6 @@ record CurveChart(
     charts.removeIf(chart -> !ALWAYS.contains(chart.name) && chart.isConstant());
     return charts;
   }
-
-  /** Drawn where they do not change, too. */
-  private static final Set<String> ALWAYS =
-      Set.of("loss", "reward", "accuracy", "held_out_accuracy", "kl");
 
   private static CurveChart of(
       String name,

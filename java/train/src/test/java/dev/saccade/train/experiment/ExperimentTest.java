@@ -264,6 +264,23 @@ class ExperimentTest {
     }
   }
 
+  /** Of a hundred questions of {@code read}. */
+  private static Archive.Result result(
+      Plan plan, String device, String begins, long right, Map<String, Double> metrics) {
+    return new Archive.Result(
+        plan.key(),
+        plan.variant().name(),
+        plan.config().seed(),
+        "c",
+        device,
+        begins,
+        8,
+        128,
+        1,
+        Map.of("read", new Archive.Answers(right, 100)),
+        metrics);
+  }
+
   @Test
   void differencesArePairedBySeed() throws Exception {
     Experiment experiment = experiment(FILE);
@@ -274,19 +291,8 @@ class ExperimentTest {
       long base = 20 * plan.config().seed();
       String rule = plan.variant().labels().get("rule");
       if (!rule.equals("sft")) {
-        archive.add(
-            new Archive.Result(
-                plan.key(),
-                plan.variant().name(),
-                plan.config().seed(),
-                "c",
-                "cpu",
-                null,
-                8,
-                128,
-                1,
-                Map.of("read", new Archive.Answers(base + (rule.equals("grpo") ? 2 : 0), 100)),
-                Map.of()));
+        long right = base + (rule.equals("grpo") ? 2 : 0);
+        archive.add(result(plan, "cpu", null, right, Map.of()));
       }
     }
 
@@ -318,17 +324,11 @@ class ExperimentTest {
       boolean grpo = plan.variant().labels().get("rule").equals("grpo");
       String device = seed == 1 ? "cpu" : seed == 2 && grpo ? "cuda:1" : "cuda:0";
       archive.add(
-          new Archive.Result(
-              plan.key(),
-              plan.variant().name(),
-              seed,
-              "c",
+          result(
+              plan,
               grpo && seed == 3 && !says ? "cpu" : device,
               !says ? null : grpo && seed == 3 ? "b" : "a",
-              8,
-              128,
-              1,
-              Map.of("read", new Archive.Answers(10 * seed + (grpo ? seed : 0), 100)),
+              10 * seed + (grpo ? seed : 0),
               Map.of("rule", 0.5, "entropy", 0.25)));
     }
     ResultTable table = new ResultTable(experiment, new Archive(file));
@@ -353,19 +353,7 @@ class ExperimentTest {
     Files.createDirectories(folder.resolve("asked"));
     Archive archive = new Archive(folder.resolve("asked/results.jsonl"));
     for (Plan plan : few.plans()) {
-      archive.add(
-          new Archive.Result(
-              plan.key(),
-              plan.variant().name(),
-              plan.config().seed(),
-              "c",
-              "cpu",
-              null,
-              8,
-              128,
-              1,
-              Map.of("read", new Archive.Answers(1, 100)),
-              Map.of()));
+      archive.add(result(plan, "cpu", null, 1, Map.of()));
     }
     assertThat(run(few, "asked", 1, () -> false, new Log())).isTrue();
     Experiment more = experiment(FILE);
