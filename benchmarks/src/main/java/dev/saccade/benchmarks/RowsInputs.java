@@ -14,6 +14,10 @@ public record RowsInputs(int tableRows, int columns, float[] table, float[] rows
         columns,
         Data.normal(1, (long) tableRows * columns, 1),
         Data.normal(2, (long) count * columns, 1),
-        Data.indices(3, count, tableRows));
+        index(tableRows, count));
+  }
+
+  static int[] index(int tableRows, int count) {
+    return Data.indices(3, count, tableRows);
   }
 }

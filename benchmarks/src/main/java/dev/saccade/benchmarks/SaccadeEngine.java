@@ -30,6 +30,7 @@ import dev.saccade.TokenLogProbs;
 import dev.saccade.train.MatrixProducts;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.SplittableRandom;
 
 /** This library, with every output allocated beforehand. */
 final class SaccadeEngine implements Engine {
@@ -43,6 +44,7 @@ final class SaccadeEngine implements Engine {
   private final Scope scope;
   private final DType dtype;
   private final List<CublasProduct> products = new ArrayList<>();
+  private final SplittableRandom places = new SplittableRandom(1);
 
   /**
    * @param context is the engine's from here on
@@ -100,17 +102,28 @@ final class SaccadeEngine implements Engine {
     return new Run(call, List.of(results));
   }
 
+  /**
+   * For a tensor anywhere in pages of 2 MB: how tensors lie to each other is worth some percent of
+   * a short kernel on a GPU, and allocators repeat themselves.
+   */
+  private Scope somewhere() {
+    if (context.device().kind() == Device.Kind.CUDA) {
+      Tensor.empty(scope, DType.U8, 512L * places.nextInt(4096));
+    }
+    return scope;
+  }
+
   private Tensor empty(long... shape) {
-    return Tensor.empty(scope, DType.F32, shape);
+    return Tensor.empty(somewhere(), DType.F32, shape);
   }
 
   private Tensor tensor(float[] values, long... shape) {
-    return Tensor.of(scope, values, shape);
+    return Tensor.of(somewhere(), values, shape);
   }
 
   /** A tensor whose first rows are {@code values}, and the next ones again, to its end. */
   private Tensor repeated(DType type, float[] values, long... shape) {
-    Tensor all = Tensor.empty(scope, type, shape);
+    Tensor all = Tensor.empty(somewhere(), type, shape);
     long given = values.length / (all.size() / shape[0]);
     Tensor first = all.rows(0, given).copyFrom(values);
     for (long row = given; row < shape[0]; row += given) {
@@ -126,7 +139,7 @@ final class SaccadeEngine implements Engine {
     for (int s = 0; s <= sequences; s++) {
       offsets[s] = s * length;
     }
-    return Tensor.of(scope, offsets);
+    return Tensor.of(somewhere(), offsets);
   }
 
   @Override
@@ -154,7 +167,7 @@ final class SaccadeEngine implements Engine {
   @Override
   public Work tokenLogProbs(LogitsBenchmark.Inputs in) {
     Tensor logits = logits(in);
-    Tensor targets = Tensor.of(scope, in.targets());
+    Tensor targets = Tensor.of(somewhere(), in.targets());
     var out = new TokenLogProbs.Outputs(empty(in.rows()), empty(in.rows()), empty(in.rows()));
     var options = TokenLogProbs.Options.DEFAULT;
     return work(
@@ -167,10 +180,10 @@ final class SaccadeEngine implements Engine {
   @Override
   public Work tokenLogProbsGradient(LogitsBenchmark.Inputs in) {
     Tensor logits = logits(in);
-    Tensor targets = Tensor.of(scope, in.targets());
+    Tensor targets = Tensor.of(somewhere(), in.targets());
     Tensor dLogProb = tensor(in.weights());
     var out = new TokenLogProbs.Outputs(empty(in.rows()), null, null);
-    Tensor dLogits = Tensor.empty(scope, dtype, in.rows(), in.vocabulary());
+    Tensor dLogits = Tensor.empty(somewhere(), dtype, in.rows(), in.vocabulary());
     var options = TokenLogProbs.Options.DEFAULT;
     return work(
         () -> {
@@ -207,7 +220,7 @@ final class SaccadeEngine implements Engine {
         LogitDivergence.Inputs.of(
                 logits(in), repeated(dtype, in.refLogits(), in.rows(), in.vocabulary()))
             .withWeight(tensor(in.weights()));
-    Tensor dLogits = Tensor.empty(scope, dtype, in.rows(), in.vocabulary());
+    Tensor dLogits = Tensor.empty(somewhere(), dtype, in.rows(), in.vocabulary());
     var out = new LogitDivergence.Outputs(empty(in.rows()), dLogits);
     var options = LogitDivergence.Options.DEFAULT.withKind(kind);
     return work(
@@ -228,16 +241,16 @@ final class SaccadeEngine implements Engine {
             tensor(batch.advantage()),
             offsets(batch.sequences(), batch.length()))
         .withRefLogProb(tensor(batch.refLogProb()))
-        .withMask(Tensor.of(scope, batch.mask()));
+        .withMask(Tensor.of(somewhere(), batch.mask()));
   }
 
   @Override
   public Work policyLossFromLogits(LogitsBenchmark.Inputs in, PolicyBatch batch) {
     var inputs =
         new PolicyLossFromLogits.Inputs(
-            logits(in), Tensor.of(scope, in.targets()), policyInputs(batch, null));
+            logits(in), Tensor.of(somewhere(), in.targets()), policyInputs(batch, null));
     var values = lossAndLogProb(in.rows());
-    Tensor dLogits = Tensor.empty(scope, dtype, in.rows(), in.vocabulary());
+    Tensor dLogits = Tensor.empty(somewhere(), dtype, in.rows(), in.vocabulary());
     var out = new PolicyLossFromLogits.Outputs(values, dLogits);
     var options = PolicyLossFromLogits.Options.DEFAULT.withPolicy(POLICY);
     return work(
@@ -256,12 +269,12 @@ final class SaccadeEngine implements Engine {
     MatrixProducts.provideTo(context);
     var inputs =
         new LinearPolicyLoss.Inputs(
-            Tensor.of(scope, dtype, in.hidden(), in.rows(), in.hiddenSize()),
-            Tensor.of(scope, dtype, in.weight(), in.vocabulary(), in.hiddenSize()),
-            Tensor.of(scope, in.targets()),
+            Tensor.of(somewhere(), dtype, in.hidden(), in.rows(), in.hiddenSize()),
+            Tensor.of(somewhere(), dtype, in.weight(), in.vocabulary(), in.hiddenSize()),
+            Tensor.of(somewhere(), in.targets()),
             policyInputs(in.batch(), null));
-    Tensor dHidden = Tensor.empty(scope, dtype, in.rows(), in.hiddenSize());
-    Tensor dWeight = Tensor.empty(scope, dtype, in.vocabulary(), in.hiddenSize());
+    Tensor dHidden = Tensor.empty(somewhere(), dtype, in.rows(), in.hiddenSize());
+    Tensor dWeight = Tensor.empty(somewhere(), dtype, in.vocabulary(), in.hiddenSize());
     var values = lossAndLogProb(in.rows());
     var out = new LinearPolicyLoss.Outputs(values, dHidden, dWeight);
     var options =
@@ -323,8 +336,8 @@ final class SaccadeEngine implements Engine {
     }
     var weights =
         new AttentionDivergence.Weights(repeated(DType.F32, in.weights(), rows), null, lse, null);
-    Tensor dq = Tensor.empty(scope, dtype, input.q().shape());
-    Tensor dk = Tensor.empty(scope, dtype, input.k().shape());
+    Tensor dq = Tensor.empty(somewhere(), dtype, input.q().shape());
+    Tensor dk = Tensor.empty(somewhere(), dtype, input.k().shape());
     var out = new AttentionDivergence.Outputs(empty(1), null, null, null, dq, dk, null);
     var options = AttentionDivergence.Options.DEFAULT;
     return work(
@@ -361,7 +374,7 @@ final class SaccadeEngine implements Engine {
   /** Of {@code sequences} that are all the same. */
   Work attention(AttentionInputs in, int sequences, Precision precision) {
     var input = queriesKeysAndValues(in, sequences, precision);
-    Tensor o = Tensor.empty(scope, DType.F32, input.q().shape());
+    Tensor o = Tensor.empty(somewhere(), DType.F32, input.q().shape());
     return work(() -> Attention.forward(context, input, o, null), o);
   }
 
@@ -379,11 +392,11 @@ final class SaccadeEngine implements Engine {
     var input = queriesKeysAndValues(in, sequences, precision);
     AttentionInputs.Shape s = in.shape();
     Tensor dO = queries(DType.F32, in.dO(), s, sequences);
-    Tensor o = Tensor.empty(scope, DType.F32, input.q().shape());
+    Tensor o = Tensor.empty(somewhere(), DType.F32, input.q().shape());
     Tensor lse = empty(s.heads(), (long) sequences * s.rows());
-    Tensor dq = Tensor.empty(scope, DType.F32, input.q().shape());
-    Tensor dk = Tensor.empty(scope, DType.F32, input.k().shape());
-    Tensor dv = Tensor.empty(scope, DType.F32, input.v().shape());
+    Tensor dq = Tensor.empty(somewhere(), DType.F32, input.q().shape());
+    Tensor dk = Tensor.empty(somewhere(), DType.F32, input.k().shape());
+    Tensor dv = Tensor.empty(somewhere(), DType.F32, input.v().shape());
     Attention.forward(context, input, o, lse);
     return work(
         () -> {
@@ -427,7 +440,7 @@ final class SaccadeEngine implements Engine {
           AdamW.Parameter.of(scope, param, tensor(in.grads()[i]), AdamWBenchmark.WEIGHT_DECAY);
       parameters.add(
           bf16Copies
-              ? parameter.withParamBf16(Tensor.empty(scope, DType.BF16, param.size()))
+              ? parameter.withParamBf16(Tensor.empty(somewhere(), DType.BF16, param.size()))
               : parameter);
     }
     var options =
@@ -457,9 +470,9 @@ final class SaccadeEngine implements Engine {
     Tensor sample = tensor(in.sample());
     var state =
         new GradientMoments.State(
-            Tensor.of(scope, new long[] {in.count()}, new long[0]),
+            Tensor.of(somewhere(), new long[] {in.count()}, new long[0]),
             tensor(in.mean()),
-            Tensor.of(scope, in.m2()));
+            Tensor.of(somewhere(), in.m2()));
     return work(() -> GradientMoments.update(context, state, sample), state.mean(), state.m2());
   }
 
@@ -538,14 +551,14 @@ final class SaccadeEngine implements Engine {
 
   Work sampleTokens(LogitsBenchmark.Inputs in, SampleTokens.Options options) {
     Tensor logits = logits(in);
-    Tensor tokens = Tensor.empty(scope, DType.I32, in.rows());
+    Tensor tokens = Tensor.empty(somewhere(), DType.I32, in.rows());
     return work(() -> SampleTokens.sample(context, logits, null, options, tokens), tokens);
   }
 
   @Override
   public Work gatherRows(RowsInputs in) {
     Tensor table = tensor(in.table(), in.tableRows(), in.columns());
-    Tensor index = Tensor.of(scope, in.index());
+    Tensor index = Tensor.of(somewhere(), in.index());
     Tensor y = empty(in.index().length, in.columns());
     return work(() -> GatherRows.gather(context, table, index, null, false, y), y);
   }
@@ -554,7 +567,7 @@ final class SaccadeEngine implements Engine {
   public Work scatterAddRows(RowsInputs in) {
     Tensor table = tensor(in.table(), in.tableRows(), in.columns());
     Tensor rows = tensor(in.rows(), in.index().length, in.columns());
-    Tensor index = Tensor.of(scope, in.index());
+    Tensor index = Tensor.of(somewhere(), in.index());
     return work(() -> ScatterAddRows.add(context, rows, index, table), table);
   }
 

@@ -1,6 +1,7 @@
 package dev.saccade.benchmarks;
 
 import dev.saccade.DType;
+import java.util.Arrays;
 import org.openjdk.jmh.annotations.Benchmark;
 import org.openjdk.jmh.annotations.Param;
 
@@ -17,7 +18,8 @@ public class ScatterAddRowsBenchmark extends OperationBenchmark {
 
   @Override
   protected Workload workload(String method) {
-    long table = (long) tableRows * columns;
+    int[] index = RowsInputs.index(tableRows, count);
+    long table = Arrays.stream(index).distinct().count() * columns; // of rows that are added to
     return Workload.of(
             "scatter_add_rows",
             "%d rows into %d × %d".formatted(count, tableRows, columns),
