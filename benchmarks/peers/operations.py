@@ -15,7 +15,7 @@ F32, BF16 = torch.float32, torch.bfloat16
 DTYPES = {"f32": F32, "bf16": BF16, "f16": torch.float16}
 CODES = {F32: 0, BF16: 1, torch.float16: 2}
 NONE = {}
-MOVED = 1 << 26  # bytes of a tensor, at most: of longer ones it does not count
+LONG = 1 << 26  # bytes of a tensor, from which on its place does not count
 
 
 class Operation:
@@ -63,7 +63,7 @@ class Operation:
         return self.empty(*x.shape, dtype=x.dtype)
 
     def moved(self, x):
-        if not torch.is_tensor(x) or self.device.type != "cuda" or not x.is_contiguous() or x.nbytes > MOVED:
+        if not torch.is_tensor(x) or self.device.type != "cuda" or not x.is_contiguous() or x.nbytes >= LONG:
             return x
         return self.empty_like(x).copy_(x)
 

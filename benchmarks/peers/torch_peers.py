@@ -11,6 +11,7 @@ ones come from a CUDA graph, as on the other side.  Before a peer is timed, its 
 library on the same tensors."""
 
 import argparse
+import functools
 import gc
 import json
 import math
@@ -213,13 +214,7 @@ class Bench:
     def ctypes(self, copies):
         context = self.context = Context(self.library, self.header, self.device, self.threads)
         self.timer.synchronize()
-        memory = {}  # one workspace for all copies, as a context has
-
-        def workspace(size):
-            if size not in memory:
-                memory[size] = self.workspace(size)
-            return memory[size]
-
+        workspace = functools.cache(self.workspace)  # one for all copies, as a context has
         prepared = [copy.call(context, workspace, *copy.inputs) for copy in copies]
         self.timer.synchronize()
 
