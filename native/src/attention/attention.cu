@@ -115,7 +115,7 @@ __global__ void __launch_bounds__(Shape::kThreads)
   write_rows(o, piece.begin, rows, h, in.dim, task.out, out, 1.0f);
 }
 
-// One warp a row and head: delta = d_o . o.
+// One warp a row and head: delta = d_o . o, of d_o as the products have it, so that what cancels in dp - delta does.
 __global__ void __launch_bounds__(kDeltaThreads)
     delta_kernel(saccade_attention_backward_args args, AttentionBackwardWorkspace workspace) {
   const int64_t at = (static_cast<int64_t>(blockIdx.x) * kDeltaThreads + threadIdx.x) / 32;
@@ -124,7 +124,8 @@ __global__ void __launch_bounds__(kDeltaThreads)
   const float* o = heads_of<const float>(args.o, args.o_row_stride, args.o_head_stride).at(r, h);
   const float* d_o = heads_of<const float>(args.d_o, args.d_o_row_stride, args.d_o_head_stride).at(r, h);
   float sum = 0.0f;
-  for (int64_t d = threadIdx.x % 32; d < args.head_dim; d += 32) sum += o[d] * d_o[d];
+  for (int64_t d = threadIdx.x % 32; d < args.head_dim; d += 32)
+    sum += o[d] * (args.precision == SACCADE_PRECISION_BF16 ? to_float(from_float<bf16>(d_o[d])) : d_o[d]);
 #pragma unroll
   for (int distance = 1; distance < 32; distance *= 2) sum += __shfl_xor_sync(~0u, sum, distance);
   if (threadIdx.x % 32 == 0) workspace.delta[at] = sum;

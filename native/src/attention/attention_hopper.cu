@@ -80,9 +80,10 @@ __global__ void __launch_bounds__(kWriters)
       load_chunk(g, d_o, piece.begin + row, head, 8 * chunk, in.dim);
       load_chunk(own, o, piece.begin + row, head, 8 * chunk, in.dim);
     }
+    // Of d_o as the products have it, so that what cancels in dp - delta does.
     float delta = 0.0f;
 #pragma unroll
-    for (int e = 0; e < 8; ++e) delta = fmaf(g[e], own[e], delta);
+    for (int e = 0; e < 8; ++e) delta = fmaf(to_float(from_float<bf16>(g[e])), own[e], delta);
 #pragma unroll
     for (int distance = 1; distance < kChunks; distance *= 2) delta += __shfl_xor_sync(~0u, delta, distance);
     if (chunk == 0) {

@@ -4,6 +4,9 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include <initializer_list>
+#include <type_traits>
+
 #include "core/device.cuh"
 
 namespace saccade::cuda {
@@ -131,6 +134,38 @@ __device__ __forceinline__ float max_of_pack(uint4 a) {
   return fmaxf(x[0], x[1]);
 }
 
+// Columns of an f32 matrix that a thread takes at once: 16 bytes where kWide is 4.
+template <int kWide>
+struct alignas(sizeof(float) * kWide) Floats {
+  float x[kWide];
+};
+
+template <int kWide>
+__device__ __forceinline__ Floats<kWide> load_floats(const float* p) {
+  return *reinterpret_cast<const Floats<kWide>*>(p);
+}
+template <int kWide>
+__device__ __forceinline__ void store_floats(float* p, const Floats<kWide>& values) {
+  *reinterpret_cast<Floats<kWide>*>(p) = values;
+}
+
+struct Rows {
+  saccade_address base;
+  int64_t stride;
+};
+
+// Calls body(kWide, a compile-time constant): 4 where every row of f32 begins and ends at a multiple of 16 bytes,
+// else 1.
+template <class Body>
+void with_width(int64_t columns, std::initializer_list<Rows> matrices, const Body& body) {
+  uint64_t bits = static_cast<uint64_t>(columns) * sizeof(float);
+  for (const Rows& rows : matrices) bits |= rows.base | static_cast<uint64_t>(rows.stride) * sizeof(float);
+  if (bits % 16 == 0)
+    body(std::integral_constant<int, 4>{});
+  else
+    body(std::integral_constant<int, 1>{});
+}
+
 // Elements before the first 16-byte boundary, whole packs from there, elements after them.
 template <class T>
 struct Split {
@@ -216,7 +251,7 @@ __device__ V reduce_block(V value, V* shared, const Merge& merge) {
   if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = value;
   __syncthreads();
   value = shared[threadIdx.x % 32 < warps ? threadIdx.x % 32 : 0];
-  for (int distance = 1; distance < 32; distance *= 2) {
+  for (int distance = 1; distance < warps; distance *= 2) {
     const V other = shuffled(value, distance);
     const int lane = threadIdx.x % 32;
     // Lanes past the last warp take no part.

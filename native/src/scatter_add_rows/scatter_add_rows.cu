@@ -8,90 +8,102 @@ namespace {
 
 constexpr int kThreads = 256, kWarps = kThreads / 32;
 constexpr int kItems = 8, kRound = kItems * kThreads;  // indices of a thread, and of the block, that are read at once
-constexpr int kMaxOwn = 32;                            // rows of a block
-constexpr int kAhead = 8;                              // rows of x that are on their way at once
+constexpr int kMost = 2 * kRound;                      // rows of x in the list
+constexpr int kAhead = 8;                              // of them on their way at once
 
-// No atomics: a block owns rows of y, and kThreads of their columns.  It reads the whole index, in rounds: what is for
-// its rows goes to a list, in order; then every thread adds up its column of what is listed.
-__global__ void __launch_bounds__(kThreads) scatter_kernel(saccade_scatter_add_rows_args args, int own) {
-  extern __shared__ float sums[];   // [own, kThreads]
-  __shared__ int32_t list[kRound];  // i from the first of the round on, and the row of y from the block's first on
+// What a block adds to its rows of y next, in order.
+struct List {
+  int32_t from[kMost], to[kMost];  // rows of x and y
+};
+
+// Adds columns of a thread.  Of rows to the same one, a later takes over the sum of the one before.
+template <int kWide>
+__device__ __forceinline__ void add(const List& list, int count, const float* __restrict__ x, int64_t x_stride,
+                                    float* y, int64_t y_stride) {
+  for (int n = 0; n < count; n += kAhead) {
+    Floats<kWide> next[kAhead], sum[kAhead];
+    int32_t to[kAhead];
+#pragma unroll
+    for (int a = 0; a < kAhead; ++a) {
+      to[a] = n + a < count ? list.to[n + a] : -1;
+      if (to[a] < 0) continue;
+      next[a] = load_floats<kWide>(x + list.from[n + a] * x_stride);
+      sum[a] = load_floats<kWide>(y + to[a] * y_stride);
+    }
+#pragma unroll
+    for (int a = 0; a < kAhead; ++a) {
+#pragma unroll
+      for (int b = 0; b < a; ++b)
+        if (to[b] == to[a]) sum[a] = sum[b];
+#pragma unroll
+      for (int e = 0; e < kWide; ++e) sum[a].x[e] += next[a].x[e];
+    }
+#pragma unroll
+    for (int a = 0; a < kAhead; ++a)
+      if (to[a] >= 0) store_floats(y + to[a] * y_stride, sum[a]);
+  }
+}
+
+// No atomics: of `owners` blocks, each has every owners-th row of y, and kThreads * kWide columns of them.  It reads
+// the whole index, in rounds, and lists what is for its rows.  Where the list might not hold another round, and at the
+// end, every thread adds what is listed to its columns.
+template <int kWide>
+__global__ void __launch_bounds__(kThreads) scatter_kernel(saccade_scatter_add_rows_args args, uint32_t owners) {
+  __shared__ List list;
   __shared__ int counts[2][kWarps];
-  const int64_t parts = divide_up(args.columns, kThreads), first_row = blockIdx.x / parts * own;
-  const int64_t column = blockIdx.x % parts * kThreads + threadIdx.x;
+  const uint32_t own = blockIdx.x % owners, y_rows = static_cast<uint32_t>(args.y_rows);
+  const int64_t column = (static_cast<int64_t>(blockIdx.x / owners) * kThreads + threadIdx.x) * kWide;
   const int32_t* index = pointer<const int32_t>(args.index);
   const float* x = pointer<const float>(args.x) + column;
-  float* y = pointer<float>(args.y) + first_row * args.y_stride + column;
+  float* y = pointer<float>(args.y) + column;
   const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32);
-  uint32_t some = 0;  // rows that there is a sum of
-  int turn = 0;
+  int listed = 0, turn = 0;
   for (int64_t first = 0; first < args.count; first += kRound, turn ^= 1) {
     const int64_t begin = first + warp * kItems * 32 + lane;
-    int64_t rows[kItems];
-    uint32_t mine[kItems];
+    uint32_t rows[kItems], mine[kItems];
     int count = 0;
 #pragma unroll
     for (int k = 0; k < kItems; ++k)
-      rows[k] = begin + 32 * k < args.count ? int64_t{index[begin + 32 * k]} - first_row : -1;
+      rows[k] = begin + 32 * k < args.count ? static_cast<uint32_t>(index[begin + 32 * k]) : UINT32_MAX;
 #pragma unroll
     for (int k = 0; k < kItems; ++k) {
-      if (rows[k] >= own || first_row + rows[k] >= args.y_rows) rows[k] = -1;
-      mine[k] = __ballot_sync(~0u, rows[k] >= 0);
+      mine[k] = __ballot_sync(~0u, rows[k] < y_rows && rows[k] % owners == own);
       count += __popc(mine[k]);
     }
     if (lane == 0) counts[turn][warp] = count;
-    __syncthreads();  // also: the list of the last round has been read
-    int total = 0, at = 0;
+    __syncthreads();  // also: what was listed before has been added where it is to be overwritten
+    int at = listed;
 #pragma unroll
     for (int w = 0; w < kWarps; ++w) {
       if (w < warp) at += counts[turn][w];
-      total += counts[turn][w];
+      listed += counts[turn][w];
     }
-    if (total == 0) continue;
 #pragma unroll
     for (int k = 0; k < kItems; ++k) {
-      if (rows[k] >= 0)
-        list[at + __popc(mine[k] & ((1u << lane) - 1u))] =
-            static_cast<int32_t>(begin - first) + 32 * k | static_cast<int32_t>(rows[k]) << 16;
+      if (mine[k] >> lane & 1u) {
+        const int place = at + __popc(mine[k] & ((1u << lane) - 1u));
+        list.from[place] = static_cast<int32_t>(begin + 32 * k);
+        list.to[place] = static_cast<int32_t>(rows[k]);
+      }
       at += __popc(mine[k]);
     }
+    if (listed <= kMost - kRound && first + kRound < args.count) continue;
     __syncthreads();
-    if (column >= args.columns) continue;
-    for (int n = 0; n < total; n += kAhead) {
-      float next[kAhead], begun[kAhead];
-      uint32_t fresh = 0;  // those that are the first of their rows
-#pragma unroll
-      for (int a = 0; a < kAhead; ++a) {
-        if (n + a >= total) break;
-        const int row = list[n + a] >> 16;
-        next[a] = x[(first + (list[n + a] & 0xffff)) * args.x_stride];
-        if (some >> row & 1u) continue;
-        begun[a] = y[row * args.y_stride];
-        fresh |= 1u << a;
-        some |= 1u << row;
-      }
-#pragma unroll
-      for (int a = 0; a < kAhead; ++a) {
-        if (n + a >= total) break;
-        float& sum = sums[(list[n + a] >> 16) * kThreads + static_cast<int>(threadIdx.x)];
-        sum = (fresh >> a & 1u ? begun[a] : sum) + next[a];
-      }
-    }
+    if (column < args.columns) add<kWide>(list, listed, x, args.x_stride, y, args.y_stride);
+    listed = 0;
   }
-#pragma unroll 4
-  for (int row = 0; row < own; ++row)
-    if (some >> row & 1u) y[row * args.y_stride] = sums[row * kThreads + static_cast<int>(threadIdx.x)];
 }
 
 }  // namespace
 
 void scatter_add_rows(const Device& device, const saccade_scatter_add_rows_args& args) {
-  // Enough blocks to fill the GPU a few times; beyond that the fewer they are, the less often the index is read.
-  const int64_t parts = divide_up(args.columns, kThreads), most = args.y_rows * parts / (4 * device.processors);
-  const int own = static_cast<int>(std::clamp<int64_t>(most, 1, kMaxOwn));
-  const int64_t blocks = args.count > 0 ? divide_up(args.y_rows, own) * parts : 0;
-  launch_some_shared(device, scatter_kernel, blocks, kThreads, own * kThreads * static_cast<int>(sizeof(float)), args,
-                     own);
+  if (args.count == 0 || args.y_rows == 0) return;
+  with_width(args.columns, {{args.x, args.x_stride}, {args.y, args.y_stride}}, [&](auto wide) {
+    // Enough blocks to fill the GPU a few times; beyond that the fewer they are, the less often the index is read.
+    const int64_t parts = divide_up(args.columns, kThreads * wide);
+    const int64_t owners = std::clamp<int64_t>(8 * device.processors / std::max<int64_t>(parts, 1), 1, args.y_rows);
+    launch(device, scatter_kernel<wide>, owners * parts, kThreads, args, static_cast<uint32_t>(owners));
+  });
 }
 
 }  // namespace saccade::cuda
