@@ -182,7 +182,7 @@ __global__ void __launch_bounds__(StayRows<kDim>::kBlock, 1)
     }
     consumers_sync<Stay::kThreads>();
     RunningSoftmax softmax(in, piece);
-    const int row = 64 * group(), own = tiles_to(in.sequences, piece, row + 63, Tile::kRows);
+    const int row = 64 * uniform(group()), own = tiles_to(in.sequences, piece, row + 63, Tile::kRows);
     float out[kDim / 8][4];
     clear(out);
     if (own > 0) {
@@ -276,7 +276,7 @@ __global__ void __launch_bounds__(StayRows<kDim>::kBlock, 1)
     }
     wait_for_last();
     consumers_sync<Stay::kThreads>();
-    const int row = 64 * group(), own = tiles_to(in.sequences, piece, row + 63, Tile::kRows);
+    const int row = 64 * uniform(group()), own = tiles_to(in.sequences, piece, row + 63, Tile::kRows);
     int visible[2];
     float lse[2], delta[2];
 #pragma unroll
@@ -417,7 +417,7 @@ __global__ void __launch_bounds__(StayKeys<kDim>::kBlock, 1)
       load_v.end(v);
     }
     consumers_sync<Stay::kThreads>();
-    const int row = 64 * group();
+    const int row = 64 * uniform(group());
     const float unit = in.scale * kLog2E;
     float keys[kDim / 8][4], values[kDim / 8][4];
     clear(keys);

@@ -1,4 +1,5 @@
 #include "attention_divergence/attention_divergence_hopper.h"
+#include "attention_divergence/centres.cuh"
 #include "attention_divergence/row_kernel.cuh"
 #include "attention_policy/policy_hopper.cuh"
 
@@ -65,28 +66,6 @@ __device__ __forceinline__ void copy_rows(unsigned char* to, int stride, const f
 
 __device__ __forceinline__ float2 load_pair(const unsigned char* at) { return *reinterpret_cast<const float2*>(at); }
 
-// Over the four lanes of a row.
-__device__ __forceinline__ float add_lanes(float x) {
-  x += __shfl_xor_sync(~0u, x, 1);
-  return x + __shfl_xor_sync(~0u, x, 2);
-}
-
-// Sums of P^2, P^2 (dP - centre) and P^2 (dP - centre)^2 of two rows, for every thread: for dscore_sq.
-struct Squares {
-  double sums[2][3][kConsumers];
-
-  __device__ __forceinline__ double& at(int i, int power) { return sums[i][power][threadIdx.x]; }
-  __device__ void clear() {
-    for (int i = 0; i < 2; ++i)
-      for (int power = 0; power < 3; ++power) at(i, power) = 0.0;
-  }
-  // The centre of row i falls by `change`.
-  __device__ void move(int i, double change) {
-    at(i, 2) += change * (2.0 * at(i, 1) + change * at(i, 0));
-    at(i, 1) += change * at(i, 0);
-  }
-};
-
 template <int kDim>
 __device__ float* part_of(const Call<kDim>& call, int part, int64_t head, int64_t row) {
   const int64_t number = (part * call.heads.count() + head - call.heads.begin) * call.args.rows + row;
@@ -97,6 +76,7 @@ __device__ float* part_of(const Call<kDim>& call, int part, int64_t head, int64_
 struct Turn {
   HeadedRows block;
   int part, first, tiles;  // tiles of keys of the part; < 0: no row has a gradient
+  int stride;              // their order is that of Scattered
   int least;               // keys that the first query sees, or less than none
 
   __device__ bool last() const { return block.empty(); }
@@ -117,9 +97,9 @@ struct QueryMemory {
 // dq, and what dk takes of the rows, in one pass.  Tiles of keys move by, and the queries' rows of dP with them:
 //   dq = sum P (dP - delta) K = sum P (dP - c) K - (delta - c) sum P K,   delta = sum P dP
 // for any c.  Rounding P and P (dP - c) to bf16 costs as little as rounding dS, where c is near delta: it is the mean
-// so far, taken anew as often as the mass seen has doubled, or dP of the key of which the head is all but certain.
-// One block a multiprocessor, which takes one of `turns` after another, while there are some: the threads that copy
-// are at the next one while the others finish, each group of them on its own.
+// so far, taken anew as often as the mass seen has become fourfold, or dP of the key of which the head is all but
+// certain. One block a multiprocessor, which takes one of `turns` after another, while there are some: the threads that
+// copy are at the next one while the others finish, each group of them on its own.
 template <int kDim, int kQueries>
 __global__ void __launch_bounds__(kBlockThreads, 1)
     query_kernel(const __grid_constant__ Call<kDim> call, const __grid_constant__ HeadedGrid grid, int turns) {
@@ -167,14 +147,17 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
       live = __any_sync(~0u, live) && all > 0 && !sequences.bad[s] && !last;
       if (!last && !live && parts > 1) continue;
       const int first = uniform(all * part / parts), tiles = live ? uniform(all * (part + 1) / parts) - first : 0;
+      const int stride =
+          Scattered::stride_of(static_cast<int>(divide_up(sequences.keys(s), kStepKeys * static_cast<int64_t>(parts))));
+      Scattered order(tiles, stride);
       if (leads) {
         Turn& next = memory.turns[turn % QueryMemory<kDim, kQueries>::kTurns];
-        next = {block, part, first, live ? tiles : -1, least};
+        next = {block, part, first, live ? tiles : -1, stride, least};
         if (last) next.block.queries = 0;
       }
       const float* map = call.map(block.begin);
-      for (int j = 0; j == 0 || j < tiles; ++j, ++step) {
-        const int key = (first + j) * kStepKeys;
+      for (int j = 0; j == 0 || j < tiles; ++j, ++step, order.next()) {
+        const int at = first + order.index, key = at * kStepKeys;
         if (copies || leads) ring.wait_empty(step);
         if (copies) {
           if (j < tiles)
@@ -184,8 +167,8 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
         } else if (leads) {
           ring.expect(step, j < tiles ? Keys::kBytes : 0);
           if (j >= tiles) continue;
-          const uint8_t* tile = policy.key_tile<kDim>(policy.first_key_tile(s) + (first + j) / kHalves, block.kv) +
-                                (first + j) % kHalves * (kStepKeys * Keys::kRow);
+          const uint8_t* tile = policy.key_tile<kDim>(policy.first_key_tile(s) + at / kHalves, block.kv) +
+                                at % kHalves * (kStepKeys * Keys::kRow);
           for (int panel = 0; panel < kDim / 64; ++panel)
             ring.copy(step, panel * Keys::kPanel, tile + panel * KeyTile<kDim>::kPanel, Keys::kPanel);
         }
@@ -206,15 +189,16 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     else
       body(heads_of<bf16>(args.dq, args.dq_row_stride, args.dq_head_stride));
   };
+  const int first_row = 64 * uniform(group());
   uint32_t step = 0;
   for (uint32_t turn = 0;; ++turn) {
     ring.wait(step);
     const Turn& own = memory.turns[turn % QueryMemory<kDim, kQueries>::kTurns];
     if (own.last()) return;
-    const HeadedRows block = own.block;
-    const int first = uniform(own.first), tiles = uniform(own.tiles), least = own.least, part = own.part;
-    const int64_t s = block.s;
+    const int first = uniform(own.first), tiles = uniform(own.tiles), least = uniform(own.least);
     if (tiles < 0) {
+      const HeadedRows block = own.block;
+      const int64_t s = block.s;
       ring.release(step++);
       const float value = sequences.bad[s] ? kNan : 0.0f;
       for (int h = 0; h < block.heads; ++h) {
@@ -226,38 +210,36 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
       }
       continue;
     }
-    float lse[2], centre[2] = {}, mass[2] = {}, moment[2] = {};
-    float watch[2];  // mass of a lane's keys beyond which the centre moves
-    bool live[2];
+    float lse[2];
+    Centres sums;
     int seen[2], row_offset[2];  // keys beyond those that the first query sees
-    const auto statistics = [&](int r) {
-      return policy.statistics<kDim>(s, block.begin + block.query(r) - sequences.first_row(s), block.head(r));
+    const auto statistics = [&](const HeadedRows& block, int r) {
+      return policy.statistics<kDim>(block.s, block.begin + block.query(r) - sequences.first_row(block.s),
+                                     block.head(r));
     };
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const int r = 16 * warp() + lane_row(2 * i);
-      const bool there = r < block.count();
-      seen[i] = there ? block.query(r) : 0;
+      const bool there = r < own.block.count();
+      seen[i] = there ? own.block.query(r) : 0;
       row_offset[i] = Keys::kBytes + seen[i] * kGradientStride + 4 * lane_column(0);
-      lse[i] = there ? statistics(r)[kLse * kQueryTile] : INFINITY;
-      live[i] = lse[i] != INFINITY;
-      watch[i] = 0x1p-12f;
+      lse[i] = there ? statistics(own.block, r)[kLse * kQueryTile] : INFINITY;
     }
     group_sync();  // nothing of the rows before is being multiplied
-    load_rows(q, policy, block);
+    load_rows(q, policy, own.block);
     if (dscore_sq) squares.clear();
     float moments[kDim / 8][4], means[kDim / 8][4];  // sums of P (dP - centre) K, and of P K
     clear(moments);
     clear(means);
-    // Scores become probabilities.
-    const auto probabilities = [&](float(&x)[kBlocks][4], int j) {
+    // Scores of a tile become probabilities.
+    const auto probabilities = [&](float(&x)[kBlocks][4], int number) {
 #pragma unroll
       for (int n = 0; n < kBlocks; ++n)
 #pragma unroll
         for (int e = 0; e < 4; ++e) x[n][e] = fmaf(x[n][e], policy.unit, -lse[e / 2]);
-      if ((first + j + 1) * kStepKeys > least) {
+      if ((number + 1) * kStepKeys > least) {
         // Some row does not see some key.
-        const int beyond = (first + j) * kStepKeys - least + lane_column(0);
+        const int beyond = number * kStepKeys - least + lane_column(0);
 #pragma unroll
         for (int n = 0; n < kBlocks; ++n)
 #pragma unroll
@@ -269,76 +251,9 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
 #pragma unroll
         for (int e = 0; e < 4; ++e) x[n][e] = exp2_fast(x[n][e]);
     };
-    // Centres become the means up to this tile, whose probabilities are x and come to w; they fall by `change`.
-    const auto move_centres = [&](const float(&x)[kBlocks][4], const unsigned char* slot, const float(&w)[2],
-                                  float(&change)[2]) {
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        float part = 0.0f, top = 0.0f, at_top = 0.0f;
-#pragma unroll
-        for (int n = 0; n < kBlocks; ++n) {
-          const float2 dp = load_pair(slot + row_offset[i] + 32 * n);
-          const float a = x[n][2 * i], b = x[n][2 * i + 1];
-          part = fmaf(a, dp.x - centre[i], part);
-          part = fmaf(b, dp.y - centre[i], part);
-          if (a > top) top = a, at_top = dp.x;
-          if (b > top) top = b, at_top = dp.y;
-        }
-        const float own = mass[i] + w[i], whole = add_lanes(own),
-                    mean = centre[i] + add_lanes(moment[i] + part) / whole;
-#pragma unroll
-        for (int distance = 1; distance < 4; distance *= 2) {
-          const float other = __shfl_xor_sync(~0u, top, distance), there = __shfl_xor_sync(~0u, at_top, distance);
-          if (other > top) top = other, at_top = there;
-        }
-        if (watch[i] == INFINITY || whole == 0.0f) continue;
-        // Where the head is all but certain of a key, differences around its dP keep their digits.
-        const bool certain = top > 0.5f;
-        watch[i] = certain ? INFINITY : fmaxf(2.0f * own, 0.5f * whole);
-        const float next = certain ? at_top : mean;
-        change[i] = centre[i] - next;
-        centre[i] = next;
-        moment[i] = fmaf(change[i], mass[i], moment[i]);
-        if (dscore_sq) squares.move(i, change[i]);
-      }
-    };
-    const auto add_squares = [&](const float(&x)[kBlocks][4], const unsigned char* slot) {
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        float sums[3] = {};
-        const auto add = [&](float p, float dp) {
-          const float y = p * (dp - centre[i]);
-          sums[0] = fmaf(p, p, sums[0]);
-          sums[1] = fmaf(p, y, sums[1]);
-          sums[2] = fmaf(y, y, sums[2]);
-        };
-#pragma unroll
-        for (int n = 0; n < kBlocks; ++n) {
-          const float2 dp = load_pair(slot + row_offset[i] + 32 * n);
-          add(x[n][2 * i], dp.x);
-          add(x[n][2 * i + 1], dp.y);
-        }
-        for (int power = 0; power < 3; ++power) squares.at(i, power) += static_cast<double>(sums[power]);
-      }
-    };
     const auto begin = [&](float(&x)[kBlocks][4], int j) {
       ring.wait(step + j);
-      wgmma_multiply_transposed(x, q, 64 * group(), Keys{shared_address(ring.slot(step + j))});
-    };
-    // Probabilities become products with dP.
-    const auto multiply = [&](float(&x)[kBlocks][4], const unsigned char* slot) {
-      float m[2] = {};
-#pragma unroll
-      for (int n = 0; n < kBlocks; ++n)
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-          const float2 dp = load_pair(slot + row_offset[i] + 32 * n);
-          x[n][2 * i] *= dp.x - centre[i];
-          x[n][2 * i + 1] *= dp.y - centre[i];
-          m[i] += x[n][2 * i] + x[n][2 * i + 1];
-        }
-#pragma unroll
-      for (int i = 0; i < 2; ++i) moment[i] += m[i];
+      wgmma_multiply_transposed(x, q, first_row, Keys{shared_address(ring.slot(step + j))});
     };
     // What ends the products under way.
     WgmmaWeights<kStepKeys> p{}, p_dp{};
@@ -349,6 +264,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
       wgmma_settle(moments);
       wgmma_settle(means);
     };
+    Scattered order(tiles, uniform(own.stride));
     float x[kBlocks][4];
     if (tiles > 0) {
       begin(x, 0);
@@ -357,17 +273,22 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     }
     for (int j = 0; j < tiles; ++j) {
       const unsigned char* slot = ring.slot(step + j);
-      probabilities(x, j);
+      probabilities(x, first + order.index);
+      order.next();
       float w[2] = {}, change[2] = {};
 #pragma unroll
       for (int n = 0; n < kBlocks; ++n)
 #pragma unroll
         for (int e = 0; e < 4; ++e) w[e / 2] += x[n][e];
-      const bool moves = __any_sync(~0u, mass[0] + w[0] > watch[0] || mass[1] + w[1] > watch[1]);
-      if (moves) move_centres(x, slot, w, change);
+      const auto dp = [&](int i, int n) { return load_pair(slot + row_offset[i] + 32 * n); };
+      const bool moves = sums.due(w);
+      if (moves) {
+        sums.move(x, dp, w, change);
+        if (dscore_sq) squares.move(change);
+      }
 #pragma unroll
-      for (int i = 0; i < 2; ++i) mass[i] += w[i];
-      if (dscore_sq) add_squares(x, slot);
+      for (int i = 0; i < 2; ++i) sums.mass[i] += w[i];
+      if (dscore_sq) squares.add(x, dp, sums.centre);
       finish();
       wgmma_settle(x);
       if (moves) {
@@ -378,7 +299,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
       }
       if (j > 0) ring.release(step + j - 1);
       p.set(x);
-      multiply(x, slot);
+      sums.multiply(x, dp);
       p_dp.set(x);
       // After the last tile, once more, for nothing.
       begin(x, j + 1 < tiles ? j + 1 : j);
@@ -390,19 +311,14 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     }
     finish();
     step += tiles > 0 ? tiles : 1;
+    const HeadedRows block = own.block;
+    const int part = own.part;
     ring.release(step - 1);
 
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      const float whole = add_lanes(mass[i]), whole_moment = add_lanes(moment[i]), delta = whole_moment / whole;
-      double all[3] = {};
-      if (dscore_sq)
-#pragma unroll
-        for (int power = 0; power < 3; ++power) {
-          all[power] = squares.at(i, power);
-          all[power] += __shfl_xor_sync(~0u, all[power], 1);
-          all[power] += __shfl_xor_sync(~0u, all[power], 2);
-        }
+      const float whole = add_lanes(sums.mass[i]), whole_moment = add_lanes(sums.moment[i]),
+                  delta = whole_moment / whole;
       const int r = 16 * warp() + lane_row(2 * i);
       if (r >= block.count()) continue;
       const int64_t row = block.begin + block.query(r), head = block.head(r);
@@ -416,25 +332,28 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
         }
         if (threadIdx.x % 4 == 0) {
           auto* numbers = reinterpret_cast<float4*>(to + 2 * kDim);
-          numbers[0] = {centre[i], whole, whole_moment, 0.0f};
-          numbers[1] = {static_cast<float>(all[0]), static_cast<float>(all[1]), static_cast<float>(all[2]), 0.0f};
+          numbers[0] = {sums.centre[i], whole, whole_moment, 0.0f};
+          float4 of_squares = {};
+          if (dscore_sq)
+            of_squares = {static_cast<float>(squares.sums[0][r]), static_cast<float>(squares.sums[1][r]),
+                          static_cast<float>(squares.sums[2][r]), 0.0f};
+          numbers[1] = of_squares;
         }
         continue;
       }
       const float inverse = call.unit(row) / whole;
+      const bool live = lse[i] != INFINITY;
       if (threadIdx.x % 4 == 0) {
-        if (live[i]) set_statistics(statistics(r), lse[i] - log2f(inverse), centre[i] + delta);
+        if (live) set_statistics(statistics(block, r), lse[i] - log2f(inverse), sums.centre[i] + delta);
         if (dscore_sq) {
-          const double d = delta, square = fmax(all[2] - d * (2.0 * all[1] - d * all[0]), 0.0);
           const float factor = inverse * grad_output;
-          dscore_sq[head * args.rows + row] = live[i] ? static_cast<float>(square) * (factor * factor) : 0.0f;
+          dscore_sq[head * args.rows + row] =
+              live ? static_cast<float>(squares.around(i, delta)) * (factor * factor) : 0.0f;
         }
       }
       // A row without weight gets 0 whatever the keys hold.
       const float scale = args.scale * grad_output * inverse;
-      const auto value = [&](int n, int e) {
-        return live[i] ? fmaf(-delta, means[n][e], moments[n][e]) * scale : 0.0f;
-      };
+      const auto value = [&](int n, int e) { return live ? fmaf(-delta, means[n][e], moments[n][e]) * scale : 0.0f; };
       with_gradient([&](const auto& dq) {
 #pragma unroll
         for (int n = 0; n < kDim / 8; ++n)

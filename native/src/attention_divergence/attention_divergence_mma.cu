@@ -1,4 +1,5 @@
 #include "attention_divergence/attention_divergence_mma.h"
+#include "attention_divergence/centres.cuh"
 #include "attention_divergence/row_kernel.cuh"
 #include "attention_policy/policy_mma.cuh"
 
@@ -79,6 +80,32 @@ __device__ __forceinline__ void add_halves(float (&sum)[kTiles][kDim / 8][4], ui
 
 // ------------------------------------------------------------------------------------------------- queries
 
+// Keys that the first query of a block sees; the last of them may be before the first one.
+template <class T>
+__device__ int least_keys(const Call<T>& call, const HeadedRows& block) {
+  const Sequences& sequences = call.sequences();
+  return static_cast<int>(sequences.keys(block.s) - sequences.rows(block.s) + block.begin -
+                          sequences.first_row(block.s) + 1);
+}
+
+// Writes the results of a block whose rows have no gradient, or see none of `most` keys; whether it is one.
+template <class T>
+__device__ bool fill_without_gradient(const Call<T>& call, const HeadedRows& block, int most) {
+  const bool bad = call.sequences().bad[block.s];
+  const bool live_row = !bad && threadIdx.x < block.queries && call.active(block.begin + threadIdx.x);
+  if (__syncthreads_or(live_row) && most > 0) return false;
+  float* dscore_sq = pointer<float>(call.args.dscore_sq);
+  const float value = bad ? kNan : 0.0f;
+  for (int h = 0; h < block.heads; ++h) {
+    const int64_t head = block.first_head + h;
+    call.with_dq([&](const auto& dq) {
+      fill_heads(dq, block.begin, block.begin + block.queries, head, call.args.head_dim, value);
+    });
+    if (dscore_sq && threadIdx.x < block.queries) dscore_sq[head * call.args.rows + block.begin + threadIdx.x] = value;
+  }
+  return true;
+}
+
 // What half of a block has found of a row.
 struct RowHalf {
   double moment, mass, squares;
@@ -99,25 +126,9 @@ __global__ void __launch_bounds__(StayShape<kDim>::kThreads, 1)
   const PlainPolicy<T>& policy = call.policy;
   const HeadedRows block(policy, grid);
   if (block.empty()) return;
-  const int64_t s = block.s;
-  const bool bad = call.sequences().bad[s];
   float* dscore_sq = pointer<float>(args.dscore_sq);
-  // The last key that the first query sees may be before the first one.
-  const int least = static_cast<int>(call.sequences().keys(s) - call.sequences().rows(s) + block.begin -
-                                     call.sequences().first_row(s) + 1);
-  const int most = least + block.queries - 1;
-  const bool live_row = !bad && threadIdx.x < block.queries && call.active(block.begin + threadIdx.x);
-  if (!__syncthreads_or(live_row) || most <= 0) {
-    const float value = bad ? kNan : 0.0f;
-    for (int h = 0; h < block.heads; ++h) {
-      const int64_t head = block.first_head + h;
-      call.with_dq([&](const auto& dq) {
-        fill_heads(dq, block.begin, block.begin + block.queries, head, args.head_dim, value);
-      });
-      if (dscore_sq && threadIdx.x < block.queries) dscore_sq[head * args.rows + block.begin + threadIdx.x] = value;
-    }
-    return;
-  }
+  const int least = least_keys(call, block), most = least + block.queries - 1;
+  if (fill_without_gradient(call, block, most)) return;
   const typename Shape::Stay q{shared_address(tile_memory)};
   const auto lse_of = [&](int r) { return *policy.statistic(kLse, block.begin + block.query(r), block.head(r)); };
   begin_rows<T, kDim>(policy, block, q.base, [&](int r) { return lse_of(r) != INFINITY; });
@@ -169,12 +180,10 @@ __global__ void __launch_bounds__(StayShape<kDim>::kThreads, 1)
   const auto pass = [&](const auto& use) {
     prefetch(Shape::half() * Shape::kHalf);
     pass_keys<T, kDim>(policy, block, q.base + Shape::Stay::kBytes, most,
-                       [&](int first, int row, const typename Shape::Move& k) {
+                       [&](int first, int row, const typename Shape::Move& k, int next) {
 #pragma unroll 1
-                         for (int part = 0; part < Shape::kHalf && first + part < most; part += kPart) {
-                           const int next = part + kPart < Shape::kHalf ? part + kPart : Shape::kMove;
-                           use(k, first + part, row + part, first + next);
-                         }
+                         for (int part = 0; part < Shape::kHalf && first + part < most; part += kPart)
+                           use(k, first + part, row + part, part + kPart < Shape::kHalf ? first + part + kPart : next);
                        });
   };
 
@@ -331,6 +340,131 @@ __global__ void __launch_bounds__(StayShape<kDim>::kThreads, 1)
       for (int n = 0; n < kDim / 8; ++n)
         store_pair(dq.at(row, head), 8 * n + lane_column(0), args.head_dim,
                    live ? out[i / 2][n][i % 2 * 2] * scale : 0.0f, live ? out[i / 2][n][i % 2 * 2 + 1] * scale : 0.0f);
+    });
+  }
+}
+
+// As query_kernel, delta and dq in one pass over the keys (README.md: Hopper, "Queries").  A warp has 16 rows and all
+// keys; P and P (dP - centre) are the two left factors that each right one serves.
+template <int kDim>
+__global__ void __launch_bounds__(StayShape<kDim>::kThreads, 1)
+    query_sums_kernel(const __grid_constant__ Call<bf16> call, const __grid_constant__ HeadedGrid grid) {
+  using Shape = StayShape<kDim>;
+  static_assert(Shape::kStay == Shape::kThreads / 32 * 16 && Shape::kShared + sizeof(Squares) <= 99 << 10);
+  auto& squares = *reinterpret_cast<Squares*>(tile_memory + Shape::kShared);
+  const saccade_attention_divergence_args& args = call.args;
+  const PlainPolicy<bf16>& policy = call.policy;
+  const HeadedRows block(policy, grid);
+  if (block.empty()) return;
+  const int least = least_keys(call, block), most = least + block.queries - 1;
+  if (fill_without_gradient(call, block, most)) return;
+  float* dscore_sq = pointer<float>(args.dscore_sq);
+  const typename Shape::Stay q{shared_address(tile_memory)};
+  const auto lse_of = [&](int r) { return *policy.statistic(kLse, block.begin + block.query(r), block.head(r)); };
+  begin_rows<bf16, kDim>(policy, block, q.base, [&](int r) { return lse_of(r) != INFINITY; });
+
+  const int first_row = 16 * warp();
+  float lse[2];
+  int seen[2];  // keys
+  Centres sums;
+  if (dscore_sq) squares.clear();
+  const float* map = call.map(block.begin) + lane_column(0);
+  uint32_t row_of_map[2];
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const int r = first_row + lane_row(2 * i), query = r < block.count() ? block.query(r) : 0;
+    seen[i] = least + query - lane_column(0);
+    row_of_map[i] = static_cast<uint32_t>(query * call.width());
+    lse[i] = r < block.count() ? lse_of(r) : INFINITY;
+  }
+  // dP of a part is on its way while the part before is being computed: a line for each of the warp's rows.
+  const int own_row = first_row + static_cast<int>(threadIdx.x) % 16;
+  const float* line = call.map(block.begin + (own_row < block.count() ? block.query(own_row) : 0));
+  const auto prefetch = [&](int first) {
+    if (first < most) prefetch_near(line + first);
+  };
+  float out[2][kDim / 8][4];  // sums of P (dP - centre) K, and of P K
+  clear(out[0]);
+  clear(out[1]);
+  // kPart keys from `first` on, rows of a tile from `row` on.
+  const auto add_part = [&](const typename Shape::Move& k, int first, int row) {
+    float p[1][kBlocks][4], x[2][kBlocks][4];
+    multiply_rows<bf16, true>(p, q, first_row, k, row);
+    RowsOfMap<1> rows;
+#pragma unroll
+    for (int i = 0; i < 2; ++i)
+#pragma unroll
+      for (int n = 0; n < kBlocks; ++n)
+        rows[i][n] = *reinterpret_cast<const float2*>(map + row_of_map[i] + first + 8 * n);
+    const auto dp = [&](int i, int n) { return rows[i][n]; };
+#pragma unroll
+    for (int n = 0; n < kBlocks; ++n)
+#pragma unroll
+      for (int e = 0; e < 4; ++e) p[0][n][e] = fmaf(p[0][n][e], policy.unit, -lse[e / 2]);
+    if (first + kPart > least) {  // some row does not see some key
+#pragma unroll
+      for (int n = 0; n < kBlocks; ++n)
+#pragma unroll
+        for (int e = 0; e < 4; ++e)
+          if (first + 8 * n + e % 2 >= seen[e / 2]) p[0][n][e] = -INFINITY;
+    }
+    float w[2] = {}, change[2];
+#pragma unroll
+    for (int n = 0; n < kBlocks; ++n)
+#pragma unroll
+      for (int e = 0; e < 4; ++e) w[e / 2] += p[0][n][e] = exp2_fast(p[0][n][e]);
+    if (sums.due(w)) {
+      sums.move(p[0], dp, w, change);
+      if (dscore_sq) squares.move(change);
+#pragma unroll
+      for (int n = 0; n < kDim / 8; ++n)
+#pragma unroll
+        for (int e = 0; e < 4; ++e) out[0][n][e] = fmaf(change[e / 2], out[1][n][e], out[0][n][e]);
+    }
+#pragma unroll
+    for (int i = 0; i < 2; ++i) sums.mass[i] += w[i];
+    if (dscore_sq) squares.add(p[0], dp, sums.centre);
+#pragma unroll
+    for (int n = 0; n < kBlocks; ++n)
+#pragma unroll
+      for (int e = 0; e < 4; ++e) x[0][n][e] = x[1][n][e] = p[0][n][e];
+    sums.multiply(x[0], dp);
+    multiply_add_rows<bf16>(out, x, k, row);
+  };
+  prefetch(0);
+  const auto use = [&](int first, int row, const typename Shape::Move& k, int next) {
+#pragma unroll 1
+    for (int part = 0; part < Shape::kMove && first + part < most; part += kPart) {
+      prefetch(part + kPart < Shape::kMove ? first + part + kPart : next);
+      add_part(k, first + part, row + part);
+    }
+  };
+  pass_keys<bf16, kDim, true>(policy, block, q.base + Shape::Stay::kBytes, most, use);
+
+  const float grad_output = call.grad_output();
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const float whole = add_lanes(sums.mass[i]), delta = add_lanes(sums.moment[i]) / whole;
+    const int r = first_row + lane_row(2 * i);
+    if (r >= block.count()) continue;
+    const int64_t row = block.begin + block.query(r), head = block.head(r);
+    const float inverse = call.unit(row) / whole;
+    const bool live = lse[i] != INFINITY;
+    if (threadIdx.x % 4 == 0) {
+      if (live) call.set_centre(row, head, lse[i] - log2f(inverse), sums.centre[i], delta);
+      if (dscore_sq) {
+        const float factor = inverse * grad_output;
+        dscore_sq[head * args.rows + row] =
+            live ? static_cast<float>(squares.around(i, delta)) * (factor * factor) : 0.0f;
+      }
+    }
+    // A row without weight gets 0 whatever the keys hold.
+    const float scale = args.scale * grad_output * inverse;
+    const auto value = [&](int n, int e) { return live ? fmaf(-delta, out[1][n][e], out[0][n][e]) * scale : 0.0f; };
+    call.with_dq([&](const auto& dq) {
+#pragma unroll
+      for (int n = 0; n < kDim / 8; ++n)
+        store_pair(dq.at(row, head), 8 * n + lane_column(0), args.head_dim, value(n, 2 * i), value(n, 2 * i + 1));
     });
   }
 }
@@ -566,8 +700,16 @@ void compute(const Device& device, const saccade_attention_divergence_args& args
     if (gradient) {
       using Shape = StayShape<kDim>;
       const HeadedGrid grid(call.policy, Shape::kStay);
-      launch_shared(device, query_kernel<T, kDim>, grid.blocks(call.policy, args.sequences), Shape::kThreads,
-                    Shape::kShared, call, grid);
+      const auto launch_queries = [&](const auto& kernel, int shared) {
+        launch_shared(device, kernel, grid.blocks(call.policy, args.sequences), Shape::kThreads, shared, call, grid);
+      };
+      // A single head's delta is 0, which query_kernel knows.
+      bool in_one_pass = false;
+      if constexpr (std::is_same_v<T, bf16> && kDim < 256) {
+        in_one_pass = heads.count() > 1;
+        if (in_one_pass) launch_queries(query_sums_kernel<kDim>, Shape::kShared + static_cast<int>(sizeof(Squares)));
+      }
+      if (!in_one_pass) launch_queries(query_kernel<T, kDim>, Shape::kShared);
       const int64_t kv_begin = mean ? 0 : call.policy.kv.begin, kv_heads = mean ? args.kv_heads : 1;
       launch_shared(device, key_kernel<T, kDim>, pieces_of(args.keys, args.sequences, Shape::kStay) * kv_heads,
                     Shape::kThreads, KeyShape<kDim>::kShared, call, kv_begin, kv_heads, !mean);

@@ -71,6 +71,21 @@ struct HeadedRows {
   __device__ int64_t head(int r) const { return first_head + r % heads; }
 };
 
+// Tiles of keys in an order in which the first few are like all of them: every stride-th, from each offset in turn.
+// Blocks of a sequence have one stride, so that they are at the same tiles at the same time.
+struct Scattered {
+  int index = 0, offset = 0, count, stride;
+
+  __device__ __forceinline__ Scattered(int count_, int stride_) : count(count_), stride(stride_) {}
+  __device__ static int stride_of(int count) {
+    return count > 1 ? __float2int_rn(sqrtf(static_cast<float>(count))) : 1;
+  }
+  __device__ __forceinline__ void next() {
+    index += stride;
+    if (index >= count) index = ++offset;
+  }
+};
+
 // A lane's part of a row's sum of exponentials, with respect to the largest score that the lane has seen, in powers of
 // two: takes columns of row i of a block of products, the first `seen` of which the row sees; they become scores.
 template <int kBlocks>

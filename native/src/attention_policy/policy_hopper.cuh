@@ -249,7 +249,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
         tiles,
         [&](float(&x)[kKeyTile / 8][4], int j) {
           ring.wait(j);
-          wgmma_multiply_transposed(x, q, 64 * group(), Keys{shared_address(ring.slot(j))});
+          wgmma_multiply_transposed(x, q, 64 * uniform(group()), Keys{shared_address(ring.slot(j))});
         },
         [&](float(&x)[kKeyTile / 8][4], int j) {
           ring.release(j);

@@ -176,28 +176,34 @@ __global__ void __launch_bounds__(kGivenThreads)
   if (i < policy.heads.count() * policy.total_rows) policy.statistics[at] = lse[at] * kLog2E;
 }
 
-// The first `keys` keys of a block pass by: use(first, row, tile) for the first key and its row in a tile, of those
-// that the warp's half has.
-template <class T, int kDim, class Use>
+// The first `keys` keys of a block pass by, in tiles: use(first, row, tile, next) for the first key and its row in a
+// tile, of those that the warp's half has, and the first key in the next tile.  kScattered: of all keys, in the order
+// of Scattered.
+template <class T, int kDim, bool kScattered = false, class Use>
 __device__ __forceinline__ void pass_keys(const PlainPolicy<T>& policy, const HeadedRows& block, uint32_t memory,
                                           int keys, const Use& use) {
   using Shape = StayShape<kDim>;
   using Move = typename Shape::Move;
   const T* from = policy.k.at(policy.sequences().first_key(block.s), block.kv);
-  const auto tile = [&](int first) { return Move{memory + first / Shape::kMove % 2 * Move::kBytes}; };
-  const auto begin = [&](int first) {
-    begin_tile<Shape::kThreads>(tile(first), from + first * policy.k.row_stride, policy.k.row_stride, policy.dim,
+  const auto tile = [&](int i) { return Move{memory + i % 2 * Move::kBytes}; };
+  const auto begin = [&](int i, int first) {
+    begin_tile<Shape::kThreads>(tile(i), from + first * policy.k.row_stride, policy.k.row_stride, policy.dim,
                                 policy.whole, [&](int r) { return r < keys - first; });
     copies_commit();
   };
+  const int tiles = (keys + Shape::kMove - 1) / Shape::kMove, row = kScattered ? 0 : Shape::half() * Shape::kHalf;
+  const auto all = static_cast<int>(divide_up(policy.sequences().keys(block.s), Shape::kMove));
+  Scattered order(tiles, kScattered ? Scattered::stride_of(all) : 1);
   __syncthreads();  // no tile of another pass is in use
-  begin(0);
-  for (int first = 0; first < keys; first += Shape::kMove) {
+  begin(0, 0);
+  for (int i = 0; i < tiles; ++i) {
     copies_wait<0>();
     __syncthreads();
-    if (first + Shape::kMove < keys) begin(first + Shape::kMove);
-    const int row = Shape::half() * Shape::kHalf;
-    if (first + row < keys) use(first + row, row, tile(first));
+    const int first = order.index * Shape::kMove;
+    order.next();
+    const int next = i + 1 < tiles ? order.index * Shape::kMove : keys;
+    if (i + 1 < tiles) begin(i + 1, next);
+    if (first + row < keys) use(first + row, row, tile(i), next + row);
   }
 }
 
@@ -256,7 +262,7 @@ __global__ void __launch_bounds__(StayShape<kDim>::kThreads, 1)
   if (most > 0) {
     begin_rows<T, kDim>(policy, block, q.base, [](int) { return true; });
     pass_keys<T, kDim>(policy, block, q.base + Shape::Stay::kBytes, most,
-                       [&](int first, int row, const typename Shape::Move& k) {
+                       [&](int first, int row, const typename Shape::Move& k, int) {
                          float x[Shape::kTiles][Shape::kHalf / 8][4];
                          multiply_rows<T, true>(x, q, Shape::first_row(), k, row);
 #pragma unroll
