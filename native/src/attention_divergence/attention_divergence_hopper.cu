@@ -37,8 +37,8 @@ constexpr int kStepKeys = kKeyTile / 2;
 // dP rows beside a tile of keys: rows of eight lanes' pairs lie in different banks.
 constexpr int kGradientStride = 4 * kStepKeys + 32;
 
-// Threads that copy rows of dP.
-constexpr int kCopiers = 96;
+// Threads that copy rows of dP: beside queries, and beside keys.
+constexpr int kQueryCopiers = 64, kKeyCopiers = 96;
 
 // kQueries: of a block, at most.
 constexpr int kFewQueries = 32;
@@ -46,11 +46,11 @@ template <int kQueries>
 constexpr int kSlots = kQueries == kFewQueries ? 4 : 3;
 template <int kDim, int kQueries>
 using GradientRing = Ring<MmaTile<1, kStepKeys, kDim>::kBytes + (kQueries * kGradientStride + 1023) / 1024 * 1024, 32,
-                          kSlots<kQueries>, kGroups, kCopiers>;
+                          kSlots<kQueries>, kGroups, kQueryCopiers>;
 
 // Copies `rows` rows of f32 to shared memory, the first 4 * kColumns bytes of each `stride` bytes apart: those of the
 // map before `left` columns, then zeros.  The threads that copy do so together.
-template <int kColumns>
+template <int kColumns, int kCopiers>
 __device__ __forceinline__ void copy_rows(unsigned char* to, int stride, const float* map, int64_t width, int rows,
                                           int left) {
   constexpr int kThreads = kColumns / 4, kAtOnce = kCopiers / kThreads;
@@ -78,28 +78,43 @@ struct Turn {
   int part, first, tiles;  // tiles of keys of the part; < 0: no row has a gradient
   int stride;              // their order is that of Scattered
   int least;               // keys that the first query sees, or less than none
+  const uint8_t* keys;     // the sequence's first tile
 
   __device__ bool last() const { return block.empty(); }
 };
 
 template <int kDim, int kQueries>
 struct QueryMemory {
-  // A group that has a turn's first slot is done with what filled as many slots before.
-  static constexpr int kTurns = kSlots<kQueries> + 1;
+  // Those who multiply are behind those who copy by the slots at most, each of which may be a turn; and the next one
+  // is being taken.
+  static constexpr int kTurns = kSlots<kQueries> + 2;
 
   alignas(1024) unsigned char queries[MmaTile<1, kStay, kDim>::kBytes];
   alignas(1024) unsigned char steps[GradientRing<kDim, kQueries>::kShared];
   Squares squares;
   Turn turns[kTurns];
-  int next;
 };
+
+// Brings rows that load_rows() will load nearer, by a warp.
+template <int kDim>
+__device__ __forceinline__ void prefetch_rows(const TiledPolicy& policy, const HeadedRows& block) {
+  const int64_t first = block.begin - policy.sequences().first_row(block.s), tiles = policy.first_query_tile(block.s);
+  for (int r = static_cast<int>(threadIdx.x % 32); r < block.count(); r += 32) {
+    const int64_t row = first + block.query(r);
+    const uint8_t* tile = policy.query_tile<kDim>(tiles + row / kQueryTile, block.head(r));
+#pragma unroll
+    for (int panel = 0; panel < kDim / 64; ++panel)
+      prefetch(tile + QueryTile<kDim>{0}.address(0, static_cast<int>(row % kQueryTile), 8 * panel));
+  }
+}
 
 // dq, and what dk takes of the rows, in one pass.  Tiles of keys move by, and the queries' rows of dP with them:
 //   dq = sum P (dP - delta) K = sum P (dP - c) K - (delta - c) sum P K,   delta = sum P dP
 // for any c.  Rounding P and P (dP - c) to bf16 costs as little as rounding dS, where c is near delta: it is the mean
 // so far, taken anew as often as the mass seen has become fourfold, or dP of the key of which the head is all but
-// certain. One block a multiprocessor, which takes one of `turns` after another, while there are some: the threads that
-// copy are at the next one while the others finish, each group of them on its own.
+// certain.  One block a multiprocessor, which takes one of `turns` after another, while there are some.  Of the last
+// group one warp takes turns, one thread copies tiles, two warps copy rows: they are at the next turn while the others
+// finish, each group of them on its own.
 template <int kDim, int kQueries>
 __global__ void __launch_bounds__(kBlockThreads, 1)
     query_kernel(const __grid_constant__ Call<kDim> call, const __grid_constant__ HeadedGrid grid, int turns) {
@@ -110,7 +125,8 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   using Steps = GradientRing<kDim, kQueries>;
   constexpr int kBlocks = kStepKeys / 8, kHalves = kKeyTile / kStepKeys;
   extern __shared__ __align__(1024) unsigned char shared[];
-  auto& memory = *reinterpret_cast<QueryMemory<kDim, kQueries>*>(shared);
+  using Memory = QueryMemory<kDim, kQueries>;
+  auto& memory = *reinterpret_cast<Memory*>(shared);
   const Stay q{shared_address(memory.queries)};
   const Steps ring(memory.steps);
   Squares& squares = memory.squares;
@@ -122,65 +138,84 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   if (threadIdx.x == 0) ring.init();
   __syncthreads();
 
+  const auto turn_of = [&](uint32_t number) -> Turn& { return memory.turns[number % Memory::kTurns]; };
   if (uniform(group()) == kGroups) {
-    few_registers();
-    const bool copies = threadIdx.x >= kBlockThreads - kCopiers, leads = threadIdx.x == kConsumers;
-    const int width = static_cast<int>(call.width());
-    uint32_t step = 0;
-    for (uint32_t turn = 0;;) {
-      if (leads) memory.next = static_cast<int>(atomicAdd(call.work.turn, 1));
-      group_sync();
-      const int number = uniform(memory.next);
-      group_sync();
-      const bool last = number >= turns;
-      // The last queries, which see the most keys, come first.
-      const HeadedRows block(policy, grid, last ? 0 : number / parts, turns / parts);
-      if (!last && block.empty()) continue;
-      const int64_t s = block.s;
-      const int part = number % parts;
-      // The last key that the first query sees may be before the first one.
-      const int least =
-          static_cast<int>(sequences.keys(s) - sequences.rows(s) + block.begin - sequences.first_row(s) + 1);
-      const int most = least + block.queries - 1, all = most > 0 ? (most + kStepKeys - 1) / kStepKeys : 0;
-      bool live = false;
-      for (int r = static_cast<int>(threadIdx.x % 32); r < block.queries; r += 32) live |= call.active(block.begin + r);
-      live = __any_sync(~0u, live) && all > 0 && !sequences.bad[s] && !last;
-      if (!last && !live && parts > 1) continue;
-      const int first = uniform(all * part / parts), tiles = live ? uniform(all * (part + 1) / parts) - first : 0;
-      const int stride =
-          Scattered::stride_of(static_cast<int>(divide_up(sequences.keys(s), kStepKeys * static_cast<int64_t>(parts))));
-      Scattered order(tiles, stride);
-      if (leads) {
-        Turn& next = memory.turns[turn % QueryMemory<kDim, kQueries>::kTurns];
-        next = {block, part, first, live ? tiles : -1, stride, least};
-        if (last) next.block.queries = 0;
+    few_registers<40>();
+    const int thread = static_cast<int>(threadIdx.x) - kConsumers;
+    if (thread < 32) {
+      // Takes the next turn that there is anything to do for, while the others are at the one before.
+      for (uint32_t turn = 0;;) {
+        const int number = uniform(thread == 0 ? static_cast<int>(atomicAdd(call.work.turn, 1)) : 0);
+        const bool last = number >= turns;
+        // The last queries, which see the most keys, come first.
+        const HeadedRows block(policy, grid, last ? 0 : number / parts, turns / parts);
+        if (!last && block.empty()) continue;
+        const int64_t s = block.s;
+        const int part = number % parts;
+        // The last key that the first query sees may be before the first one.
+        const int least =
+            static_cast<int>(sequences.keys(s) - sequences.rows(s) + block.begin - sequences.first_row(s) + 1);
+        const int most = least + block.queries - 1, all = most > 0 ? (most + kStepKeys - 1) / kStepKeys : 0;
+        bool live = false;
+        for (int r = thread; r < block.queries; r += 32) live |= call.active(block.begin + r);
+        live = __any_sync(~0u, live) && all > 0 && !sequences.bad[s] && !last;
+        if (!last && !live && parts > 1) continue;
+        if (live) prefetch_rows<kDim>(policy, block);
+        if (thread == 0) {
+          const int first = all * part / parts, tiles = live ? all * (part + 1) / parts - first : -1;
+          const int stride = Scattered::stride_of(
+              static_cast<int>(divide_up(sequences.keys(s), kStepKeys * static_cast<int64_t>(parts))));
+          const uint8_t* keys = live ? policy.key_tile<kDim>(policy.first_key_tile(s), block.kv) : nullptr;
+          Turn& next = turn_of(turn);
+          next = {block, part, first, tiles, stride, least, keys};
+          if (last) next.block.queries = 0;
+        }
+        group_sync();
+        if (last) return;
+        ++turn;
       }
-      const float* map = call.map(block.begin);
-      for (int j = 0; j == 0 || j < tiles; ++j, ++step, order.next()) {
-        const int at = first + order.index, key = at * kStepKeys;
-        if (copies || leads) ring.wait_empty(step);
-        if (copies) {
-          if (j < tiles)
-            copy_rows<kStepKeys>(ring.slot(step) + Keys::kBytes, kGradientStride, map + key, width, block.queries,
-                                 width - key);
-          ring.arrive_copied(step);
-        } else if (leads) {
+    }
+    uint32_t step = 0;
+    if (thread < 64) {
+      for (uint32_t turn = 0;; ++turn) {
+        group_sync();
+        const Turn& own = turn_of(turn);
+        const uint8_t* keys = own.keys;
+        const int first = own.first, tiles = own.tiles;
+        Scattered order(tiles, own.stride);
+        for (int j = 0; thread == 32 && (j == 0 || j < tiles); ++j, ++step, order.next()) {
+          ring.wait_empty(step);
           ring.expect(step, j < tiles ? Keys::kBytes : 0);
-          if (j >= tiles) continue;
-          const uint8_t* tile = policy.key_tile<kDim>(policy.first_key_tile(s) + at / kHalves, block.kv) +
-                                at % kHalves * (kStepKeys * Keys::kRow);
-          for (int panel = 0; panel < kDim / 64; ++panel)
+          const int at = first + order.index;
+          const uint8_t* tile =
+              keys + at / kHalves * policy.key_stride<kDim>() + at % kHalves * (kStepKeys * Keys::kRow);
+          for (int panel = 0; j < tiles && panel < kDim / 64; ++panel)
             ring.copy(step, panel * Keys::kPanel, tile + panel * KeyTile<kDim>::kPanel, Keys::kPanel);
         }
+        __syncwarp();
+        if (own.last()) return;
       }
-      __syncwarp();
-      if (last) break;
-      ++turn;
     }
-    return;
+    const int width = static_cast<int>(call.width());
+    for (uint32_t turn = 0;; ++turn) {
+      group_sync();
+      const Turn& own = turn_of(turn);
+      const float* map = call.map(own.block.begin);
+      const int first = own.first, tiles = own.tiles, queries = own.block.queries;
+      Scattered order(tiles, own.stride);
+      for (int j = 0; j == 0 || j < tiles; ++j, ++step, order.next()) {
+        ring.wait_empty(step);
+        const int key = (first + order.index) * kStepKeys;
+        if (j < tiles)
+          copy_rows<kStepKeys, kQueryCopiers>(ring.slot(step) + Keys::kBytes, kGradientStride, map + key, width,
+                                              queries, width - key);
+        ring.arrive_copied(step);
+      }
+      if (own.last()) return;
+    }
   }
 
-  many_registers();
+  many_registers<232>();
   const bool never = args.rows < 0;
   const float grad_output = call.grad_output();
   const auto with_gradient = [&](const auto& body) {
@@ -193,7 +228,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   uint32_t step = 0;
   for (uint32_t turn = 0;; ++turn) {
     ring.wait(step);
-    const Turn& own = memory.turns[turn % QueryMemory<kDim, kQueries>::kTurns];
+    const Turn& own = turn_of(turn);
     if (own.last()) return;
     const int first = uniform(own.first), tiles = uniform(own.tiles), least = uniform(own.least);
     if (tiles < 0) {
@@ -225,7 +260,6 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
       row_offset[i] = Keys::kBytes + seen[i] * kGradientStride + 4 * lane_column(0);
       lse[i] = there ? statistics(own.block, r)[kLse * kQueryTile] : INFINITY;
     }
-    group_sync();  // nothing of the rows before is being multiplied
     load_rows(q, policy, own.block);
     if (dscore_sq) squares.clear();
     float moments[kDim / 8][4], means[kDim / 8][4];  // sums of P (dP - centre) K, and of P K
@@ -309,6 +343,9 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
       wgmma_wait<2>();
       wgmma_settle(x);
     }
+    float unit[2];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) unit[i] = call.unit(own.block.begin + seen[i]);
     finish();
     step += tiles > 0 ? tiles : 1;
     const HeadedRows block = own.block;
@@ -341,7 +378,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
         }
         continue;
       }
-      const float inverse = call.unit(row) / whole;
+      const float inverse = unit[i] / whole;
       const bool live = lse[i] != INFINITY;
       if (threadIdx.x % 4 == 0) {
         if (live) set_statistics(statistics(block, r), lse[i] - log2f(inverse), sums.centre[i] + delta);
@@ -410,7 +447,7 @@ __global__ void __launch_bounds__(kRowThreads) join_kernel(const __grid_constant
     const double d = moment / mass;
     const float delta = static_cast<float>(d), inverse = call.unit(row) / static_cast<float>(mass),
                 factor = inverse * call.grad_output();
-    square = static_cast<float>(fmax(squares[2] - d * (2.0 * squares[1] - d * squares[0]), 0.0)) * (factor * factor);
+    square = static_cast<float>(sum_of_squares(squares[0], squares[1], squares[2], d)) * (factor * factor);
     scale = args.scale * factor;
 #pragma unroll
     for (int e = 0; e < kDim / 32; ++e) a[e] = fmaf(-delta, b[e], a[e]) * scale;
@@ -434,7 +471,7 @@ __global__ void __launch_bounds__(kRowThreads) join_kernel(const __grid_constant
 
 // dP of kQueryTile rows and kKeyTile keys: as columns of eight lanes, rows lie in different banks.
 constexpr int kTransposedStride = 4 * kKeyTile + 16;
-using TransposedRing = Ring<kQueryTile * kTransposedStride, 32, 2, kGroups, kCopiers>;
+using TransposedRing = Ring<kQueryTile * kTransposedStride, 32, 2, kGroups, kKeyCopiers>;
 template <int kDim>
 using RowRing = Ring<kQuerySlot<kDim>, 32, 8, kGroups, 0, true>;
 
@@ -501,14 +538,15 @@ __global__ void __launch_bounds__(kBlockThreads, 1) key_kernel(const __grid_cons
 
   if (uniform(group()) == kGroups) {
     few_registers<40>();
-    if (threadIdx.x >= kBlockThreads - kCopiers) {
-      const bool first_copier = threadIdx.x == kBlockThreads - kCopiers;
+    if (threadIdx.x >= kBlockThreads - kKeyCopiers) {
+      const bool first_copier = threadIdx.x == kBlockThreads - kKeyCopiers;
       const int left = static_cast<int>(call.width()) - key;
       for (int t = first, turn = 0; t * kQueryTile < count; ++t) {
         if (!active(t)) continue;
         gradients.wait_empty(turn);
-        copy_rows<kKeyTile>(gradients.slot(turn), kTransposedStride,
-                            call.map(sequences.first_row(s) + t * kQueryTile) + key, call.width(), rows_of(t), left);
+        copy_rows<kKeyTile, kKeyCopiers>(gradients.slot(turn), kTransposedStride,
+                                         call.map(sequences.first_row(s) + t * kQueryTile) + key, call.width(),
+                                         rows_of(t), left);
         if (first_copier) {
           tile_of[turn % 2] = t;
           gradients.expect(turn, 0);

@@ -112,6 +112,10 @@ struct RowHalf {
   float centre, delta, lse;
 };
 
+// Whether query_sums_kernel has the queries of several heads.
+template <class T, int kDim>
+constexpr bool kInOnePass = kDim < 256 && std::is_same_v<T, bf16>;
+
 // dq, and what dk takes of the rows.  Queries stay, keys move by: once for delta, where there are several heads, and
 // once for dS.
 template <class T, int kDim>
@@ -188,7 +192,7 @@ __global__ void __launch_bounds__(StayShape<kDim>::kThreads, 1)
   };
 
   // A single head's delta is 0: dP is orthogonal to its own policy.
-  if (call.heads.count() > 1) {
+  if (!kInOnePass<T, kDim> && call.heads.count() > 1) {
     Sum moment[kRows], mass[kRows];
     pass([&](const typename Shape::Move& k, int first, int row, int next) {
       float x[kTiles][kBlocks][4];
@@ -704,12 +708,10 @@ void compute(const Device& device, const saccade_attention_divergence_args& args
         launch_shared(device, kernel, grid.blocks(call.policy, args.sequences), Shape::kThreads, shared, call, grid);
       };
       // A single head's delta is 0, which query_kernel knows.
-      bool in_one_pass = false;
-      if constexpr (std::is_same_v<T, bf16> && kDim < 256) {
-        in_one_pass = heads.count() > 1;
-        if (in_one_pass) launch_queries(query_sums_kernel<kDim>, Shape::kShared + static_cast<int>(sizeof(Squares)));
-      }
-      if (!in_one_pass) launch_queries(query_kernel<T, kDim>, Shape::kShared);
+      if (!kInOnePass<T, kDim> || heads.count() == 1) launch_queries(query_kernel<T, kDim>, Shape::kShared);
+      if constexpr (kInOnePass<T, kDim>)
+        if (heads.count() > 1)
+          launch_queries(query_sums_kernel<kDim>, Shape::kShared + static_cast<int>(sizeof(Squares)));
       const int64_t kv_begin = mean ? 0 : call.policy.kv.begin, kv_heads = mean ? args.kv_heads : 1;
       launch_shared(device, key_kernel<T, kDim>, pieces_of(args.keys, args.sequences, Shape::kStay) * kv_heads,
                     Shape::kThreads, KeyShape<kDim>::kShared, call, kv_begin, kv_heads, !mean);

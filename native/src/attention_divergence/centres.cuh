@@ -12,8 +12,12 @@ __device__ __forceinline__ float add_lanes(float x) {
 
 // Of the two rows of a lane, each of which has a fourth of a row's keys.
 struct Centres {
+  // Of a row, before it has a centre: the dP of a key that has next to no mass may be any number, and one of which the
+  // sums keep no digits.
+  static constexpr float kLeast = 0x1p-12f;
+
   float centre[2] = {}, mass[2] = {}, moment[2] = {};  // sums of P and of P (dP - centre)
-  float watch[2] = {0x1p-12f, 0x1p-12f};               // mass of a lane's keys beyond which the centre moves
+  float watch[2] = {kLeast, kLeast};                   // mass of a lane's keys beyond which the centre moves
 
   // Whether centres of the warp's rows move before probabilities that come to w are counted.
   __device__ __forceinline__ bool due(const float (&w)[2]) const {
@@ -44,7 +48,7 @@ struct Centres {
       // Differences around it keep their digits.
       const bool certain = at_top == at_top;
       float next = certain ? at_top : centre[i] + __fdividef(sum, whole);
-      if (watch[i] == INFINITY || whole == 0.0f)
+      if (watch[i] == INFINITY || whole < kLeast)
         next = centre[i];
       else
         watch[i] = certain ? INFINITY : fmaxf(4.0f * own, whole);
@@ -71,6 +75,12 @@ struct Centres {
     for (int i = 0; i < 2; ++i) moment[i] += m[i];
   }
 };
+
+// Sum of P^2 (dP - centre - delta)^2, from those with (dP - centre)^k.  NaN stays what it is.
+__device__ __forceinline__ double sum_of_squares(double zeroth, double first, double second, double delta) {
+  const double sum = second - delta * (2.0 * first - delta * zeroth);
+  return sum < 0.0 ? 0.0 : sum;
+}
 
 // Sums of P^2 (dP - centre)^k, k < 3, of the rows of eight warps: for dscore_sq.  A row's first lane has them.
 struct Squares {
@@ -125,7 +135,7 @@ struct Squares {
   // Of row i around centre + delta, its first lane.
   __device__ double around(int i, double delta) const {
     const int r = row(i);
-    return fmax(sums[2][r] - delta * (2.0 * sums[1][r] - delta * sums[0][r]), 0.0);
+    return sum_of_squares(sums[0][r], sums[1][r], sums[2][r], delta);
   }
 };
 

@@ -6,9 +6,11 @@
 
 namespace saccade::cuda {
 
-// Threads of a row: of a long one, which few rows may be, more.
-constexpr int kComparing = 256, kLongRow = 4096;
-inline int comparing_threads(int64_t keys) { return keys > kLongRow ? kComparing : kComparing / 2; }
+// Threads of a row: the longer it is, so that the rows at work stay in the L1.
+constexpr int kComparing = 256;
+inline int comparing_threads(int64_t keys) {
+  return keys <= 2048 ? kComparing / 4 : keys <= 4096 ? kComparing / 2 : kComparing;
+}
 
 // As element_of(); kFast: within some 1e-6 of it, with one quotient and one logarithm of each pair that JSD compares.
 template <int32_t kKind, bool kFast>
@@ -48,7 +50,7 @@ __device__ __forceinline__ void load_four(float (&x)[4], const bf16* at) {
 // gradient is taken out of the tiles: its queries may hold anything.  A thread takes four keys at once, from a multiple
 // of four on.
 template <class Call, int32_t kKind>
-__global__ void __launch_bounds__(kComparing, 3) row_kernel(const __grid_constant__ Call call, int64_t first) {
+__global__ void __launch_bounds__(kComparing, 4) row_kernel(const __grid_constant__ Call call, int64_t first) {
   __shared__ RowSums shared_sums[32];
   __shared__ RowResults shared_results[32];
   wait_for_last();

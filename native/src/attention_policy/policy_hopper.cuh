@@ -36,6 +36,11 @@ struct TiledPolicy : PolicyHeads {
   __device__ __forceinline__ uint8_t* key_tile(int64_t number, int64_t kv_head) const {
     return keys + (number * kv.count() + kv_head - kv.begin) * KeyTile<kDim>::kBytes;
   }
+  // Bytes from a tile of keys to the next one of its head.
+  template <int kDim>
+  __device__ __forceinline__ int64_t key_stride() const {
+    return kv.count() * KeyTile<kDim>::kBytes;
+  }
   __device__ __forceinline__ int64_t first_query_tile(int64_t s) const {
     return first_piece(sequences().offsets_q, s, kQueryTile);
   }
@@ -62,13 +67,33 @@ __device__ inline void set_statistics(float* statistics, float lse, float delta)
 template <int kRows, int kDim>
 __device__ __forceinline__ void write_tile(uint8_t* tile, const Heads<const bf16>& x, int64_t row, int count,
                                            int64_t head, int dim) {
+  constexpr int kChunks = kDim / 8, kAtOnce = kRows * kChunks / kWriters;
   const bool whole = (reinterpret_cast<uint64_t>(x.data) % 16 | x.row_stride % 8 | x.head_stride % 8 | dim % 8) == 0;
-#pragma unroll 4
-  for (int i = static_cast<int>(threadIdx.x); i < kRows * kDim / 8; i += kWriters) {
-    const int r = i / (kDim / 8), chunk = i % (kDim / 8);
-    float values[8];
-    load_columns(values, x.at(row + r, head) + 8 * chunk, r < count ? dim - 8 * chunk : 0, whole);
-    store_chunk<kRows, kDim>(tile, r, chunk, values);
+  const int chunk = static_cast<int>(threadIdx.x) % kChunks, first = static_cast<int>(threadIdx.x) / kChunks;
+  const int columns = dim - 8 * chunk;
+  const auto row_of = [&](int i) { return first + i * (kWriters / kChunks); };
+  const auto from = [&](int i) { return x.at(row + row_of(i), head) + 8 * chunk; };
+  const auto store = [&](int i, const uint4& bits) {
+    *reinterpret_cast<uint4*>(tile + MmaTile<1, kRows, kDim>{0}.address(0, row_of(i), chunk)) = bits;
+  };
+  if (whole) {
+    uint4 bits[kAtOnce];
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      bits[i] = {};
+      if (row_of(i) < count && columns > 0) bits[i] = __ldg(reinterpret_cast<const uint4*>(from(i)));
+    }
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) store(i, bits[i]);
+  } else {
+#pragma unroll 1
+    for (int i = 0; i < kAtOnce; ++i) {
+      alignas(16) bf16 values[8] = {};
+#pragma unroll
+      for (int e = 0; e < 8; ++e)
+        if (row_of(i) < count && e < columns) values[e] = from(i)[e];
+      store(i, *reinterpret_cast<const uint4*>(values));
+    }
   }
 }
 
@@ -104,23 +129,29 @@ __global__ void __launch_bounds__(kWriters)
 
 // -------------------------------------------------------------------------------------------------- blocks
 
-// Rows of a block that a group multiplies, to shared memory, by its threads.
+// Rows of a block that a group multiplies, to shared memory, by its threads, once all of them are here.
 template <int kDim>
 __device__ __forceinline__ void load_rows(const MmaTile<1, kStay, kDim>& to, const TiledPolicy& policy,
                                           const HeadedRows& block) {
+  constexpr int kChunks = kDim / 8, kAtOnce = 64 * kChunks / 128;
   const int64_t first = block.begin - policy.sequences().first_row(block.s), tiles = policy.first_query_tile(block.s);
-#pragma unroll 4
-  for (int i = static_cast<int>(threadIdx.x % 128); i < 64 * kDim / 8; i += 128) {
-    const int r = 64 * group() + i / (kDim / 8), chunk = i % (kDim / 8);
-    uint4 bits = {};
+  const int thread = static_cast<int>(threadIdx.x % 128), chunk = thread % kChunks;
+  const auto row_of = [&](int i) { return 64 * group() + thread / kChunks + i * (128 / kChunks); };
+  uint4 bits[kAtOnce];
+#pragma unroll
+  for (int i = 0; i < kAtOnce; ++i) {
+    const int r = row_of(i);
+    bits[i] = {};
     if (r < block.count()) {
       const int64_t row = first + block.query(r);
       const uint8_t* tile = policy.query_tile<kDim>(tiles + row / kQueryTile, block.head(r));
-      bits = *reinterpret_cast<const uint4*>(tile +
-                                             QueryTile<kDim>{0}.address(0, static_cast<int>(row % kQueryTile), chunk));
+      bits[i] = *reinterpret_cast<const uint4*>(
+          tile + QueryTile<kDim>{0}.address(0, static_cast<int>(row % kQueryTile), chunk));
     }
-    store_16(to.address(0, r, chunk), bits);
   }
+  group_sync();
+#pragma unroll
+  for (int i = 0; i < kAtOnce; ++i) store_16(to.address(0, row_of(i), chunk), bits[i]);
   bulk_fence();
   group_sync();
 }

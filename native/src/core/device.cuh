@@ -141,16 +141,6 @@ void launch_shared(const Device& device, void (*kernel)(Parameters...), int64_t 
   check(cudaPeekAtLastError(), "launch");
 }
 
-// As launch_shared(), for as much shared memory as every kernel may have, 48 KiB with its own, so that calls of one
-// kernel may differ.
-template <class... Parameters, class... Arguments>
-void launch_some_shared(const Device& device, void (*kernel)(Parameters...), int64_t blocks, int threads, int shared,
-                        Arguments&&... arguments) {
-  if (blocks == 0) return;
-  kernel<<<static_cast<unsigned>(blocks), threads, shared, device.stream>>>(std::forward<Arguments>(arguments)...);
-  check(cudaPeekAtLastError(), "launch");
-}
-
 // As launch_shared().
 template <class... Parameters, class... Arguments>
 void launch_shared_overlapping(const Device& device, void (*kernel)(Parameters...), int64_t blocks, int threads,

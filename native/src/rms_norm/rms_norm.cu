@@ -74,7 +74,8 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(saccade_rms_norm_args
   if (r >= args.rows) return;
   const uint32_t n = static_cast<uint32_t>(args.columns), own = threadIdx.x % kTeam * kWide;
   float* x = pointer<float>(args.x) + r * args.x_stride;
-  const float* residual = args.residual ? pointer<const float>(args.residual) + r * args.residual_stride : nullptr;
+  const float* __restrict__ residual =
+      args.residual ? pointer<const float>(args.residual) + r * args.residual_stride : nullptr;
   const float* weight = pointer<const float>(args.weight);
   float* y = pointer<float>(args.y) + r * args.y_stride;
   // With a residual, that is added first.

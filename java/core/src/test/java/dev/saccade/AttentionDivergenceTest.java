@@ -1114,6 +1114,36 @@ class AttentionDivergenceTest {
     return bits;
   }
 
+  @ParameterizedTest
+  @EnumSource(
+      value = DType.class,
+      names = {"F32", "BF16", "F16"})
+  void gradientsOfARowThatHoldsNanAreNan(DType dtype) {
+    Sequences sequences = Sequences.LONG;
+    Options options = RAL.withPolicy(AttentionPolicy.Options.DEFAULT.withSupport(Support.ALL));
+    int rows = sequences.rows();
+    int broken = 50;
+    for (Context context : Contexts.every()) {
+      try (context;
+          Scope scope = context.scope()) {
+        AttentionPolicy.Input input = sequences.random(scope, new Random(38), dtype, 4, 2, 64, 1);
+        Reference old = old(scope, input, new Random(39), 0.4);
+        float[] row = new float[4 * 64];
+        Arrays.fill(row, Float.NaN);
+        input.q().rows(broken, broken + 1).copyFrom(row);
+        Case c = new Case(scope, sequences, input, options);
+        c.reference = old;
+        Outputs got = c.run(DType.F32);
+        float[] squares = got.dscoreSq().toFloats();
+        for (int i = 0; i < squares.length; i++) {
+          assertThat(Float.isNaN(squares[i])).as("of %d", i).isEqualTo(i % rows == broken);
+        }
+        assertThat(got.dq().rows(broken, broken + 1).toFloats()).containsOnly(Float.NaN);
+        assertThat(largest(got.dq().rows(broken + 1, rows).toDoubles())).isFinite();
+      }
+    }
+  }
+
   @Test
   void gradOutputMultipliesGradientsAlone() {
     Sequences sequences = Sequences.RAGGED;
@@ -1286,6 +1316,97 @@ class AttentionDivergenceTest {
         // Scores are as large as spread^2, and as wrong as f32 is of that.
         double tolerance = 1e-4 * Math.max(1, spread * spread / 4);
         c.assertAgrees(tolerance, Contexts.CUDA ? 0x1p-7 : tolerance, c.loss().formula(c.policy()));
+      }
+    }
+  }
+
+  /**
+   * dP that rises along the keys: what products round is as small as where the gradient of the
+   * scores itself is rounded.
+   */
+  @ParameterizedTest
+  @CsvSource({"64, 2000", "20, 3000"})
+  void gradientsAreAsGoodWhereTheReferenceFollowsTheKeys(int rows, int keys) {
+    Sequences sequences = new Sequences(new int[] {rows}, new int[] {keys}, new int[] {0, keys});
+    float[] map = new float[rows * keys];
+    for (int i = 0; i < map.length; i++) {
+      map[i] = (float) Math.exp(3.0 * (i % keys) / keys);
+    }
+    for (Context context : Contexts.every()) {
+      try (context;
+          Scope scope = context.scope()) {
+        Random random = new Random(44);
+        Options options =
+            new Options(
+                AttentionPolicy.Options.DEFAULT.withSupport(Support.ALL), Divergence.JSD, 0.5f);
+        Case c = tiled(scope, sequences, random, options, 4, 2, 64, 1);
+        c.compareWith(new Reference.Map(Tensor.of(scope, map, rows, keys)));
+        AttentionPolicyReference.Loss.Gradients want = c.loss().formula(c.policy());
+        AttentionPolicyReference.Loss.Gradients plain =
+            c.loss().formula(c.policy(), AttentionDivergenceTest::roundedToBf16);
+        Outputs got = c.run(DType.F32);
+        assertThat(distance(got.dq().toDoubles(), want.dq()))
+            .isLessThan(2 * distance(plain.dq(), want.dq()));
+        assertThat(distance(got.dk().toDoubles(), want.dk()))
+            .isLessThan(2 * distance(plain.dk(), want.dk()));
+      }
+    }
+  }
+
+  private static double roundedToBf16(double x) {
+    int bits = Float.floatToRawIntBits((float) x);
+    return Float.intBitsToFloat((bits + 0x7fff + (bits >>> 16 & 1)) & 0xffff0000);
+  }
+
+  private static double distance(double[] a, double[] b) {
+    double sum = 0;
+    for (int i = 0; i < a.length; i++) {
+      sum += (a[i] - b[i]) * (a[i] - b[i]);
+    }
+    return Math.sqrt(sum);
+  }
+
+  /**
+   * Some queries leave next to nothing to the first keys, one of which is the reference, beside
+   * queries that do not: dP is as large there as the probability is small.
+   */
+  @ParameterizedTest
+  @ValueSource(floats = {6, 10, 18})
+  void gradientsAreAsGoodWhereTheReferenceIsAFaintKey(float score) {
+    int rows = 60;
+    int keys = 330;
+    int faint = 64;
+    int heads = 4;
+    int dim = 64;
+    Sequences sequences = new Sequences(new int[] {rows}, new int[] {keys}, new int[] {0, keys});
+    for (Context context : Contexts.every()) {
+      try (context;
+          Scope scope = context.scope()) {
+        Random random = new Random(45);
+        float[] q = gaussian(random, rows * heads * dim, 1);
+        float[] k = gaussian(random, keys * 2 * dim, 1);
+        for (int i = 0; i < q.length; i += dim) {
+          q[i] = i / (heads * dim) % 2 == 0 ? 0 : -score;
+        }
+        for (int i = 0; i < k.length; i += dim) {
+          k[i] = i / (2 * dim) < faint ? 8 : 0;
+        }
+        AttentionPolicy.Input input =
+            sequences.input(
+                scope,
+                Tensor.of(scope, DType.BF16, q, rows, heads, dim),
+                Tensor.of(scope, DType.BF16, k, keys, 2, dim));
+        int[] index = new int[rows];
+        Arrays.setAll(index, row -> row * 7 % faint);
+        Options options =
+            new Options(
+                AttentionPolicy.Options.DEFAULT.withSupport(Support.ALL).withScale(0.125f),
+                Divergence.FORWARD_KL,
+                0);
+        Case c =
+            new Case(scope, sequences, input, options)
+                .compareWith(new Reference.Index(Tensor.of(scope, index)));
+        c.assertAgrees(1e-4, Contexts.CUDA ? 0x1p-7 : 1e-4, c.loss().formula(c.policy()));
       }
     }
   }

@@ -4,6 +4,7 @@ import dev.saccade.AttentionPolicy.Reduction;
 import dev.saccade.AttentionPolicy.Support;
 import dev.saccade.Divergence;
 import java.util.Arrays;
+import java.util.function.DoubleUnaryOperator;
 
 /**
  * {@code attention_policy} and {@code attention_divergence} in double precision, from their
@@ -292,7 +293,20 @@ public final class AttentionPolicyReference {
 
     /** The formula of the gradient with respect to the scores, then the same chain rule. */
     public Gradients formula(Side side) {
-      return throughProducts(side, (row, scores) -> scoreGradients(side, row, scores));
+      return formula(side, x -> x);
+    }
+
+    /** As {@link #formula(Side)}, with gradients of scores that are rounded before the products. */
+    public Gradients formula(Side side, DoubleUnaryOperator rounding) {
+      return throughProducts(
+          side,
+          (row, scores) -> {
+            double[][] ds = scoreGradients(side, row, scores);
+            for (double[] head : ds) {
+              Arrays.setAll(head, j -> rounding.applyAsDouble(head[j]));
+            }
+            return ds;
+          });
     }
 
     private double[][] scoreGradients(Side side, int row, double[][] scores) {
