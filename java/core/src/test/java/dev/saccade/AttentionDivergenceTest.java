@@ -1115,24 +1115,22 @@ class AttentionDivergenceTest {
   }
 
   @ParameterizedTest
-  @EnumSource(
-      value = DType.class,
-      names = {"F32", "BF16", "F16"})
-  void gradientsOfARowThatHoldsNanAreNan(DType dtype) {
-    Sequences sequences = Sequences.LONG;
+  @CsvSource({"F32, LONG", "BF16, LONG", "BF16, TILED", "F16, TILED"})
+  void gradientsOfARowWhoseReferenceIsNanAreNan(DType dtype, String which) {
+    Sequences sequences = which.equals("LONG") ? Sequences.LONG : Sequences.TILED;
     Options options = RAL.withPolicy(AttentionPolicy.Options.DEFAULT.withSupport(Support.ALL));
     int rows = sequences.rows();
     int broken = 50;
     for (Context context : Contexts.every()) {
       try (context;
           Scope scope = context.scope()) {
-        AttentionPolicy.Input input = sequences.random(scope, new Random(38), dtype, 4, 2, 64, 1);
-        Reference old = old(scope, input, new Random(39), 0.4);
-        float[] row = new float[4 * 64];
-        Arrays.fill(row, Float.NaN);
-        input.q().rows(broken, broken + 1).copyFrom(row);
-        Case c = new Case(scope, sequences, input, options);
-        c.reference = old;
+        Random random = new Random(38);
+        AttentionPolicy.Input input = sequences.random(scope, random, dtype, 4, 2, 64, 1);
+        Case c = compare(new Case(scope, sequences, input, options), "map", random);
+        Tensor row = ((Reference.Map) c.reference).map().rows(broken, broken + 1);
+        float[] values = row.toFloats();
+        values[3] = Float.NaN;
+        row.copyFrom(values);
         Outputs got = c.run(DType.F32);
         float[] squares = got.dscoreSq().toFloats();
         for (int i = 0; i < squares.length; i++) {
@@ -1371,7 +1369,7 @@ class AttentionDivergenceTest {
    * queries that do not: dP is as large there as the probability is small.
    */
   @ParameterizedTest
-  @ValueSource(floats = {6, 10, 18})
+  @ValueSource(floats = {6, 18, 40})
   void gradientsAreAsGoodWhereTheReferenceIsAFaintKey(float score) {
     int rows = 60;
     int keys = 330;
