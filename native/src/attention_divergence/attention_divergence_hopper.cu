@@ -79,20 +79,19 @@ struct Turn {
   int stride;              // their order is that of Scattered
   int least;               // keys that the first query sees, or less than none
   const uint8_t* keys;     // the sequence's first tile
-
-  __device__ bool last() const { return block.empty(); }
+  bool last;               // there are no more: nothing of this
 };
+
+// Turns ahead; all warps of a block are done with one before another takes its place.
+using TurnRing = Ring<1024, 1, 4, kGroups + 1>;
+static_assert(sizeof(Turn) <= TurnRing::kBytes);
 
 template <int kDim, int kQueries>
 struct QueryMemory {
-  // Those who multiply are behind those who copy by the slots at most, each of which may be a turn; and the next one
-  // is being taken.
-  static constexpr int kTurns = kSlots<kQueries> + 2;
-
   alignas(1024) unsigned char queries[MmaTile<1, kStay, kDim>::kBytes];
-  alignas(1024) unsigned char steps[GradientRing<kDim, kQueries>::kShared];
+  alignas(1024) unsigned char steps[GradientRing<kDim, kQueries>::kSpace];
+  alignas(1024) unsigned char turns[TurnRing::kShared];
   Squares squares;
-  Turn turns[kTurns];
 };
 
 // Brings rows that load_rows() will load nearer, by a warp.
@@ -125,25 +124,28 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   using Steps = GradientRing<kDim, kQueries>;
   constexpr int kBlocks = kStepKeys / 8, kHalves = kKeyTile / kStepKeys;
   extern __shared__ __align__(1024) unsigned char shared[];
-  using Memory = QueryMemory<kDim, kQueries>;
-  auto& memory = *reinterpret_cast<Memory*>(shared);
+  auto& memory = *reinterpret_cast<QueryMemory<kDim, kQueries>*>(shared);
   const Stay q{shared_address(memory.queries)};
   const Steps ring(memory.steps);
+  const TurnRing ahead(memory.turns);
   Squares& squares = memory.squares;
   const saccade_attention_divergence_args& args = call.args;
   const TiledPolicy& policy = call.policy;
   const Sequences& sequences = call.sequences();
   const int parts = call.work.query_parts.count;
   float* dscore_sq = pointer<float>(args.dscore_sq);
-  if (threadIdx.x == 0) ring.init();
+  if (threadIdx.x == 0) {
+    ring.init();
+    ahead.init();
+  }
   __syncthreads();
+  const auto turn_of = [&](uint32_t turn) -> Turn& { return *reinterpret_cast<Turn*>(ahead.slot(turn)); };
 
-  const auto turn_of = [&](uint32_t number) -> Turn& { return memory.turns[number % Memory::kTurns]; };
   if (uniform(group()) == kGroups) {
     few_registers<40>();
     const int thread = static_cast<int>(threadIdx.x) - kConsumers;
     if (thread < 32) {
-      // Takes the next turn that there is anything to do for, while the others are at the one before.
+      // Takes the next turn that there is anything to do for, while the others are at those before.
       for (uint32_t turn = 0;;) {
         const int number = uniform(thread == 0 ? static_cast<int>(atomicAdd(call.work.turn, 1)) : 0);
         const bool last = number >= turns;
@@ -166,52 +168,45 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
           const int stride = Scattered::stride_of(
               static_cast<int>(divide_up(sequences.keys(s), kStepKeys * static_cast<int64_t>(parts))));
           const uint8_t* keys = live ? policy.key_tile<kDim>(policy.first_key_tile(s), block.kv) : nullptr;
+          ahead.wait_empty(turn);
           Turn& next = turn_of(turn);
-          next = {block, part, first, tiles, stride, least, keys};
-          if (last) next.block.queries = 0;
+          next = {block, part, first, tiles, stride, least, keys, last};
+          ahead.expect(turn, 0);
         }
-        group_sync();
+        ahead.release(turn++);
         if (last) return;
-        ++turn;
       }
     }
     uint32_t step = 0;
-    if (thread < 64) {
-      for (uint32_t turn = 0;; ++turn) {
-        group_sync();
-        const Turn& own = turn_of(turn);
-        const uint8_t* keys = own.keys;
-        const int first = own.first, tiles = own.tiles;
-        Scattered order(tiles, own.stride);
-        for (int j = 0; thread == 32 && (j == 0 || j < tiles); ++j, ++step, order.next()) {
+    for (uint32_t turn = 0;; ++turn) {
+      ahead.wait(turn);
+      const Turn& own = turn_of(turn);
+      if (own.last) return;
+      const int first = own.first, tiles = own.tiles;
+      Scattered order(tiles, own.stride);
+      if (thread >= 64) {
+        const float* map = call.map(own.block.begin);
+        const int width = static_cast<int>(call.width()), queries = own.block.queries;
+        for (int j = 0; j < tiles; ++j, ++step, order.next()) {
           ring.wait_empty(step);
-          ring.expect(step, j < tiles ? Keys::kBytes : 0);
+          const int key = (first + order.index) * kStepKeys;
+          copy_rows<kStepKeys, kQueryCopiers>(ring.slot(step) + Keys::kBytes, kGradientStride, map + key, width,
+                                              queries, width - key);
+          ring.arrive_copied(step);
+        }
+      } else if (thread == 32) {
+        const uint8_t* keys = own.keys;
+        for (int j = 0; j < tiles; ++j, ++step, order.next()) {
+          ring.wait_empty(step);
+          ring.expect(step, Keys::kBytes);
           const int at = first + order.index;
           const uint8_t* tile =
               keys + at / kHalves * policy.key_stride<kDim>() + at % kHalves * (kStepKeys * Keys::kRow);
-          for (int panel = 0; j < tiles && panel < kDim / 64; ++panel)
+          for (int panel = 0; panel < kDim / 64; ++panel)
             ring.copy(step, panel * Keys::kPanel, tile + panel * KeyTile<kDim>::kPanel, Keys::kPanel);
         }
-        __syncwarp();
-        if (own.last()) return;
       }
-    }
-    const int width = static_cast<int>(call.width());
-    for (uint32_t turn = 0;; ++turn) {
-      group_sync();
-      const Turn& own = turn_of(turn);
-      const float* map = call.map(own.block.begin);
-      const int first = own.first, tiles = own.tiles, queries = own.block.queries;
-      Scattered order(tiles, own.stride);
-      for (int j = 0; j == 0 || j < tiles; ++j, ++step, order.next()) {
-        ring.wait_empty(step);
-        const int key = (first + order.index) * kStepKeys;
-        if (j < tiles)
-          copy_rows<kStepKeys, kQueryCopiers>(ring.slot(step) + Keys::kBytes, kGradientStride, map + key, width,
-                                              queries, width - key);
-        ring.arrive_copied(step);
-      }
-      if (own.last()) return;
+      ahead.release(turn);
     }
   }
 
@@ -227,14 +222,14 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   const int first_row = 64 * uniform(group());
   uint32_t step = 0;
   for (uint32_t turn = 0;; ++turn) {
-    ring.wait(step);
+    ahead.wait(turn);
     const Turn& own = turn_of(turn);
-    if (own.last()) return;
+    if (own.last) return;
     const int first = uniform(own.first), tiles = uniform(own.tiles), least = uniform(own.least);
     if (tiles < 0) {
       const HeadedRows block = own.block;
       const int64_t s = block.s;
-      ring.release(step++);
+      ahead.release(turn);
       const float value = sequences.bad[s] ? kNan : 0.0f;
       for (int h = 0; h < block.heads; ++h) {
         const int64_t head = block.first_head + h;
@@ -347,10 +342,11 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
 #pragma unroll
     for (int i = 0; i < 2; ++i) unit[i] = call.unit(own.block.begin + seen[i]);
     finish();
-    step += tiles > 0 ? tiles : 1;
+    step += tiles;
     const HeadedRows block = own.block;
     const int part = own.part;
-    ring.release(step - 1);
+    ahead.release(turn);
+    if (tiles > 0) ring.release(step - 1);
 
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
