@@ -30,11 +30,15 @@ WORST = 8  # times farther off than most may an element of a product of 16-bit n
 TOLERANCES = {"f32": 1e-3, "bf16": 2.0**-5, "f16": 2.0**-8}
 
 
+answers = 0
+
+
 def answer(**fields):
+    global answers
+    answers += 1
     print(json.dumps(fields), flush=True)
 
 
-os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # asking whether there is a GPU does not begin to use it
 try:
     import torch
 
@@ -140,7 +144,10 @@ def require_near(expected, actual, tolerance):
 class Bench:
     def __init__(self, device, threads, library, engines):
         self.device, self.threads, self.library, self.engines = device, threads, library, engines
-        self.header = open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "saccade.h")).read()
+        folder = os.path.dirname(os.path.abspath(__file__))
+        beside, ours = (os.path.join(folder, path) for path in ("saccade.h", "../../native/include/saccade.h"))
+        self.header = open(beside if os.path.exists(beside) else ours).read()
+        self.on_gpu = device.type == "cuda"
         self.timer = Timer(device)
 
         self.context = None
@@ -178,7 +185,7 @@ class Bench:
         return max(0, torch.cuda.max_memory_allocated(self.device) - before - min(grown, sum(own.values())))
 
     def run(self, request):
-        if self.device.type == "cuda":
+        if self.on_gpu:
             torch.cuda.set_device(self.device)
         kind = operations.operation(request["operation"], request["method"])
         parameters = {k: number(v) for k, v in request["parameters"].items()}
@@ -272,22 +279,30 @@ def software():
 
 
 def in_own_process(work):
-    """Forks this process, which has not begun to use a GPU: tensors lie where those of a new process do, as on the other
-    side, which is worth some percent of a short kernel, and not in what the work before has left."""
+    """Whether work() is true, in a process forked from this one, which has not begun to use a GPU: tensors lie where those of
+    a new process do, as on the other side, which is worth some percent of a short kernel, and not in what other work has
+    left."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of threads: they have nothing to do yet
         child = os.fork()
     if child == 0:
         status = 1
         try:
-            work()
-            status = 0
+            status = 0 if work() else 1
         except BaseException:
             traceback.print_exc()
         sys.stdout.flush()
         os._exit(status)
-    if os.waitpid(child, 0)[1] != 0:
-        sys.exit("ctypes ended its process")
+    return os.waitpid(child, 0)[1] == 0
+
+
+def is_answered(bench, request):
+    before = answers
+    try:
+        bench.run(request)
+    except Exception:  # of an unusable GPU, when all is freed
+        traceback.print_exc()
+    return answers > before
 
 
 def main():
@@ -300,7 +315,7 @@ def main():
     device = torch.device(args.device)
     requests = [json.loads(line) for line in sys.stdin if line.strip()]
     if device.type == "cuda":
-        if not torch.cuda.is_available():
+        if not in_own_process(torch.cuda.is_available):
             answer(problem="PyTorch sees no GPU")
             return
     elif args.threads:
@@ -310,7 +325,8 @@ def main():
     if device.type == "cuda" and "ctypes" in engines:
         bench = Bench(device, args.threads, args.library, ["ctypes"])
         for request in requests:
-            in_own_process(lambda: bench.run(request))
+            if not in_own_process(lambda: is_answered(bench, request)):
+                answer(id=request["id"], engine="ctypes", note="its process failed")
         engines = [engine for engine in engines if engine != "ctypes"]
     bench = Bench(device, args.threads, args.library, engines)
     for request in requests if engines else []:
