@@ -66,7 +66,7 @@ def compare(workload, args, device):
         if len(runs) == 0:
             count = math.ceil(max(1, LEAST[device.type] / each) / len(works)) * len(works)
         run = lambda some=some: some(count)
-        runs.append(capture(run) if bench.on_gpu and each < SHORT else run)
+        runs.append(capture(run) if bench.timer.on_gpu and each < SHORT else run)
     times = [[] for _ in runs]
     for repetition in range(args.repetitions + 1):
         for bench, run, own in zip(benches, runs, times):
@@ -80,7 +80,7 @@ def compare(workload, args, device):
         median = statistics.median(own)
         print(f"  {median:10.5f} ms {100 * median / statistics.median(times[0]):6.1f} %  {library}"
               + (f", other bits in results {differ}" if differ else ""), flush=True)
-        if args.kernels and bench.on_gpu:
+        if args.kernels and bench.timer.on_gpu:
             print("      " + kernels(run, bench.timer.synchronize), flush=True)
     for bench in benches:
         bench.close()

@@ -103,7 +103,9 @@ final class PythonPeers {
                 return;
               }
               Result result = result(items, answer, software[0]);
-              answered.add(answer.get("id").asInt() + result.engine());
+              if (!answered.add(answer.get("id").asInt() + result.engine())) {
+                return; // it had answered when it failed
+              }
               results.accept(result);
               err.printf(
                   Locale.ROOT,
