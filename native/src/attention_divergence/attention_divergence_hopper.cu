@@ -82,8 +82,8 @@ struct Turn {
   bool last;               // there are no more: nothing of this
 };
 
-// Turns ahead; all warps of a block are done with one before another takes its place.
-using TurnRing = Ring<1024, 1, 4, kGroups + 1>;
+// The turn under way and one ahead; all warps of a block are done with one before another takes its place.
+using TurnRing = Ring<1024, 1, 2, kGroups + 1>;
 static_assert(sizeof(Turn) <= TurnRing::kBytes);
 
 template <int kDim, int kQueries>
@@ -145,9 +145,15 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     few_registers<40>();
     const int thread = static_cast<int>(threadIdx.x) - kConsumers;
     if (thread < 32) {
-      // Takes the next turn that there is anything to do for, while the others are at those before.
+      // Takes the next turn that there is anything to do for, while the others are at the one before: no earlier, since
+      // another block may come to it sooner.
       for (uint32_t turn = 0;;) {
-        const int number = uniform(thread == 0 ? static_cast<int>(atomicAdd(call.work.turn, 1)) : 0);
+        int number = 0;
+        if (thread == 0) {
+          ahead.wait_empty(turn);
+          number = static_cast<int>(atomicAdd(call.work.turn, 1));
+        }
+        number = uniform(number);
         const bool last = number >= turns;
         // The last queries, which see the most keys, come first.
         const HeadedRows block(policy, grid, last ? 0 : number / parts, turns / parts);
@@ -168,7 +174,6 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
           const int stride = Scattered::stride_of(
               static_cast<int>(divide_up(sequences.keys(s), kStepKeys * static_cast<int64_t>(parts))));
           const uint8_t* keys = live ? policy.key_tile<kDim>(policy.first_key_tile(s), block.kv) : nullptr;
-          ahead.wait_empty(turn);
           Turn& next = turn_of(turn);
           next = {block, part, first, tiles, stride, least, keys, last};
           ahead.expect(turn, 0);
