@@ -503,7 +503,7 @@ class AdamW(Operation):
 
     def forward(self):
         if not hasattr(self, "optimizer"):
-            fused = NONE if self.device.type == "cpu" else {"fused": True}
+            fused = NONE if self.device.type == "cpu" else {"fused": True, "capturable": True}
             self.optimizer = torch.optim.AdamW(self.params, lr=1e-3, weight_decay=0.01, **fused)
         with torch.no_grad():
             self.optimizer.step()

@@ -7,8 +7,8 @@ each peer that has the operation: {"id", "engine", "times_ms", "event_ms", "extr
 why it has no time, of which the first counts; before them {"software"}, or {"problem"} if there can be no more.
 
 A time is that of launches back to back that end in one synchronisation, on copies of the data that take turns; on a GPU short
-ones come from a CUDA graph, as on the other side.  Before a peer is timed, its results are compared with those of Saccade's
-library on the same tensors."""
+ones come from a CUDA graph, as on the other side, and those of PyTorch where they can be captured, so that none waits for its
+host.  Before a peer is timed, its results are compared with those of Saccade's library on the same tensors."""
 
 import argparse
 import functools
@@ -23,7 +23,8 @@ import warnings
 
 REPETITIONS = 9
 WARM_UP = 1.0  # seconds on a GPU: what draws much power is measured at the clocks that the cap leaves it, as on the other side
-SHORT = 100e-6  # seconds of a launch
+SHORT = 100e-6  # seconds of a launch that comes from a CUDA graph
+MAY_WAIT = 5e-3  # and of one of PyTorch's, which is many kernels
 LEAST = {"cuda": 10e-3, "cpu": 50e-3}  # seconds of a measurement
 COMPARED = 1 << 22  # elements of a tensor
 WORST = 8  # times farther off than most may an element of a product of 16-bit numbers be
@@ -45,6 +46,8 @@ except ImportError as e:
 
 
 def one_line(error):
+    if isinstance(error, torch.OutOfMemoryError):
+        return "out of memory"
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
@@ -63,7 +66,7 @@ class Timer:
         self.synchronize()
         return time.perf_counter() - start
 
-    def measure(self, works, launches, capture, stream):
+    def measure(self, works, launches, capture, short, stream):
         """Milliseconds of a launch, in several measurements, by the clock and the median by events of the GPU."""
         turn = 0
         # Results of a copy live until its next turn: else all would be written where a cache holds them.
@@ -85,8 +88,8 @@ class Timer:
         count = max(1, math.ceil(LEAST[self.device.type] / each))
         count = min(launches, 3 * count) if self.on_gpu else count
         run = lambda: some(count)
-        if self.on_gpu and each < SHORT:
-            run = capture(lambda: some(count))
+        if self.on_gpu and each < short:
+            run = capture(run)
         begin = time.perf_counter()
         while self.on_gpu and time.perf_counter() - begin < WARM_UP:
             self.seconds(run)
@@ -111,14 +114,19 @@ class Timer:
 
 
 def torch_capture(work):
+    """A function that runs work() from a CUDA graph, or work itself where that asks the GPU for something in between."""
     graph = torch.cuda.CUDAGraph()
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        work()
-    torch.cuda.current_stream().wait_stream(stream)
-    with torch.cuda.graph(graph):
-        work()
+    try:
+        with torch.cuda.stream(stream):
+            work()
+        torch.cuda.current_stream().wait_stream(stream)
+        with torch.cuda.graph(graph):
+            work()
+    except Exception:
+        torch.cuda.synchronize()
+        return work
     return graph.replay
 
 
@@ -172,11 +180,15 @@ class Bench:
             return None
         self.timer.synchronize()
         torch.cuda.reset_peak_memory_stats(self.device)
-        before = torch.cuda.memory_allocated(self.device)
+
+        def requested(when):
+            return torch.cuda.memory_stats(self.device)["requested_bytes.all." + when]
+
+        before = requested("current")
         results = work()
         own = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in results}
-        grown = torch.cuda.memory_allocated(self.device) - before
-        return max(0, torch.cuda.max_memory_allocated(self.device) - before - min(grown, sum(own.values())))
+        grown = requested("current") - before
+        return max(0, requested("peak") - before - min(grown, sum(own.values())))
 
     def run(self, request):
         if self.timer.on_gpu:
@@ -195,7 +207,7 @@ class Bench:
             if not there or not (wanted or engine == "ctypes"):
                 continue
             try:
-                works, capture, stream, extra, results = getattr(self, engine)(copies)
+                works, capture, short, stream, extra, results = getattr(self, engine)(copies)
                 if engine == "ctypes":
                     expected = results
                 elif expected is not None:
@@ -205,7 +217,7 @@ class Bench:
                         tolerance = TOLERANCES["bf16"]
                     require_near(expected[:count], results[:count], tolerance)
                 if wanted:
-                    fields = self.timer.measure(works, request["launches"], capture, stream)
+                    fields = self.timer.measure(works, request["launches"], capture, short, stream)
                     answer(id=request["id"], engine=engine, **fields, **({} if extra is None else {"extra_bytes": extra}))
             except Exception as e:
                 if wanted:
@@ -231,12 +243,13 @@ class Bench:
 
         results = self.results(copies[0], first)
         stream = torch.cuda.ExternalStream(context.stream()) if context.on_gpu else None
-        return [call for call, _ in prepared], context.capture, stream, prepared[0][0].extra_bytes, results
+        calls = [call for call, _ in prepared]
+        return calls, context.capture, SHORT, stream, prepared[0][0].extra_bytes, results
 
     def of_torch(self, copies, work):
         works = [lambda copy=copy: work(copy) for copy in copies]
         results = self.results(copies[0], works[0])
-        return works, torch_capture, None, self.peak(works[0]), results
+        return works, torch_capture, MAY_WAIT, None, self.peak(works[0]), results
 
     def eager(self, copies):
         return self.of_torch(copies, lambda copy: copy.run(copy.forward))

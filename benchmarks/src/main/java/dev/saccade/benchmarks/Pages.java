@@ -4,11 +4,14 @@ import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.Comparator;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;
 import java.util.TreeSet;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
 import java.util.stream.Collectors;
 import java.util.stream.Stream;
 
@@ -33,6 +36,8 @@ public final class Pages {
           "§7 linear_policy_loss",
           "§8 attention_policy",
           "§8 attention_divergence");
+
+  private static final Pattern SECTION = Pattern.compile("§(\\d+) ");
 
   private Pages() {}
 
@@ -123,7 +128,7 @@ public final class Pages {
     StringBuilder section =
         new StringBuilder("\n## " + results.get(0).machine().hardware() + "\n\n");
     section.append(machine(results)).append('\n');
-    String standing = ResultTable.standing(rows(lines));
+    String standing = ResultTable.standing(rows(lines), "lines");
     if (!standing.isEmpty()) {
       section.append('\n').append(standing).append('\n');
     }
@@ -136,6 +141,8 @@ public final class Pages {
     if (!charts.isEmpty()) {
       section.append(
           "\n### Growth\n\nThe floor is what the bytes or the products need at the ceilings of the run.\n");
+      String growing = ResultTable.standing(rows(points(results)), "points");
+      section.append(growing.isEmpty() ? "" : growing + "\n");
       charts.forEach(
           (name, chart) ->
               section.append(
@@ -145,9 +152,21 @@ public final class Pages {
     return section.toString();
   }
 
-  /** The results that are no points of a series. */
+  /** The results that are no points of a series, by the sections of the specification. */
   private static List<Result> lines(List<Result> results) {
-    return results.stream().filter(result -> result.line().axis().isEmpty()).toList();
+    return results.stream()
+        .filter(result -> result.line().axis().isEmpty())
+        .sorted(Comparator.comparingInt(Pages::section))
+        .toList();
+  }
+
+  private static List<Result> points(List<Result> results) {
+    return results.stream().filter(result -> !result.line().axis().isEmpty()).toList();
+  }
+
+  private static int section(Result result) {
+    Matcher number = SECTION.matcher(result.line().operation());
+    return number.lookingAt() ? Integer.parseInt(number.group(1)) : Integer.MAX_VALUE;
   }
 
   private static List<ResultTable.Row> rows(List<Result> results) {
@@ -244,7 +263,7 @@ public final class Pages {
             .findFirst()
             .ifPresent(row -> text.append(line(row)));
       }
-      String standing = ResultTable.standing(rows);
+      String standing = ResultTable.standing(rows, "lines");
       text.append(standing.isEmpty() ? "" : "\n" + standing + "\n");
     }
     return text.append('\n').toString();

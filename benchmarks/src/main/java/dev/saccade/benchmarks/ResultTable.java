@@ -171,21 +171,36 @@ final class ResultTable {
                 apart.isEmpty() ? "" : "; not in " + String.join(", ", apart));
   }
 
-  /** Why which engines were not run. */
+  /** Why which engines were not run, and in which line, or how many. */
   static String reasons(List<Result> results) {
-    Map<String, Integer> counts = new LinkedHashMap<>();
+    Map<String, List<String>> lines = new LinkedHashMap<>();
     results.stream()
         .filter(r -> !r.isRun())
-        .forEach(r -> counts.merge(r.engine() + " " + r.note(), 1, Integer::sum));
-    return counts.entrySet().stream()
-        .map(e -> e.getKey() + (e.getValue() > 1 ? " (" + e.getValue() + " lines)" : "") + "\n")
+        .forEach(
+            r ->
+                lines
+                    .computeIfAbsent(r.engine() + " " + r.note(), key -> new ArrayList<>())
+                    .add(r.line().operation() + " of " + r.line().data()));
+    return lines.entrySet().stream()
+        .map(
+            e ->
+                "%s (%s)\n"
+                    .formatted(
+                        e.getKey(),
+                        e.getValue().size() == 1
+                            ? e.getValue().get(0)
+                            : e.getValue().size() + " lines"))
         .collect(Collectors.joining());
   }
 
   // ------------------------------------------------------------------------------------ Markdown
 
-  /** Where Saccade stands, in a sentence; nothing where there is nobody to compare with. */
-  static String standing(Collection<Row> rows) {
+  /**
+   * Where Saccade stands, in a sentence; nothing where there is nobody to compare with.
+   *
+   * @param what a row is called
+   */
+  static String standing(Collection<Row> rows, String what) {
     List<Row> compared = rows.stream().filter(row -> !Double.isNaN(row.lead())).toList();
     if (compared.isEmpty()) {
       return "";
@@ -202,10 +217,11 @@ final class ResultTable {
                             times(row.lead()),
                             row.fastestPeer().engine()))
             .toList();
-    return "Saccade is the fastest in %d of %d lines%s."
+    return "Saccade is the fastest in %d of %d %s%s."
         .formatted(
             compared.size() - behind.size(),
             compared.size(),
+            what,
             behind.isEmpty() ? "" : "; it is slower in " + String.join(", ", behind));
   }
 

@@ -120,7 +120,9 @@ record ScalingChart(List<Result> results, Ceilings ceilings) {
                 .formatted(width, HEIGHT, TEXT));
     svg.append(panel(0, title() + ": ms", time));
     if (!memory.isEmpty()) {
-      svg.append(panel(PANEL, "beyond inputs and outputs: MB" + without(), memory));
+      svg.append(panel(PANEL, "beyond inputs and outputs: MB", memory));
+      svg.append(
+          "<text x=\"%d\" y=\"%d\">%s</text>\n".formatted(PANEL + LEFT, HEIGHT - 10, without()));
     }
     return svg.append(legend(time.keySet())).append("</svg>\n").toString();
   }
@@ -135,7 +137,7 @@ record ScalingChart(List<Result> results, Ceilings ceilings) {
                         .filter(result -> result.engine().equals(engine))
                         .allMatch(result -> result.extraBytes() == 0))
             .collect(Collectors.joining(", "));
-    return none.isEmpty() ? "" : " (" + none + ": none)";
+    return none.isEmpty() ? "" : none + ": none";
   }
 
   private String panel(int offset, String title, Map<String, TreeMap<Double, Double>> curves) {

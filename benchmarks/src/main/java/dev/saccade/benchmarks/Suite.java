@@ -41,6 +41,11 @@ public final class Suite {
   public static final List<String> PEERS =
       Stream.concat(Engine.PEERS.stream(), PythonPeers.NAMES.stream()).toList();
 
+  /** Those that are measured unless others are asked for. */
+  public static List<String> peers(boolean isScaling) {
+    return PEERS.stream().filter(peer -> !isScaling || !peer.equals(PythonPeers.CTYPES)).toList();
+  }
+
   private static final int MOST_FAILURE_LINES = 12;
 
   /**
@@ -105,6 +110,7 @@ public final class Suite {
       measure(ceiling, "ceiling");
     }
     ceilings = Ceilings.of(results);
+    results.replaceAll(result -> result.withPercentOf(ceilings));
     for (Case one : cases) {
       measure(one, "%d/%d".formatted(++done, cases.size()));
     }
@@ -209,12 +215,12 @@ public final class Suite {
             .operationsPerInvocation(gpu ? ceilings.launches(one.workload()) : 1);
     one.params().forEach((name, value) -> builder.param(name, value));
     if (gpu || options.isQuick) {
-      TimeValue time = new TimeValue(options.isQuick ? 200 : 300, TimeUnit.MILLISECONDS);
+      // What draws much power is measured at the clocks that the cap leaves it, as the peers are.
       builder
           .warmupIterations(1)
-          .warmupTime(time)
+          .warmupTime(milliseconds(options.isQuick ? 200 : 1000))
           .measurementIterations(options.isQuick ? 5 : 7)
-          .measurementTime(time);
+          .measurementTime(milliseconds(options.isQuick ? 200 : 300));
     }
     ByteArrayOutputStream log = new ByteArrayOutputStream();
     var format =
@@ -225,6 +231,10 @@ public final class Suite {
     } catch (RunnerException e) {
       throw new RunnerException(failure(log.toString(StandardCharsets.UTF_8)), e);
     }
+  }
+
+  private static TimeValue milliseconds(int count) {
+    return new TimeValue(count, TimeUnit.MILLISECONDS);
   }
 
   /** What JMH reported of a failure. */

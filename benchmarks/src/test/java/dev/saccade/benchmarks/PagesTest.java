@@ -42,7 +42,7 @@ class PagesTest {
         .contains("A processor, 2 threads, A VM 17, commit abc, 2026-01-02. Ceilings of this run: ")
         .contains("copy 12.5 GB/s")
         .contains("it is slower in copy of 4 × 8 (0.80× by djl)")
-        .contains("nd4j not run: no; none.")
+        .contains("nd4j not run: no; none (copy of 4 × 8).")
         .doesNotContain("Growth");
     assertThat(Pages.summary(results))
         .contains("| token_log_probs | 4 × 8 | 10.0 ms | 50 % | djl 35.0 ms | 3.50× |")

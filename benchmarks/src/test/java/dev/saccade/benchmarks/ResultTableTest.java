@@ -15,7 +15,7 @@ class ResultTableTest {
                 + " | 120 ± 0.100 | 3.50× |")
         .contains("| §2 token_log_probs, bf16 | 4 × 8 | 6.00 ± 0.100 | 16.7 GB/s | 50 % | – | – |")
         .contains("| 16.0 ± 0.100 | not run | **0.80×** |");
-    assertThat(ResultTable.standing(ResultTable.Row.of(Results.SOME)))
+    assertThat(ResultTable.standing(ResultTable.Row.of(Results.SOME), "lines"))
         .isEqualTo(
             "Saccade is the fastest in 1 of 2 lines; it is slower in copy of 4 × 8 (0.80× by djl).");
   }
@@ -27,7 +27,7 @@ class ResultTableTest {
         .hasSize(5)
         .anySatisfy(
             line -> assertThat(line).startsWith("copy").contains("20.0", "10.0 GB/s", "not run"));
-    assertThat(text).contains("nd4j not run: no; none").doesNotContain("SM MHz");
+    assertThat(text).contains("nd4j not run: no; none (copy of 4 × 8)\n").doesNotContain("SM MHz");
   }
 
   @Test

@@ -60,7 +60,8 @@ class ScalingChartTest {
     assertThat(elements(svg, "text"))
         .extracting(Element::getTextContent)
         .contains(
-            "beyond inputs and outputs: MB (saccade: none)",
+            "beyond inputs and outputs: MB",
+            "saccade: none",
             "saccade",
             "eager",
             "floor",

@@ -63,8 +63,8 @@ final class BenchCommand implements Callable<Integer> {
       paramLabel = "NAME",
       description =
           "Whom to measure too: djl, nd4j, eager, compiled, triton, ctypes (Saccade called from Python),"
-              + " or none; all, unless given.")
-  private List<String> peers = Suite.PEERS;
+              + " or none; all, unless given, but of --scaling without ctypes.")
+  private List<String> peers;
 
   @Option(
       names = "--csv",
@@ -96,7 +96,8 @@ final class BenchCommand implements Callable<Integer> {
           Regressions.compare(compared.files.get(0), compared.files.get(1), command.getOut());
       return fine ? 0 : Main.FAILED;
     }
-    List<String> others = peers.equals(List.of("none")) ? List.of() : peers;
+    List<String> others =
+        peers == null ? Suite.peers(scaling) : peers.equals(List.of("none")) ? List.of() : peers;
     for (String peer : others) {
       if (!Suite.PEERS.contains(peer)) {
         throw new ParameterException(
