@@ -53,7 +53,7 @@ def compare(workload, args, device):
     benches, runs, results, same = [], [], [], True
     for library in args.builds:
         bench = Bench(device, args.threads, library, ["ctypes"])
-        works, capture, _, _, result = bench.ctypes(copies)
+        works, capture, _, _, _, result = bench.ctypes(copies)
         benches.append(bench)
         results.append(result)
 

@@ -222,13 +222,14 @@ class LogitDivergence(Logits):
 
 class SampleTokens(Logits):
     compared = 0  # draws
-    compiles = False
 
     def make(self, p):
         return (self.logits(p),)
 
     def forward(self, logits):
-        return (torch.multinomial(torch.softmax(logits.float() / self.p["temperature"], -1), 1)[:, 0],)
+        # As torch.multinomial draws, without its checks.
+        p = torch.softmax(logits.float() / self.p["temperature"], -1)
+        return ((p / torch.empty_like(p).exponential_(1)).argmax(-1),)
 
     def call(self, library, workspace, logits):
         out = (self.empty(len(logits), dtype=torch.int32),)
@@ -276,7 +277,7 @@ class PolicyLoss(Policy):
 
     def make(self, p):
         log_prob = self.normal(p["sequences"] * p["length"], mean=-3)
-        return log_prob, *self.batch(log_prob, 0.9)
+        return log_prob, *self.batch(log_prob, 0.9, rounding=1e-5)
 
     def forward(self, log_prob, old, ref, advantage, mask):
         return ((token_loss(log_prob, old, ref, advantage) * mask).sum() / mask.sum(),)
@@ -447,7 +448,7 @@ class Attention(Heads):
     def make(self, p):
         self.type = BF16 if p["precision"] == "BF16" else F32
         packed = [self.packed(p["rows"], heads, F32) for heads in (p["heads"], p["kvHeads"], p["kvHeads"], p["heads"])]
-        return tuple(packed) + tuple(self.split(x).to(self.type).contiguous() for x in packed)
+        return tuple(packed) + tuple(self.split(x).to(self.type) for x in packed)
 
     def sdpa(self, q, k, v):
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=self.p["heads"] != self.p["kvHeads"])
@@ -501,6 +502,10 @@ class AdamW(Operation):
     def state(self):
         return self.params
 
+    def some(self):
+        """The results that are compared."""
+        return self.params[0], self.params[-1], *self.copies[-1:]
+
     def forward(self):
         if not hasattr(self, "optimizer"):
             fused = NONE if self.device.type == "cpu" else {"fused": True, "capturable": True}
@@ -509,7 +514,7 @@ class AdamW(Operation):
             self.optimizer.step()
             if self.copies:
                 torch._foreach_copy_(self.copies, self.params)
-        return (self.params[0],)
+        return self.some()
 
     def call(self, library, workspace):
         moments = [(torch.zeros_like(x), torch.zeros_like(x)) for x in self.params]
@@ -520,7 +525,7 @@ class AdamW(Operation):
         call = library.call("adamw", workspace, tensors=len(entries), entries=entries, lr=1e-3, beta1=0.9, beta2=0.999,
                             eps=1e-8, grad_scale=1, step=1)
         call.kept = moments
-        return call, (self.params[0],)
+        return call, self.some()
 
 
 class GradNorm(Operation):

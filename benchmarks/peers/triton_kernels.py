@@ -38,6 +38,20 @@ def token_log_probs(logits, targets):
 
 
 @triton.jit
+def _count(mask, active, SIZE, BLOCK: tl.constexpr):
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    own = tl.sum(tl.load(mask + at, mask=at < SIZE, other=0).to(tl.int32), 0)
+    tl.atomic_add(active, own.to(tl.float32))
+
+
+def count(mask):
+    """Below 2^24, so that any order of sums is exact."""
+    active, size = torch.zeros((), device=mask.device), len(mask)
+    _count[(triton.cdiv(size, BLOCK),)](mask, active, size, BLOCK, num_warps=8)
+    return active
+
+
+@triton.jit
 def _policy_loss_from_logits(
     logits, targets, old, ref, advantage, mask, active, row_loss, log_prob, d_logits, clip, kl_coef, V: tl.constexpr,
     BLOCK: tl.constexpr
@@ -75,7 +89,7 @@ def policy_loss_from_logits(logits, targets, old, ref, advantage, mask):
     rows = logits.shape[0]
     row_loss, log_prob = (torch.empty(rows, device=logits.device) for _ in range(2))
     d_logits = torch.empty_like(logits)
-    active = mask.sum(dtype=torch.float32)
+    active = count(mask)
     _policy_loss_from_logits[(rows,)](
         logits, targets, old, ref, advantage, mask, active, row_loss, log_prob, d_logits, 0.2, 0.04, logits.shape[1], BLOCK,
         num_warps=16)
@@ -182,7 +196,7 @@ def policy_loss(log_prob, old, ref, advantage, mask):
     size = len(log_prob)
     blocks = triton.cdiv(size, 1024)
     losses, d_log_prob = torch.empty(blocks, device=log_prob.device), torch.empty_like(log_prob)
-    active = mask.sum(dtype=torch.float32)
+    active = count(mask)
     _policy_loss[(blocks,)](
         log_prob, old, ref, advantage, mask, active, losses, d_log_prob, 0.2, 0.04, size, 1024, num_warps=4)
     return losses.sum(), d_log_prob

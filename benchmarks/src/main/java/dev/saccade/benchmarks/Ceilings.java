@@ -58,11 +58,17 @@ record Ceilings(double read, double copy, double product) {
 
   /** As many operations as take 10 ms at least, since none is faster than its bound. */
   int launches(Workload workload) {
-    double bound = Math.max(SHORTEST, seconds(workload));
-    return Double.isNaN(bound) ? 1 : (int) Math.ceil(LEAST / bound);
+    Ceilings known =
+        new Ceilings(or(read, BOUNDS.read), or(copy, BOUNDS.copy), or(product, BOUNDS.product));
+    return (int) Math.ceil(LEAST / Math.max(SHORTEST, known.seconds(workload)));
   }
 
-  private static final double LEAST = 10e-3;
+  private static double or(double measured, double bound) {
+    return Double.isNaN(measured) ? bound : measured;
+  }
+
+  /** Seconds of an invocation. */
+  static final double LEAST = 10e-3;
 
   /** Of a launch. */
   private static final double SHORTEST = 1e-6;

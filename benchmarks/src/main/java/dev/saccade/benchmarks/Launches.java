@@ -5,6 +5,7 @@ import dev.saccade.Device;
 import dev.saccade.Graph;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Locale;
 
 /**
  * So many operations back to back, on data that takes turns, and a wait until they are done: what
@@ -89,6 +90,15 @@ abstract class Launches implements AutoCloseable {
         }
         context.synchronize();
         seconds = Math.min(seconds, (System.nanoTime() - start) / 1e9 / few);
+      }
+      if (count == 1 && seconds < Ceilings.LEAST) {
+        System.err.printf(
+            Locale.ROOT,
+            "an invocation is one launch of %.3g ms and the wait for it: -opi %.0f makes it as many"
+                + " as take %.0f ms%n",
+            1e3 * seconds,
+            Math.ceil(Ceilings.LEAST / seconds),
+            1e3 * Ceilings.LEAST);
       }
       return count > 1 && seconds < SHORT;
     }

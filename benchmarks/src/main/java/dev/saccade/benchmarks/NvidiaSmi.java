@@ -1,12 +1,18 @@
 package dev.saccade.benchmarks;
 
+import static org.bytedeco.cuda.global.cudart.cudaDeviceGetPCIBusId;
+
 import java.io.BufferedReader;
 import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.util.ArrayList;
+import java.util.Collection;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.NavigableMap;
+import java.util.TreeMap;
+import org.bytedeco.javacpp.BytePointer;
 
 /**
  * What nvidia-smi, which asks NVML, says of a GPU while something runs on it, ten times a second.
@@ -44,6 +50,10 @@ final class NvidiaSmi implements AutoCloseable {
           : UNKNOWN;
     }
 
+    Result.Conditions conditions() {
+      return new Result.Conditions(megahertz, watts, NvidiaSmi.reasons(reasons));
+    }
+
     private static double number(String field) {
       try {
         String text = field.strip();
@@ -56,7 +66,7 @@ final class NvidiaSmi implements AutoCloseable {
     }
 
     /** The median clock, the largest cap, and every reason that there was. */
-    static Sample of(List<Sample> samples) {
+    static Sample of(Collection<Sample> samples) {
       double[] clocks =
           samples.stream()
               .mapToDouble(Sample::megahertz)
@@ -96,13 +106,27 @@ final class NvidiaSmi implements AutoCloseable {
     return names.isEmpty() ? "none" : String.join(" and ", names);
   }
 
+  /**
+   * What nvidia-smi calls a GPU of CUDA, whose indices are those of CUDA_VISIBLE_DEVICES and of an
+   * order of its own; the index where the toolkit's runtime is missing.
+   */
+  private static String id(int index) {
+    try (BytePointer id = new BytePointer(32)) {
+      return cudaDeviceGetPCIBusId(id, (int) id.capacity(), index) == 0
+          ? id.limit(0).getString() // limit 0: up to the zero
+          : Integer.toString(index);
+    } catch (LinkageError e) {
+      return Integer.toString(index);
+    }
+  }
+
   /** What one query of a GPU answers; nothing where there is no nvidia-smi. */
   static String query(int index, String fields) {
     try {
       Process process =
           new ProcessBuilder(
                   "nvidia-smi",
-                  "--id=" + index,
+                  "--id=" + id(index),
                   "--query-gpu=" + fields,
                   "--format=csv,noheader,nounits")
               .redirectErrorStream(true)
@@ -118,7 +142,7 @@ final class NvidiaSmi implements AutoCloseable {
   }
 
   private final Process process;
-  private final List<Sample> samples = new ArrayList<>();
+  private final NavigableMap<Long, Sample> samples = new TreeMap<>(); // by System.nanoTime()
 
   private NvidiaSmi(Process process) {
     this.process = process;
@@ -133,7 +157,7 @@ final class NvidiaSmi implements AutoCloseable {
       return new NvidiaSmi(
           new ProcessBuilder(
                   "nvidia-smi",
-                  "--id=" + index,
+                  "--id=" + id(index),
                   "--query-gpu=clocks.sm,power.limit,clocks_event_reasons.active",
                   "--format=csv,noheader,nounits",
                   "--loop-ms=100")
@@ -148,7 +172,7 @@ final class NvidiaSmi implements AutoCloseable {
     try (BufferedReader lines = process.inputReader()) {
       for (String line = lines.readLine(); line != null; line = lines.readLine()) {
         synchronized (samples) {
-          samples.add(Sample.parse(line));
+          samples.put(System.nanoTime(), Sample.parse(line));
         }
       }
     } catch (IOException | UncheckedIOException e) {
@@ -156,17 +180,10 @@ final class NvidiaSmi implements AutoCloseable {
     }
   }
 
-  /** Forgets what it has answered. */
-  void clear() {
+  /** {@link Sample#of} what it has answered in so many nanoseconds until now. */
+  Sample last(long nanoseconds) {
     synchronized (samples) {
-      samples.clear();
-    }
-  }
-
-  /** {@link Sample#of} what it has answered since. */
-  Sample median() {
-    synchronized (samples) {
-      return Sample.of(samples);
+      return Sample.of(samples.tailMap(System.nanoTime() - nanoseconds).values());
     }
   }
 

@@ -245,11 +245,15 @@ public abstract class OperationBenchmark {
     return workload(method).work().apply(opened);
   }
 
-  /** Opens the engine on as much of the data as the memory holds. */
+  /** Opens the engine on as much of the data as the memory holds, and what runs need beside it. */
   private Work openWhatFits(String method) {
     while (true) {
       try {
-        return open(method);
+        Work work = open(method);
+        if (isOnGpu()) {
+          work.run();
+        }
+        return work;
       } catch (OutOfMemoryException e) {
         opened.close();
         if (!shrink()) {

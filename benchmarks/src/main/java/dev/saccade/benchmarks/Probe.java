@@ -33,6 +33,7 @@ public final class Probe implements InternalProfiler {
   private static double seconds;
 
   private static long launches;
+  private static long begun; // by System.nanoTime()
 
   /** Read by JMH. */
   public Probe() {}
@@ -64,9 +65,7 @@ public final class Probe implements InternalProfiler {
   public void beforeIteration(BenchmarkParams benchmark, IterationParams iteration) {
     seconds = 0;
     launches = 0;
-    if (smi != null) {
-      smi.clear();
-    }
+    begun = System.nanoTime();
   }
 
   @Override
@@ -77,7 +76,7 @@ public final class Probe implements InternalProfiler {
     add(results, EXTRA, extraBytes, "bytes", AggregationPolicy.MAX);
     add(results, EXTENT, extent, "#", AggregationPolicy.MAX);
     if (smi != null) {
-      NvidiaSmi.Sample sample = smi.median();
+      NvidiaSmi.Sample sample = smi.last(System.nanoTime() - begun);
       add(results, CLOCK, sample.megahertz(), "MHz", AggregationPolicy.AVG);
       add(results, POWER_CAP, sample.watts(), "W", AggregationPolicy.MAX);
       add(results, THROTTLE, sample.reasons(), "bits", AggregationPolicy.MAX);

@@ -88,37 +88,41 @@ final class PythonPeers {
       requests.add(request(id, items.get(id)));
     }
     String[] software = {""};
-    String problem =
-        converse(
-            FILES.get(0),
-            List.of(
-                "--device=" + device,
-                "--threads=" + threads,
-                "--engines=" + String.join(",", names),
-                "--library=" + library()),
-            requests,
-            answer -> {
-              if (answer.has("software")) {
-                software[0] = answer.get("software").asText().replace(',', ';');
-                return;
-              }
-              Result result = result(items, answer, software[0]);
-              if (!answered.add(answer.get("id").asInt() + result.engine())) {
-                return; // it had answered when it failed
-              }
-              results.accept(result);
-              err.printf(
-                  Locale.ROOT,
-                  "%s, %s, %s: %s %s%n",
-                  result.line().operation(),
-                  result.line().data(),
-                  result.line().dtype(),
-                  result.engine(),
-                  result.isRun()
-                      ? String.format(Locale.ROOT, "%.4g ms", result.milliseconds())
-                      : result.note());
-              err.flush();
-            });
+    NvidiaSmi smi = device.kind() == Device.Kind.CUDA ? NvidiaSmi.start(device.index()) : null;
+    String problem;
+    try (smi) {
+      problem =
+          converse(
+              FILES.get(0),
+              List.of(
+                  "--device=" + device,
+                  "--threads=" + threads,
+                  "--engines=" + String.join(",", names),
+                  "--library=" + library()),
+              requests,
+              answer -> {
+                if (answer.has("software")) {
+                  software[0] = answer.get("software").asText().replace(',', ';');
+                  return;
+                }
+                Result result = result(items, answer, software[0], smi);
+                if (!answered.add(answer.get("id").asInt() + result.engine())) {
+                  return; // it had answered when it failed
+                }
+                results.accept(result);
+                err.printf(
+                    Locale.ROOT,
+                    "%s, %s, %s: %s %s%n",
+                    result.line().operation(),
+                    result.line().data(),
+                    result.line().dtype(),
+                    result.engine(),
+                    result.isRun()
+                        ? String.format(Locale.ROOT, "%.4g ms", result.milliseconds())
+                        : result.note());
+                err.flush();
+              });
+    }
     for (int id = 0; id < items.size(); id++) {
       for (String name : names) {
         if (!problem.isEmpty() && answered.add(id + name)) {
@@ -194,12 +198,18 @@ final class PythonPeers {
     request.put("method", item.work.method());
     request.put("dtype", item.benchmark.dtype().toString());
     request.put("parameters", item.benchmark.parameters());
-    request.put("copies", item.benchmark.workload(item.work.method()).copies());
+    boolean cpu = item.machine.device().equals(Device.CPU.toString());
+    request.put("copies", cpu ? 1 : item.benchmark.workload(item.work.method()).copies());
     request.put("launches", item.launches);
     return request;
   }
 
-  static Result result(List<Item> items, JsonNode answer, String software) {
+  /**
+   * The result that an answer is.
+   *
+   * @param smi what was sampled of the GPU; null for nothing
+   */
+  static Result result(List<Item> items, JsonNode answer, String software, NvidiaSmi smi) {
     Item item = items.get(answer.get("id").asInt());
     String engine = answer.get("engine").asText();
     Result.Machine machine = item.machine.withSoftware(software);
@@ -220,7 +230,9 @@ final class PythonPeers {
             answer.path("event_ms").asDouble(Double.NaN)),
         Double.NaN,
         answer.path("extra_bytes").asDouble(Double.NaN),
-        Result.Conditions.UNKNOWN,
+        smi == null
+            ? Result.Conditions.UNKNOWN
+            : smi.last((long) (1e9 * answer.path("lasted_s").asDouble())).conditions(),
         machine,
         "");
   }

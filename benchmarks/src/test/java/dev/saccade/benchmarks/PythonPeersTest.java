@@ -48,7 +48,8 @@ class PythonPeersTest {
             JSON.readTree(
                 "{\"id\": 0, \"engine\": \"compiled\", \"times_ms\": [3, 1, 2, 2, 2],"
                     + " \"event_ms\": 1.9, \"extra_bytes\": 77}"),
-            "PyTorch 2");
+            "PyTorch 2",
+            null);
     assertThat(measured.time().median()).isEqualTo(2);
     assertThat(measured.time().error()).isBetween(2.5, 2.9); // t of 4 degrees of freedom: 8.61
     assertThat(measured.time().events()).isEqualTo(1.9);
@@ -59,7 +60,8 @@ class PythonPeersTest {
         PythonPeers.result(
             items,
             JSON.readTree("{\"id\": 0, \"engine\": \"triton\", \"note\": \"no, none\"}"),
-            "");
+            "",
+            null);
     assertThat(missing.isRun()).isFalse();
     assertThat(missing.note()).isEqualTo("not run: no; none");
   }
