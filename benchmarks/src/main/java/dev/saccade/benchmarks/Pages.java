@@ -112,10 +112,12 @@ public final class Pages {
 
             What was measured, by `saccade bench`; how, and what is compared, is in
             [benchmarks/README.md](../benchmarks/README.md). *Lead* is the time of the fastest other library over
-            Saccade's; where Saccade is slower it is **bold**. *Of ceiling* is the share of the speed at which the same
-            run copied memory or multiplied matrices. *Extra* is the most memory beyond inputs and outputs; with other
-            libraries it stands after the time.
-            """);
+            Saccade's; where Saccade is slower it is **bold**. Times are told apart, as slower or faster, where they
+            differ by more than both errors and by more than %.0f %%. *Of ceiling* is the share of the speed at which the
+            same run copied memory or multiplied matrices. *Extra* is the most memory beyond inputs and outputs; with
+            other libraries it stands after the time.
+            """
+                .formatted(100 * Result.BETWEEN_PROCESSES));
     results.values().forEach(ofDevice -> page.append(section(ofDevice)));
     if (results.isEmpty()) {
       page.append("\nNo results are committed yet.\n");
@@ -276,7 +278,6 @@ public final class Pages {
   private static String line(ResultTable.Row row) {
     Result own = row.own();
     Result peer = row.fastestPeer();
-    String lead = ResultTable.times(row.lead());
     return "| %s | %s | %s | %s | %s | %s |\n"
         .formatted(
             row.name().replaceFirst("^§\\d+ ", ""),
@@ -286,6 +287,6 @@ public final class Pages {
             peer == null
                 ? "–"
                 : peer.engine() + " " + ResultTable.digits(peer.milliseconds()) + " ms",
-            row.lead() < 1 ? "**" + lead + "**" : lead);
+            row.shownLead());
   }
 }

@@ -1,8 +1,10 @@
 package dev.saccade.benchmarks;
 
 import java.io.IOException;
+import java.nio.charset.CharacterCodingException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.nio.file.StandardCopyOption;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -92,6 +94,22 @@ record Result(
     }
   }
 
+  /** What is said of a time beside another of the same work. */
+  enum Verdict {
+    SLOWER,
+    FASTER,
+    /** Not told apart. */
+    SAME,
+    /** One of the two did not run, or was measured once, so that nobody knows its noise. */
+    UNKNOWN
+  }
+
+  /**
+   * By what share of a time the same code may differ from one process to another. Errors do not
+   * tell, since they are of the iterations of one.
+   */
+  static final double BETWEEN_PROCESSES = 0.02;
+
   static final String HEADER =
       "operation,model,data,dtype,axis,device,engine,median_ms,mean_ms,error_ms,event_ms,"
           + "bytes_read,bytes_written,flops,gb_per_s,gflop_per_s,percent_of_ceiling,extra_bytes,"
@@ -118,6 +136,20 @@ record Result(
   /** The median, or the mean where that alone was kept. */
   double milliseconds() {
     return Double.isNaN(time.median) ? time.mean : time.median;
+  }
+
+  /** Slower or faster where the times differ by more than both errors and than processes do. */
+  Verdict beside(Result other) {
+    double noise = time.error + other.time.error;
+    double own = milliseconds();
+    double others = other.milliseconds();
+    if (Double.isNaN(noise) || Double.isNaN(own) || Double.isNaN(others)) {
+      return Verdict.UNKNOWN;
+    }
+    if (Math.abs(own - others) <= Math.max(noise, BETWEEN_PROCESSES * Math.min(own, others))) {
+      return Verdict.SAME;
+    }
+    return own > others ? Verdict.SLOWER : Verdict.FASTER;
   }
 
   double gbPerSecond() {
@@ -214,29 +246,57 @@ record Result(
         f[28]);
   }
 
-  /** Writes results with their header. */
+  /** Writes results with their header, all or nothing: the file is replaced as a whole. */
   static void write(Path csv, List<Result> results) throws IOException {
     List<String> lines = new ArrayList<>(List.of(HEADER));
     results.forEach(result -> lines.add(result.csv()));
-    Path folder = csv.toAbsolutePath().getParent();
-    Files.createDirectories(folder);
-    Files.write(csv, lines);
-  }
-
-  /** Reads what {@link #write} wrote. */
-  static List<Result> read(Path csv) throws IOException {
-    List<String> lines = Files.readAllLines(csv);
-    if (lines.isEmpty() || !lines.get(0).equals(HEADER)) {
-      throw new IOException(csv + ": the first line is not the header of benchmark results");
+    Path target = Files.exists(csv) ? csv.toRealPath() : csv.toAbsolutePath();
+    Files.createDirectories(target.getParent());
+    Path whole = target.resolveSibling("." + target.getFileName() + ".tmp");
+    try {
+      Files.write(whole, lines);
+      Files.move(
+          whole, target, StandardCopyOption.ATOMIC_MOVE, StandardCopyOption.REPLACE_EXISTING);
+    } finally {
+      Files.deleteIfExists(whole);
     }
-    return lines.stream().skip(1).map(Result::of).toList();
   }
 
-  /** The newer results, and those of the older ones that were not measured again. */
+  /**
+   * Reads what {@link #write} wrote.
+   *
+   * @throws IOException if the file cannot be read or is not one of results
+   */
+  static List<Result> read(Path csv) throws IOException {
+    try {
+      List<String> lines = Files.readAllLines(csv);
+      if (lines.isEmpty() || !lines.get(0).equals(HEADER)) {
+        throw new IOException(csv + ": the first line is not the header of benchmark results");
+      }
+      return lines.stream().skip(1).map(Result::of).toList();
+    } catch (CharacterCodingException | IllegalArgumentException e) {
+      throw new IOException(csv + ": not a file of benchmark results: " + e.getMessage(), e);
+    }
+  }
+
+  /**
+   * The newer results, and those of the older ones that were not measured again. What did not run
+   * leaves a time of the same commit in its place.
+   */
   static List<Result> merge(List<Result> older, List<Result> newer) {
     Map<String, Result> merged = new LinkedHashMap<>();
     older.forEach(result -> merged.put(result.key(), result));
-    newer.forEach(result -> merged.put(result.key(), result));
+    for (Result result : newer) {
+      Result old = merged.get(result.key());
+      boolean keepsOld =
+          old != null
+              && old.isRun()
+              && !result.isRun()
+              && old.machine.commit.equals(result.machine.commit);
+      if (!keepsOld) {
+        merged.put(result.key(), result);
+      }
+    }
     return List.copyOf(merged.values());
   }
 }

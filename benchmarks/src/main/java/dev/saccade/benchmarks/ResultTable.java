@@ -57,6 +57,19 @@ final class ResultTable {
       Result peer = fastestPeer();
       return own == null || peer == null ? Double.NaN : peer.milliseconds() / own.milliseconds();
     }
+
+    /** Whether Saccade is slower or faster than the fastest peer. */
+    Result.Verdict verdict() {
+      Result own = own();
+      Result peer = fastestPeer();
+      return own == null || peer == null ? Result.Verdict.UNKNOWN : own.beside(peer);
+    }
+
+    /** The lead, bold where Saccade is slower. */
+    String shownLead() {
+      String lead = times(lead());
+      return verdict() == Result.Verdict.SLOWER ? "**" + lead + "**" : lead;
+    }
   }
 
   /** Whether an engine is not Saccade, however it is called. */
@@ -207,7 +220,7 @@ final class ResultTable {
     }
     List<String> behind =
         compared.stream()
-            .filter(row -> row.lead() < 1)
+            .filter(row -> row.verdict() == Result.Verdict.SLOWER)
             .map(
                 row ->
                     "%s of %s (%s by %s)"
@@ -217,11 +230,14 @@ final class ResultTable {
                             times(row.lead()),
                             row.fastestPeer().engine()))
             .toList();
-    return "Saccade is the fastest in %d of %d %s%s."
+    long ahead = compared.stream().filter(row -> row.verdict() == Result.Verdict.FASTER).count();
+    long level = compared.size() - ahead - behind.size();
+    return "Saccade is the fastest in %d of %d %s%s%s."
         .formatted(
-            compared.size() - behind.size(),
+            ahead,
             compared.size(),
             what,
+            level == 0 ? "" : ", not told apart from another in " + level,
             behind.isEmpty() ? "" : "; it is slower in " + String.join(", ", behind));
   }
 
@@ -248,8 +264,7 @@ final class ResultTable {
         cells.add(own == null ? NONE : bytes(own.extraBytes()));
       }
       peers.forEach(peer -> cells.add(time(row.results().get(peer), memory)));
-      String lead = times(row.lead());
-      cells.add(row.lead() < 1 ? "**" + lead + "**" : lead);
+      cells.add(row.shownLead());
       table.append(cells.stream().collect(Collectors.joining(" | ", "| ", " |\n")));
     }
     return table.toString();

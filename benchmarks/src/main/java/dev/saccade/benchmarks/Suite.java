@@ -50,10 +50,11 @@ public final class Suite {
 
   /**
    * @param operations in snake case; none for all
-   * @param isQuick a part of the shapes, and shorter iterations
+   * @param isQuick a part of the shapes of each operation, and shorter iterations
    * @param isScaling how operations grow instead
    * @param peers the other engines that are measured too, of {@link #PEERS}
-   * @param csv where results go beside those that are there of other work; null for nowhere
+   * @param csv where results go beside those that are there of other work on the same hardware;
+   *     null for nowhere
    */
   public record Options(
       List<String> operations,
@@ -92,19 +93,21 @@ public final class Suite {
   }
 
   /**
-   * Measures, and prints a table.
+   * Measures, and prints a table. A file that cannot keep the results is known before.
    *
    * @param out the table
    * @param err progress, and what failed
    * @return whether all of Saccade's own ran
-   * @throws IOException if the file cannot be written
+   * @throws IOException if the file cannot be written, is not one of results, or has some of other
+   *     hardware
    */
   public static boolean run(Options options, PrintWriter out, PrintWriter err) throws IOException {
     return new Suite(options, out, err).run();
   }
 
   private boolean run() throws IOException {
-    List<Case> cases = selected();
+    write();
+    List<Case> cases = selected(options);
     int done = 0;
     for (Case ceiling : Cases.ceilings(options.device.kind())) {
       measure(ceiling, "ceiling");
@@ -117,22 +120,36 @@ public final class Suite {
     new PythonPeers(options.device, machine.threads(), options.peers, err).run(measured, this::add);
     ceilings = Ceilings.of(results); // a peer may have reached more
     results.replaceAll(result -> result.withPercentOf(ceilings));
-    write();
     out.print(ResultTable.text(results));
     out.flush();
+    write();
     return !failed;
   }
 
-  private List<Case> selected() {
-    List<Case> all =
-        options.isScaling ? Cases.scaling(options.device.kind()) : Cases.all(options.device.kind());
-    return all.stream()
-        .filter(
-            one ->
-                options.operations.isEmpty()
-                    ? one.isQuick() || !options.isQuick || options.isScaling
-                    : options.operations.contains(one.operation()))
-        .toList();
+  /** What is measured beside the ceilings. */
+  static List<Case> selected(Options options) {
+    Device.Kind kind = options.device.kind();
+    List<Case> asked =
+        (options.isScaling ? Cases.scaling(kind) : Cases.all(kind))
+            .stream()
+                .filter(
+                    one ->
+                        options.operations.isEmpty()
+                            || options.operations.contains(one.operation()))
+                .toList();
+    if (options.isScaling || !options.isQuick) {
+      return asked;
+    }
+    List<Case> quick = new ArrayList<>(asked.stream().filter(Case::isQuick).toList());
+    for (String operation : options.operations) {
+      if (quick.stream().noneMatch(one -> one.operation().equals(operation))) {
+        asked.stream()
+            .filter(one -> one.operation().equals(operation))
+            .findFirst()
+            .ifPresent(quick::add);
+      }
+    }
+    return quick;
   }
 
   /** On Saccade and on the engines of the class path that have it. */
@@ -196,10 +213,33 @@ public final class Suite {
 
   private void write() throws IOException {
     if (options.csv != null) {
-      boolean exists = Files.exists(options.csv) && Files.size(options.csv) > 0;
-      Result.write(
-          options.csv, Result.merge(exists ? Result.read(options.csv) : List.of(), results));
+      try {
+        Result.write(options.csv, Result.merge(kept(), results));
+      } catch (IOException e) {
+        throw new IOException("--csv: " + e.getMessage(), e);
+      }
     }
+  }
+
+  /** What the file has; nothing for none or an empty one. */
+  private List<Result> kept() throws IOException {
+    Path csv = options.csv;
+    if (!Files.exists(csv)) {
+      return List.of();
+    }
+    if (!Files.isRegularFile(csv)) {
+      throw new IOException(csv + ": not a file");
+    }
+    List<Result> kept = Files.size(csv) == 0 ? List.of() : Result.read(csv);
+    for (Result result : kept) {
+      Result.Machine other = result.machine();
+      if (other.device().equals(machine.device()) && !other.hardware().equals(machine.hardware())) {
+        throw new IOException(
+            "%s: expected results of %s, got those of %s: name another file"
+                .formatted(csv, machine.hardware(), other.hardware()));
+      }
+    }
+    return kept;
   }
 
   private RunResult runJmh(Case one, String engine) throws RunnerException {

@@ -21,6 +21,21 @@ class ResultTableTest {
   }
 
   @Test
+  void timesThatAreNotToldApartAreNeitherAheadNorBehind() {
+    List<Result> results =
+        List.of(
+            Results.cpu("a", "f32", "saccade", 10.1, 1, 1),
+            Results.cpu("a", "f32", "djl", 10, 1, 1),
+            Results.cpu("b", "f32", "saccade", 10, 1, 1),
+            Results.cpu("b", "f32", "djl", 20, 1, 1));
+    assertThat(ResultTable.standing(ResultTable.Row.of(results), "lines"))
+        .isEqualTo("Saccade is the fastest in 1 of 2 lines, not told apart from another in 1.");
+    assertThat(ResultTable.markdown(results)).contains("| 0.99× |").doesNotContain("**");
+    assertThat(ResultTable.standing(ResultTable.Row.of(results.subList(2, 4)), "lines"))
+        .isEqualTo("Saccade is the fastest in 1 of 1 lines.");
+  }
+
+  @Test
   void aTerminalShowsTheSameAndWhyAPeerIsMissing() {
     String text = ResultTable.text(Results.SOME);
     assertThat(text.lines().toList())

@@ -3,6 +3,7 @@ package dev.saccade.benchmarks;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
+import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
@@ -44,11 +45,61 @@ class ResultTest {
   }
 
   @Test
+  void whatDidNotRunLeavesATimeOfTheSameCommit() {
+    Result old = Results.cpu("a", "f32", "djl", 10, 1, 1);
+    Result failed = Result.notRun(old.line(), "djl", Results.CPU, "no djl");
+    assertThat(Result.merge(List.of(old), List.of(failed))).containsExactly(old);
+    assertThat(Result.merge(List.of(failed), List.of(old))).containsExactly(old);
+    Result later = Result.notRun(old.line(), "djl", Results.ofCommit("def"), "no djl");
+    assertThat(Result.merge(List.of(old), List.of(later))).containsExactly(later);
+    Result again = Result.notRun(old.line(), "djl", Results.CPU, "still none");
+    assertThat(Result.merge(List.of(failed), List.of(again))).containsExactly(again);
+  }
+
+  @Test
+  void timesAreToldApartByBothErrorsAndBetweenProcesses() {
+    assertThat(time(1.19, 0.1).beside(time(1, 0.1))).isEqualTo(Result.Verdict.SAME);
+    assertThat(time(1.21, 0.1).beside(time(1, 0.1))).isEqualTo(Result.Verdict.SLOWER);
+    assertThat(time(1, 0.1).beside(time(1.21, 0.1))).isEqualTo(Result.Verdict.FASTER);
+    assertThat(time(1.019, 0.001).beside(time(1, 0.001))).isEqualTo(Result.Verdict.SAME);
+    assertThat(time(1, 0.001).beside(time(1.019, 0.001))).isEqualTo(Result.Verdict.SAME);
+    assertThat(time(1.021, 0.001).beside(time(1, 0.001))).isEqualTo(Result.Verdict.SLOWER);
+    assertThat(time(9, Double.NaN).beside(time(1, 0.1))).isEqualTo(Result.Verdict.UNKNOWN);
+  }
+
+  /** Of a median; a mean beside it says nothing. */
+  private static Result time(double median, double error) {
+    Result any = Results.cpu("a", "f32", "saccade", 1, 8, 8);
+    var time = new Result.Time(median, 5, error, Double.NaN);
+    return new Result(
+        any.line(), any.engine(), time, 1, 1, any.conditions(), any.machine(), any.note());
+  }
+
+  @Test
+  void aFileIsReplacedAsAWhole() throws Exception {
+    Path csv = folder.resolve("results.csv");
+    List<Result> results = List.of(Results.cpu("a", "f32", "saccade", 1, 1, 1));
+    Result.write(csv, results);
+    Path link = Files.createSymbolicLink(folder.resolve("link.csv"), csv);
+    Result.write(link, List.of());
+    assertThat(link).isSymbolicLink();
+    assertThat(Result.read(csv)).isEmpty();
+    Files.createDirectory(folder.resolve(".results.csv.tmp")); // what is written first
+    assertThatThrownBy(() -> Result.write(csv, results)).isInstanceOf(IOException.class);
+    assertThat(Result.read(csv)).isEmpty();
+    assertThat(folder.toFile().list()).containsExactlyInAnyOrder("results.csv", "link.csv");
+  }
+
+  @Test
   void otherFilesAndCommasAreRefused() throws Exception {
     Path csv = Files.writeString(folder.resolve("other.csv"), "a,b\n1,2\n");
     assertThatThrownBy(() -> Result.read(csv)).hasMessageContaining("not the header");
     Path shorter = Files.writeString(folder.resolve("short.csv"), Result.HEADER + "\n1,2\n");
-    assertThatThrownBy(() -> Result.read(shorter)).hasMessageContaining("2 fields");
+    assertThatThrownBy(() -> Result.read(shorter))
+        .isInstanceOf(IOException.class)
+        .hasMessageContaining("2 fields");
+    Path binary = Files.write(folder.resolve("binary.csv"), new byte[] {-1, -2, -3});
+    assertThatThrownBy(() -> Result.read(binary)).hasMessageContaining("binary.csv: not a file of");
     assertThatThrownBy(
             () -> Result.write(csv, List.of(Results.cpu("a, b", "f32", "saccade", 1, 1, 1))))
         .hasMessageContaining("comma");

@@ -31,6 +31,11 @@ final class Results {
         "");
   }
 
+  /** {@link #CPU} at another commit. */
+  static Result.Machine ofCommit(String commit) {
+    return new Result.Machine("cpu", 2, "A processor", "", "", "A VM 17", commit, "2026-01-02");
+  }
+
   static Result cpu(
       String operation, String dtype, String engine, double ms, long read, long written) {
     return of(CPU, operation, dtype, engine, ms, read, written, 0);

@@ -69,7 +69,8 @@ final class BenchCommand implements Callable<Integer> {
   @Option(
       names = "--csv",
       paramLabel = "FILE",
-      description = "Keep the results in FILE, beside what it has of other work.")
+      description =
+          "Keep the results in FILE, beside what it has of other work on the same hardware.")
   private Path csv;
 
   @ArgGroup(exclusive = false)
@@ -84,7 +85,8 @@ final class BenchCommand implements Callable<Integer> {
         paramLabel = "OLD NEW",
         hideParamSyntax = true,
         description =
-            "Measure nothing: what got slower by more than the noise of both. Exit status 1 then.")
+            "Measure nothing: what got slower, by more than the noise of both and 2 %%, or is not run any"
+                + " more. Exit status 1 then.")
     private List<Path> files;
   }
 
@@ -105,7 +107,14 @@ final class BenchCommand implements Callable<Integer> {
             "no peer '" + peer + "'; there are " + String.join(", ", Suite.PEERS) + ", or none");
       }
     }
-    if (operations.equals(List.of(LoopFigures.NAME)) && !scaling && csv == null) {
+    if (operations.contains(LoopFigures.NAME)) {
+      String other =
+          operations.size() > 1
+              ? "other operations"
+              : scaling ? "--scaling" : csv != null ? "--csv" : "";
+      if (!other.isEmpty()) {
+        throw new ParameterException(command, LoopFigures.NAME + " does not go with " + other);
+      }
       LoopFigures.run(where.device, where.threads, quick, others, command.getOut());
       return 0;
     }

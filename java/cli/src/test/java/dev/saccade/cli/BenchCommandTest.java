@@ -25,10 +25,41 @@ class BenchCommandTest {
     Path slower = folder.resolve("slower.csv");
     Files.writeString(
         slower,
-        Files.readString(csv).replaceAll("(?m)^(call,([^,]*,){7})[^,]*,[^,]*", "$199999,0.1"));
+        Files.readString(csv)
+            .replaceAll("(?m)^(call,([^,]*,){6})[^,]*,[^,]*,[^,]*", "$199999,99999,0.1"));
     Cli found = Cli.run("bench", "--compare", csv, slower);
     assertThat(found.status()).isEqualTo(Main.FAILED);
     assertThat(found.out()).contains("slower  call, axpby of 1, f32");
+  }
+
+  @Test
+  void theTrainingLoopGoesAlone() {
+    Cli kept = Cli.run("bench", "training_loop", "--csv", folder.resolve("results.csv"));
+    assertThat(kept.status()).isEqualTo(Main.REJECTED);
+    assertThat(kept.err()).contains("training_loop does not go with --csv");
+
+    Cli grown = Cli.run("bench", "training_loop", "--scaling");
+    assertThat(grown.status()).isEqualTo(Main.REJECTED);
+    assertThat(grown.err()).contains("training_loop does not go with --scaling");
+
+    Cli among = Cli.run("bench", "training_loop", "adamw");
+    assertThat(among.status()).isEqualTo(Main.REJECTED);
+    assertThat(among.err()).contains("training_loop does not go with other operations");
+  }
+
+  @Test
+  void aFileThatCannotKeepResultsIsRejectedAtOnce() throws Exception {
+    Path other = Files.writeString(folder.resolve("other.csv"), "a,b\n");
+    Cli foreign = Cli.run("bench", "--quick", "--peers", "none", "--csv", other, "call");
+    assertThat(foreign.status()).isEqualTo(Main.REJECTED);
+    assertThat(foreign.errors()).hasSize(1);
+    assertThat(foreign.err()).contains("--csv: ", "other.csv: the first line is not the header");
+
+    Path below = other.resolve("results.csv");
+    Cli nowhere = Cli.run("bench", "--quick", "--peers", "none", "--csv", below, "call");
+    assertThat(nowhere.status()).isEqualTo(Main.REJECTED);
+    assertThat(nowhere.errors()).hasSize(1);
+    assertThat(nowhere.err()).contains("--csv: ", "exists and is not a folder");
   }
 
   @Test
