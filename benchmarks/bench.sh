@@ -13,5 +13,6 @@ export DJL_CACHE_DIR="$PWD/benchmarks/peers/target/djl" OPT_OUT_TRACKING=true
 
 export SACCADE_NO_BUILD=1 # just built
 (($# == 0)) || exec ./saccade bench "$@"
+rm -f benchmarks/results/cpu.csv # it may be of another processor
 ./saccade bench --csv benchmarks/results/cpu.csv
 benchmarks/pages.sh
