@@ -258,7 +258,7 @@ public final class Suite {
       // What draws much power is measured at the clocks that the cap leaves it, as the peers are.
       builder
           .warmupIterations(1)
-          .warmupTime(milliseconds(options.isQuick ? 200 : 1000))
+          .warmupTime(milliseconds(options.isQuick ? 200 : options.isScaling ? 300 : 1000))
           .measurementIterations(options.isQuick ? 5 : 7)
           .measurementTime(milliseconds(options.isQuick ? 200 : 300));
     }

@@ -54,7 +54,7 @@ import picocli.CommandLine.UnmatchedArgumentException;
     exitCodeList = {
       "0:done",
       "1:a case of 'op' or 'bench' or a run of 'experiment' failed, or 'bench --compare' found"
-          + " something slower",
+          + " something slower or not run",
       "2:a bad option or file, or what this build or machine cannot do",
       "3:a defect of the program"
     },
