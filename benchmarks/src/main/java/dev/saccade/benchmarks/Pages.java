@@ -112,10 +112,10 @@ public final class Pages {
 
             What was measured, by `saccade bench`; how, and what is compared, is in
             [benchmarks/README.md](../benchmarks/README.md). *Lead* is the time of the fastest other library over
-            Saccade's; where Saccade is slower it is **bold**. Times are told apart, as slower or faster, where they
-            differ by more than both errors and by more than %.0f %%. *Of ceiling* is the share of the speed at which the
-            same run copied memory or multiplied matrices. *Extra* is the most memory beyond inputs and outputs; with
-            other libraries it stands after the time.
+            Saccade's, of one in Python over that of *ctypes*; where Saccade is slower it is **bold**. Times are told
+            apart, as slower or faster, where they differ by more than both errors and by more than %.0f %%. *Of
+            ceiling* is the share of the speed at which the same run copied memory or multiplied matrices. *Extra* is
+            the most memory beyond inputs and outputs; with other libraries it stands after the time.
             """
                 .formatted(100 * Result.BETWEEN_PROCESSES));
     results.values().forEach(ofDevice -> page.append(section(ofDevice)));

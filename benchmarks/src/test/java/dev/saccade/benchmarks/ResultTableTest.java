@@ -36,6 +36,20 @@ class ResultTableTest {
   }
 
   @Test
+  void whatPythonRunsIsBesideWhatPythonCalls() {
+    List<Result> results =
+        List.of(
+            Results.cpu("a", "f32", "saccade", 10, 1, 1),
+            Results.cpu("a", "f32", "djl", 15, 1, 1),
+            Results.cpu("a", "f32", "compiled", 18, 1, 1),
+            Results.cpu("a", "f32", PythonPeers.CTYPES, 20, 1, 1));
+    ResultTable.Row row = ResultTable.Row.of(results).get(0);
+    assertThat(row.fastestPeer().engine()).isEqualTo("compiled");
+    assertThat(row.shownLead()).isEqualTo("**0.90×**");
+    assertThat(ResultTable.Row.of(results.subList(0, 3)).get(0).shownLead()).isEqualTo("1.50×");
+  }
+
+  @Test
   void aTerminalShowsTheSameAndWhyAPeerIsMissing() {
     String text = ResultTable.text(Results.SOME);
     assertThat(text.lines().toList())
