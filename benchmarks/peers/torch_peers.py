@@ -3,8 +3,8 @@
     saccade bench --device cuda        runs it
 
 Reads a JSON object a line: {"id", "operation", "method", "dtype", "parameters", "copies", "launches"}.  Writes one a line for
-each peer that has the operation: {"id", "engine", "times_ms", "event_ms", "lasted_s", "extra_bytes"}, or {"id", "engine", "note"} that says
-why it has no time, of which the first counts; before them {"software"}, or {"problem"} if there can be no more.
+each peer that has the operation: {"id", "engine", "times_ms", "event_ms", "lasted_s", "extra_bytes"}, or {"id", "engine", "note"}
+that says why it has no time; of several the first counts.  Before them {"software"}, or {"problem"} if there can be no more.
 
 A time is that of launches back to back that end in one synchronisation, on copies of the data that take turns; on a GPU short
 ones come from a CUDA graph, as on the other side, and those of PyTorch where they can be captured, so that none waits for its

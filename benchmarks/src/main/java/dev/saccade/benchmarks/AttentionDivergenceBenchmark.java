@@ -45,9 +45,8 @@ public class AttentionDivergenceBenchmark extends OperationBenchmark {
     var shape = new AttentionInputs.Shape(heads, kvHeads, rows, keys, dim);
     long tensors = batch * (shape.querySize() + shape.keySize());
     long all = (long) batch * rows;
-    // scores, dq, dk; with log-sum-exps, on GPUs, the scores of the mean over heads, of delta and
-    // of
-    // dS, since nothing keeps an array of heads x rows x keys
+    // Scores, dq, dk. With log-sum-exps, on GPUs, the scores thrice: for the mean over heads, for
+    // delta and for dS, since nothing keeps an array of heads x rows x keys.
     int products = lseGiven ? 5 : 3;
     Workload workload =
         Workload.of(
